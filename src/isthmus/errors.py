@@ -1,0 +1,51 @@
+"""The fault classes. A message is one line: what is wrong, what was got, what was expected, what to do next."""
+
+from __future__ import annotations
+
+
+class IsthmusError(Exception):
+    """Base of every fault that isthmus raises on purpose. The command line prints it as one line and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class SpaceError(IsthmusError):
+    """A space folder is missing, not whole, of a newer format, or lacks what was asked of it."""
+
+
+class FormatError(IsthmusError):
+    """A file of the user cannot be read as what it was given for."""
+
+
+class OverlapError(IsthmusError):
+    """Two spaces do not share enough items of a modality."""
+
+
+class ConfigError(IsthmusError):
+    """An option or a configuration key is unknown, out of range or contradicts another."""
+
+
+class BridgeError(IsthmusError):
+    """A bridge folder is missing, not whole, of a newer format, or lacks what was asked of it."""
+
+
+class FingerprintError(BridgeError):
+    """Embeddings do not come from the encoder that the bridge was trained on."""
+
+
+class EncoderError(IsthmusError):
+    """An encoder is unknown, cannot be loaded, or cannot encode what it was given."""
+
+
+class EvaluationError(IsthmusError):
+    """Pairs, labels or embeddings given to an evaluation do not fit together."""
+
+
+class DependencyError(IsthmusError):
+    """An optional dependency is not installed; the message holds the exact command that installs it."""
+
+
+class CheckFailed(IsthmusError):
+    """The work was done and a check said no (too many rejected items, a tolerance not held)."""
+
+    exit_code = 1
