@@ -1,0 +1,151 @@
+"""The configuration of a run: a preset, then a TOML file, then `--set key=value`, each over the one before."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: The file is not TOML; the message holds the line.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return dict(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ConfigError(f"--config {path} does not exist. Expected a TOML file of keys and values.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path} is not TOML: {error}. Expected lines such as epochs = 36.") from error
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Read `key=value`; the value as TOML writes it, `none` for nothing, and any other words as a string.
+
+    Raises:
+        ConfigError: There is no `=` or no key.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set got {text!r}, expected key=value such as --set epochs=36.")
+    return key.strip(), _value(value.strip())
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("none", "null"):
+        return None
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def collect(file: Path | None, assignments: Iterable[str], known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Merge a TOML file and `--set` assignments (dotted keys reach into tables) into one table of overrides.
+
+    Args:
+        file: TOML file, or None.
+        assignments: `key=value` texts, applied over the file in order.
+        known: Valid keys, nested tables as mappings; None leaves the checking to the reader of the table.
+
+    Raises:
+        ConfigError: A key is unknown; the message says where it stands and which keys are valid.
+    """
+    merged: dict[str, Any] = {}
+    if file is not None:
+        merged = read_toml(file)
+        check_keys(merged, known, f"--config {file}")
+    for text in assignments:
+        key, value = parse_assignment(text)
+        table = _nest(key, value)
+        check_keys(table, known, "--set")
+        _update(merged, table)
+    return merged
+
+
+def _nest(key: str, value: Any) -> dict[str, Any]:
+    first, dot, rest = key.partition(".")
+    return {first: _nest(rest, value)} if dot else {first: value}
+
+
+def _update(into: dict[str, Any], table: Mapping[str, Any]) -> None:
+    for key, value in table.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _update(into[key], value)
+        else:
+            into[key] = value
+
+
+def known_keys(model: type[BaseModel]) -> dict[str, Any]:
+    """List the keys of a pydantic model; a nested model gives a nested mapping, anything else None."""
+    keys: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        nested = field.annotation
+        keys[name] = known_keys(nested) if isinstance(nested, type) and hasattr(nested, "model_fields") else None
+    return keys
+
+
+def check_keys(table: Mapping[str, Any], known: Mapping[str, Any] | None, where: str, prefix: str = "") -> None:
+    """Refuse keys that `known` does not have, naming the nearest one and all valid ones."""
+    if known is None:
+        return
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, list(known), n=1)
+            hint = f" Did you mean {prefix}{near[0]}?" if near else ""
+            valid = ", ".join(prefix + name for name in known)
+            raise ConfigError(f"{where} has the unknown key {prefix + key!r}.{hint} Valid keys: {valid}.")
+        if isinstance(known[key], Mapping) and isinstance(value, Mapping):
+            check_keys(value, known[key], where, f"{prefix}{key}.")
+
+
+def validate(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
+    """Build a config model from values.
+
+    Raises:
+        ConfigError: A value is out of range or of the wrong kind; the message names the key and what was got.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the configuration"
+        more = f" ({error.error_count() - 1} more like it)" if error.error_count() > 1 else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(
+            f"config key {key!r} got {first.get('input')!r}: {message}.{more} Change --set or --config."
+        ) from error
+
+
+def resolve(model: type[BaseModel], *, preset: str, file: Path | None, assignments: Iterable[str], **flags: Any) -> Any:
+    """Build the configuration of a recipe: the preset, then the file, then `--set`, then options of their own.
+
+    Args:
+        model: `ConnectConfig` or `ExtendConfig`.
+        preset: Name of a preset of the model.
+        file: TOML file, or None.
+        assignments: `key=value` texts.
+        flags: Options of the command line that are keys too; None leaves the key alone.
+    """
+    overrides = collect(file, assignments, known_keys(model))
+    overrides.update({key: value for key, value in flags.items() if value is not None})
+    return validate(model, {"preset": preset, **overrides})

@@ -1,0 +1,60 @@
+"""Arguments and options that several verbs share, named once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SpacePath = Annotated[Path, typer.Argument(metavar="S.space", help="A space folder.", show_default=False)]
+BridgePath = Annotated[Path, typer.Argument(metavar="X.bridge", help="A bridge folder.", show_default=False)]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Project although the encoder is not the one the bridge was trained on.")
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="D", help="cpu, cuda, cuda:N, mps or auto (default).", show_default=False),
+]
+SpacePaths = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--space", metavar="NAME=PATH", help="Where a space of the bridge lies now; repeatable.", show_default=False
+    ),
+]
+
+Via = Annotated[
+    str,
+    typer.Option(metavar="M[,M2]", help="The modality, or several, that both spaces share.", show_default=False),
+]
+BridgeOut = Annotated[
+    Path, typer.Option("--out", metavar="X.bridge", help="The bridge folder to write.", show_default=False)
+]
+Preset = Annotated[str, typer.Option(metavar="default|paper|auto", help="Where the configuration starts from.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="C.toml", help="Configuration over the preset.", show_default=False),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One configuration key over both; repeatable.", show_default=False),
+]
+Seed = Annotated[
+    int | None, typer.Option(metavar="N", help="Seed of noise, order and initial weights.", show_default=False)
+]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Keep pseudo pairs in a folder above this size, such as 4GB.", show_default=False
+    ),
+]
+CheckpointDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Where to resume from. Default: beside --out, removed at the end.", show_default=False
+    ),
+]

@@ -1,0 +1,90 @@
+"""What a verb prints: words and tables for a person on standard error, one JSON object on standard output."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+
+class Output:
+    """Collects what one verb has to say.
+
+    Args:
+        as_json: Print the report as one JSON object on standard output when the verb is done.
+        quiet: Print no words and no tables.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json, self.quiet = as_json, quiet
+        self.report: Mapping[str, Any] = {}
+
+    def say(self, text: str = "") -> None:
+        """Print a line for a person."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Print rows of values under a header, columns aligned."""
+        if not self.quiet:
+            print(format_table(header, rows), file=sys.stderr)
+
+
+@contextmanager
+def output(*, as_json: bool = False, quiet: bool = False) -> Iterator[Output]:
+    """Give a verb its `Output`; whatever a library prints to standard output meanwhile goes to standard error.
+
+    The report is printed only if the verb succeeds, so that standard output holds one whole object or nothing.
+    """
+    out = Output(as_json=as_json, quiet=quiet)
+    with redirect_stdout(sys.stderr):
+        yield out
+    if as_json:
+        print(json.dumps(plain(out.report), ensure_ascii=False))
+        sys.stdout.flush()
+
+
+def plain(value: Any) -> Any:
+    """Turn numpy scalars, arrays, paths and tuples into what JSON knows; a number that is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def show(value: Any) -> str:
+    """Write one value of a table: counts with separators, fractions with four significant digits."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else "-"
+    return str(value)
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Lay out rows under a header in columns; numbers to the right, words to the left."""
+    cells = [[show(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    right = [
+        bool(rows) and all(isinstance(row[i], (int, float)) or row[i] is None for row in rows)
+        for i in range(len(header))
+    ]
+    lines = [list(header), ["-" * width for width in widths], *cells]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in lines
+    )
