@@ -1,0 +1,181 @@
+"""Train the demo's three small encoders, score them on numbers and writers they never saw, and write their weights.
+
+    OMP_NUM_THREADS=1 python scripts/train_demo_encoders.py          # all three, some minutes each on one core
+    python scripts/train_demo_encoders.py --only sound --steps 500   # one of them, thinner
+    python scripts/train_demo_encoders.py --score                    # no training: score the shipped weights
+
+Each encoder is trained by InfoNCE on pairs of its own two modalities, drawn afresh at every step from its own numbers
+and its own writers (isthmus.demo.world.SPLITS). No two of the three share a number, a writer, a seed or a batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from isthmus.demo import world
+from isthmus.encoders.toy_towers import SAMPLES, character_codes, make_towers
+
+ROOT = Path(__file__).resolve().parents[1]
+WEIGHTS = ROOT / "src/isthmus/encoders/weights"
+RESULTS = ROOT / "benchmarks/results/demo_encoders.json"
+SEEDS = {"picture": 11, "sound": 22, "shape": 33}
+STEPS = {"picture": 1800, "sound": 800, "shape": 1800}
+PAIRS = {"picture": ("image", "text"), "sound": ("audio", "text"), "shape": ("point_cloud", "image")}
+
+Draw = Callable[[np.ndarray], dict[str, Tensor]]
+
+
+def images(numbers: np.ndarray, writers: tuple[int, ...], rng: np.random.Generator, strength: float = 1.0) -> Tensor:
+    digits = np.array([world.digits_of(int(n)) for n in numbers]).reshape(-1)
+    glyphs = world.draw_glyphs(digits, writers, rng, strength=strength).reshape(-1, 3, world.GLYPH, world.GLYPH)
+    return torch.from_numpy(world.compose_images(glyphs, rng)).float()
+
+
+def clouds(numbers: np.ndarray, writers: tuple[int, ...], rng: np.random.Generator, strength: float = 1.0) -> Tensor:
+    digits = np.array([world.digits_of(int(n)) for n in numbers]).reshape(-1)
+    glyphs = world.draw_glyphs(digits, writers, rng, strength=strength).reshape(-1, 3, world.GLYPH, world.GLYPH)
+    return torch.from_numpy(world.carve_clouds(glyphs, rng, points=512 if strength > 1 else world.POINTS))
+
+
+def sounds(numbers: np.ndarray, rng: np.random.Generator) -> Tensor:
+    out = np.zeros((len(numbers), SAMPLES), dtype=np.float32)
+    for row, number in enumerate(numbers):
+        sound = world.dial(int(number), rng)
+        out[row, : len(sound)] = sound
+    return torch.from_numpy(out)
+
+
+def texts(numbers: np.ndarray, rng: np.random.Generator) -> Tensor:
+    return character_codes([world.say(int(n), rng) for n in numbers])
+
+
+def drawer(name: str, split: world.Split, rng: np.random.Generator, strength: float) -> Draw:
+    """From numbers to a batch of pairs; training (strength above 1) bends strokes more than the world does."""
+    if name == "picture":
+        return lambda n: {"image": images(n, split.image_writers, rng, strength), "text": texts(n, rng)}
+    if name == "shape":
+        return lambda n: {
+            "point_cloud": clouds(n, split.cloud_writers, rng, strength),
+            "image": images(n, split.image_writers, rng, strength),
+        }
+    if strength <= 1:
+        return lambda n: {"audio": sounds(n, rng), "text": texts(n, rng)}
+    # A millisecond a sound is too slow to draw at every step: draw 40 of each number once.
+    pool = {n: sounds(np.full(40, n), rng) for n in split.numbers}
+    return lambda n: {
+        "audio": torch.stack([pool[int(i)][int(rng.integers(40))] for i in n]),
+        "text": texts(n, rng),
+    }
+
+
+def train(name: str, steps: int, batch: int) -> tuple[nn.ModuleDict, float]:
+    """Train one encoder; returns its towers and the seconds it took."""
+    start, seed = time.perf_counter(), SEEDS[name]
+    torch.manual_seed(seed)
+    towers = make_towers(name)
+    rng = np.random.default_rng(seed)
+    draw, split = drawer(name, world.SPLITS[name], rng, strength=1.6), world.SPLITS[name]
+    first, second = PAIRS[name]
+    scale = nn.Parameter(torch.tensor(2.7))
+    optimizer = torch.optim.AdamW([*towers.parameters(), scale], lr=2e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
+    for step in range(steps):
+        # Distinct numbers, so that no negative is a positive in disguise.
+        numbers = rng.choice(split.numbers, size=batch, replace=False)
+        data = draw(numbers)
+        x, y = towers[first](data[first]), towers[second](data[second])
+        logits = x @ y.T * scale.clamp(max=4.6).exp()
+        target = torch.arange(batch)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(towers.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 250 == 0 or step == steps - 1:
+            print(
+                f"{name} step {step:5d} loss {loss.item():.4f} scale {scale.exp().item():.1f}"
+                f" {time.perf_counter() - start:.0f} s",
+                flush=True,
+            )
+    return towers.eval(), time.perf_counter() - start
+
+
+@torch.no_grad()
+def score(name: str, towers: nn.ModuleDict, *, draws: int = 3) -> dict[str, Any]:
+    """Retrieval between an encoder's own two modalities on the evaluation's numbers and writers, one pair a number."""
+    first, second = PAIRS[name]
+    split = world.SPLITS["test"]
+    numbers, rows = np.array(split.numbers), []
+    for seed in range(draws):
+        data = drawer(name, split, np.random.default_rng((7, seed)), strength=1.0)(numbers)
+        x, y = towers[first](data[first]), towers[second](data[second])
+        similarity = (x @ y.T).numpy()
+        rows.append([hits(similarity), hits(similarity.T), similarity.diagonal().mean(), similarity.mean()])
+    mean = np.mean(rows, axis=0)
+    return {
+        "pair": f"{first}-{second}",
+        "dim": int(x.shape[1]),
+        "parameters": sum(p.numel() for p in towers.parameters()),
+        "gallery": len(numbers),
+        "chance_r@1": round(1 / len(numbers), 4),
+        f"{first}_to_{second}_r@1": round(float(mean[0]), 4),
+        f"{second}_to_{first}_r@1": round(float(mean[1]), 4),
+        "cosine_pairs": round(float(mean[2]), 3),
+        "cosine_all": round(float(mean[3]), 3),
+    }
+
+
+def hits(similarity: np.ndarray) -> float:
+    """R@1 of row-aligned pairs; a tie counts as a miss."""
+    rival = similarity.copy()
+    np.fill_diagonal(rival, -np.inf)
+    return float((similarity.diagonal() > rival.max(1)).mean())
+
+
+def save(name: str, towers: nn.ModuleDict) -> Path:
+    path = WEIGHTS / f"{name}.safetensors"
+    state = {k: v.half() if v.is_floating_point() else v for k, v in towers.state_dict().items()}
+    save_file(state, path, metadata={"encoder": f"toy:{name}", "revision": "1"})
+    return path
+
+
+def load(name: str) -> nn.ModuleDict:
+    towers = make_towers(name)
+    state = load_file(WEIGHTS / f"{name}.safetensors")
+    towers.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    return towers.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=sorted(SEEDS), action="append")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--score", action="store_true", help="score the shipped weights, train nothing")
+    options = parser.parse_args()
+    WEIGHTS.mkdir(exist_ok=True)
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in options.only or SEEDS:
+        seconds = results.get(name, {}).get("train_seconds")
+        if not options.score:
+            towers, seconds = train(name, options.steps or STEPS[name], options.batch)
+            save(name, towers)
+        results[name] = score(name, load(name)) | {"train_seconds": seconds and round(seconds)}
+        print(json.dumps({name: results[name]}, indent=1))
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
