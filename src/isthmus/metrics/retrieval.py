@@ -2,7 +2,7 @@
 
 For every true pair it is counted how many non-relevant items score at least as high; rows are sorted only for items
 with many pairs. Float32 products give equal vectors different last bits, depending on where in a block they lie, so a
-product alone would break ties at random. Scores of true pairs are therefore computed in float64, an item within rounding
+product alone would break ties at random. True pairs are therefore scored in float64, an item within rounding
 of one is compared in float64 too, and equal embeddings tie on every machine. Where more than one score in 64 is that
 close (a collapsed space, coarsely quantised embeddings), those count as ties.
 """
