@@ -51,6 +51,14 @@ class Item:
         name = self.member[0] if self.member is not None else self.path or ""
         return Path(name).suffix.lower()
 
+    def content(self) -> bytes | str:
+        """What a decoder reads: the path of a plain file, the bytes of a tar member.
+
+        Raises:
+            Rejected: As `read_bytes`.
+        """
+        return self.path if self.path is not None and self.member is None else self.read_bytes()
+
     def read_bytes(self) -> bytes:
         """The item's bytes.
 

@@ -1,7 +1,7 @@
 """The encoder protocol, and the base class that adapters build on.
 
-An encoder has two halves. Decoding turns an item (a file, a text) into an array; it is pure, needs no model, and runs in
-worker processes. Encoding turns decoded items into embeddings; it owns the model and runs in one process.
+An encoder has two halves. Decoding turns an item (a file, a text) into an array; it is pure, needs no model, and runs
+in worker processes. Encoding turns decoded items into embeddings; it owns the model and runs in one process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ IDENTITY_KEYS = ("library", "id", "revision", "weights_sha256")
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What `isthmus encode` needs of an encoder. Any class with these members is one (`module:Class` on the command line).
+    """What `isthmus encode` needs of an encoder. Any class with these members is one.
 
     Attributes:
         name: The name it is loaded by, such as `clip:openai/clip-vit-base-patch32`.
@@ -44,7 +44,7 @@ class Encoder(Protocol):
     identity: dict[str, str]
 
     def preprocessing(self, modality: str) -> dict[str, Any]:
-        """Everything that decoding and encoding a modality does to an item, json-ready: sizes, rates, windows, pooling."""
+        """All that decoding and encoding do to an item of a modality, json-ready: sizes, rates, windows, pooling."""
         ...
 
     def decode(self, item: Item, modality: str) -> Any:
@@ -70,8 +70,9 @@ class BaseEncoder:
 
     A subclass sets `name`, `modalities`, `dim`, `identity` and defines:
 
-    - `decoder(modality)`: a picklable callable `Item -> decoded` that holds no model. It is sent to the worker processes, so
-      it should come from `isthmus.decoding` (or another module without torch) and carry only numbers and strings.
+    - `decoder(modality)`: a picklable callable `Item -> decoded` that holds no model. It goes to the worker
+      processes, so it should come from `isthmus.decoding` (or another module without torch) and carry only numbers
+      and strings.
     - `encode_batch(batch, modality)`: decoded items to (n, dim) array or tensor on any device, of any float type.
     - `preprocessing(modality)`: what both of them do, json-ready.
     - `to(device)`, when it can move between devices.
@@ -134,7 +135,7 @@ class BaseEncoder:
             (n, dim) float32, in the order of `inputs`.
 
         Raises:
-            EncoderError: The modality is not one of this encoder's, or the model's output has another shape than (n, dim).
+            EncoderError: The modality is not one of this encoder's, or the model's output is not (n, dim).
         """
         modality = self.check_modality(modality)
         if device is not None:
@@ -167,8 +168,8 @@ class BaseEncoder:
         array = _to_numpy(batch)
         if array.shape != (rows, self.dim):
             raise EncoderError(
-                f"encoder {self.name!r} gave an array of shape {array.shape} for {rows} items. Expected {(rows, self.dim)}: "
-                "its encode_batch and its dim disagree."
+                f"encoder {self.name!r} gave an array of shape {array.shape} for {rows} items. "
+                f"Expected {(rows, self.dim)}: its encode_batch and its dim disagree."
             )
         return array
 
