@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
@@ -32,13 +32,13 @@ def resolve_device(device: str | None = None) -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}). Expected cpu, cuda, cuda:N, mps or auto."
+            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}). Give cpu, cuda, mps or auto."
         ) from error
     return chosen
 
 
 def numpy_generator(seed: int, *stream: int) -> np.random.Generator:
-    """A numpy generator for one purpose of a run: equal seed and stream give equal draws, other streams are independent."""
+    """A numpy generator for one purpose of a run: equal seed and stream draw alike, other streams are independent."""
     return np.random.default_rng((seed, *stream))
 
 
@@ -50,8 +50,18 @@ def torch_generator(seed: int, *stream: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
 
 
+def notifier(quiet: bool) -> Callable[[str], None]:
+    """A function that prints a line on standard error, or nothing."""
+
+    def notify(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    return notify
+
+
 class Progress:
-    """Progress of long work, on standard error: one line rewritten on a terminal, a plain line every few seconds in a pipe.
+    """Progress of long work on standard error: one line rewritten on a terminal, a line every few seconds in a pipe.
 
     Args:
         label: What is being done, such as "train".
@@ -63,7 +73,14 @@ class Progress:
     """
 
     def __init__(
-        self, label: str, total: int | None = None, *, unit: str = "items", every: float = 5.0, quiet: bool = False, done: int = 0
+        self,
+        label: str,
+        total: int | None = None,
+        *,
+        unit: str = "items",
+        every: float = 5.0,
+        quiet: bool = False,
+        done: int = 0,
     ) -> None:
         self.label, self.total, self.unit, self.every, self.quiet = label, total, unit, every, quiet
         self.done, self._first, self._start = done, done, time.monotonic()

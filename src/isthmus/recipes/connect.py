@@ -1,0 +1,193 @@
+"""C-MCR: connect two spaces into a new one, through a modality they share (arXiv 2305.14381).
+
+Read from top to bottom: settings, recipe, objective. Each space gets a projector of its own into the new space, trained
+on pseudo pairs that start from the overlap, with InfoNCE between the spaces and attraction without negatives inside
+each of them, which closes its modality gap. Both spaces' embeddings change; `extend` keeps one of them as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from isthmus.bridge import Bridge
+from isthmus.bridge_space import BridgeSpace
+from isthmus.config import RecipeConfig, settle
+from isthmus.errors import ConfigError
+from isthmus.losses import info_nce, intra_distance
+from isthmus.pairs import Builder, Slot, choose_kinds
+from isthmus.projectors import ConnectProjectors, arrays, initialize, parameter_count
+from isthmus.runtime import notifier, resolve_device, torch_generator
+from isthmus.sides import gaps_after, gaps_before, space_side, versions, via_list
+from isthmus.training import Batch, make_plan, train, working_folder
+
+if TYPE_CHECKING:
+    from isthmus.space import Space
+
+
+class ConnectConfig(RecipeConfig):
+    """Settings of `connect`; those of `RecipeConfig`, and:
+
+    Attributes:
+        dim: Width of the new space.
+        temperature: Of InfoNCE between the overlap's two embeddings (tau 2).
+        pseudo_temperature: Of InfoNCE between the modalities that only one space has (tau 3); None is `temperature`.
+    """
+
+    dim: int = Field(512, ge=2)
+    temperature: float = Field(0.01, gt=0.0)
+    pseudo_temperature: float | None = Field(None, gt=0.0)
+
+    paper: ClassVar[dict[str, Any]] = {"epochs": 36, "batch_size": 10240, "noise_variance": 0.004, "intra_norm": "l2sq"}
+
+
+def connect(
+    first: Space,
+    second: Space,
+    *,
+    via: str | Sequence[str],
+    config: ConnectConfig | None = None,
+    preset: str | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    checkpoint_dir: str | Path | None = None,
+    callback: Callable[[Mapping[str, Any]], None] | None = None,
+    quiet: bool = False,
+) -> Bridge:
+    """Connect two spaces into a new one, through modalities they share, without a single pair across the spaces.
+
+    Args:
+        first: A space.
+        second: Another space.
+        via: Modalities that both have, matched by id: "text", "image,text".
+        config: Settings; None is the defaults.
+        preset: "default", "paper" or "auto", where no config is given.
+        seed: Overrides the config's.
+        device: cpu, cuda, cuda:N, mps or auto.
+        checkpoint_dir: Folder to checkpoint to and resume from.
+        callback: Called with each epoch's row of the history.
+        quiet: Show no progress.
+
+    Returns:
+        A bridge of both spaces; every modality of both is projected.
+
+    Raises:
+        OverlapError: Too few shared ids, or `via` names a modality that one of them lacks.
+        ConfigError: A setting is unknown or does not fit.
+    """
+    names = via_list(via)
+    if first.name == second.name:
+        raise ConfigError(f"both spaces are called {first.name!r}. Give one of them another name.")
+    settings = settle(ConnectConfig, config, preset, seed)
+    started = time.monotonic()
+    place = resolve_device(device or "auto")
+    sides = (space_side(first), space_side(second))
+    builder = Builder(*sides, names, settings, device=place, notify=notifier(quiet))
+    folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
+    with working_folder(folder) as work:
+        # C-MCR starts pseudo pairs from the overlap alone; Ex-MCR added the other kinds.
+        pairs = builder.build(choose_kinds(*sides, names, settings.centric or names), work / "pairs")
+        paired = time.monotonic()
+        plan = make_plan(len(pairs), settings)
+        projectors = ConnectProjectors((sides[0].dim, sides[1].dim), settings.dim, ratio=settings.hidden_ratio)
+        initialize(projectors, torch_generator(settings.seed, 1))
+        projectors.to(place)
+        objective = InterIntra(projectors, pairs.slots, names, settings)
+        outcome = train(
+            projectors, objective, pairs, settings, plan,
+            device=place, checkpoint=folder / "connect.safetensors" if folder else None, callback=callback, quiet=quiet,
+        )  # fmt: skip
+    routes = {
+        f"{side.name}/{name}": projectors.steps(number, "")
+        for number, side in enumerate(sides)
+        for name in side.embeddings
+    }
+    record = {
+        "via": names,
+        "held_out": outcome.held_out,
+        "pseudo_pairs": {"rows": len(pairs), **pairs.composition},
+        "effective_neighbours": pairs.effective_neighbours,
+        "steps": outcome.steps,
+        "best_step": outcome.best_step,
+        "parameters": parameter_count(projectors),
+        "seeds": [settings.seed],
+        "versions": versions(),
+    }
+    bridge = Bridge(
+        method="c-mcr",
+        dim=settings.dim,
+        spaces=[BridgeSpace.of(first, role="first"), BridgeSpace.of(second, role="second")],
+        routes=routes,
+        arrays=arrays(projectors, ""),
+        config=settings.model_dump(mode="json") | {"epochs": plan.epochs, "batch_size": plan.batch_size, "via": names},
+        record=record,
+        history=outcome.history,
+    )
+    bridge.record["gap"] = {"before": gaps_before(sides), "after": gaps_after(bridge, {s.name: s for s in sides}, {})}
+    finished = time.monotonic()
+    bridge.record["seconds"] = {"pairs": paired - started, "training": outcome.seconds, "all": finished - started}
+    return bridge
+
+
+class InterIntra:
+    """C-MCR's objective: InfoNCE between the spaces, and lambda times attraction inside each.
+
+    The overlap's two embeddings are native pairs. The modalities that only one space has are pseudo pairs; a space that
+    has none (all of it is overlap) lends its overlap instead.
+
+    Args:
+        projectors: f_1 and f_2.
+        slots: Of the pseudo pairs.
+        via: Overlap modalities; the first is what the others are drawn to.
+        config: Temperatures, lambda, the intra norm, BatchNorm batching.
+    """
+
+    def __init__(
+        self, projectors: ConnectProjectors, slots: Sequence[Slot], via: Sequence[str], config: ConnectConfig
+    ) -> None:
+        self.projectors, self.slots, self.via, self.config = projectors, slots, list(via), config
+        self.alone = [[s for s in slots if s.side == side and s.modality not in via] for side in (0, 1)]
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Inter + lambda * intra."""
+        z = self._project(batch, joint=self.config.batch_norm == "joint")
+        native = [info_nce(z[Slot(0, name)], z[Slot(1, name)], self.config.temperature) for name in self.via]
+        tau = self.config.pseudo_temperature or self.config.temperature
+        pseudo = [info_nce(z[x], z[y], tau) for x, y in self._pseudo()]
+        inter = torch.stack(native).mean() + (torch.stack(pseudo).mean() if pseudo else 0.0)
+        squared = self.config.intra_norm == "l2sq"
+        inside = [
+            intra_distance(z[s], z[Slot(s.side, self.via[0])], squared=squared)
+            for s in [*self.alone[0], *self.alone[1]]
+        ]
+        if not inside:
+            return inter, {"inter": inter.detach()}
+        # The mean within a side, then the sum over the sides, as the equation has one modality a side.
+        intra = torch.stack(inside).mean() * sum(1 for side in self.alone if side)
+        return inter + self.config.intra_weight * intra, {"inter": inter.detach(), "intra": intra.detach()}
+
+    def aligned(self, batch: Batch) -> list[tuple[str, Tensor, Tensor]]:
+        """The overlap's two embeddings, and the modalities that only one space has."""
+        z = self._project(batch, joint=True)
+        pairs = [(Slot(0, name), Slot(1, name)) for name in self.via] + self._pseudo()
+        return [(f"{y.modality} to {x.modality}", z[y], z[x]) for x, y in pairs]
+
+    def _project(self, batch: Batch, *, joint: bool) -> dict[Slot, Tensor]:
+        out: dict[Slot, Tensor] = {}
+        for side in (0, 1):
+            slots = [slot for slot in self.slots if slot.side == side]
+            projected = self.projectors([batch[slot] for slot in slots], side, joint=joint)
+            out.update(zip(slots, projected, strict=True))
+        return out
+
+    def _pseudo(self) -> list[tuple[Slot, Slot]]:
+        if not any(self.alone):
+            return []
+        mine, theirs = ([*alone] or [Slot(side, self.via[0])] for side, alone in enumerate(self.alone))
+        return [(x, y) for x in mine for y in theirs]

@@ -1,0 +1,188 @@
+"""Ex-MCR: extend a frozen base space by a leaf space, through a modality they share (arXiv 2310.08884).
+
+Read from top to bottom: settings, recipe, objective. The base is never changed; the leaf gets a decoupled projector,
+f_l that closes the leaf's own modality gap and f_m that carries the leaf to the base (section 3.3), trained on pseudo
+pairs that start from every modality (section 3.2) with a dense alignment of all leaf and base embeddings (section 3.4).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from isthmus.bridge import Bridge
+from isthmus.bridge_space import BridgeSpace
+from isthmus.config import RecipeConfig, settle
+from isthmus.errors import ConfigError
+from isthmus.losses import dense_info_nce, intra_distance
+from isthmus.pairs import Builder, Side, Slot, choose_kinds
+from isthmus.projectors import LeafProjector, arrays, initialize, parameter_count
+from isthmus.routes import Route
+from isthmus.runtime import notifier, resolve_device, torch_generator
+from isthmus.sides import bridge_side, gaps_after, gaps_before, space_side, versions, via_list
+from isthmus.training import Batch, make_plan, train, working_folder
+
+if TYPE_CHECKING:
+    from isthmus.space import Space
+
+METHODS = ("ex-mcr", "dictionary", "ridge", "procrustes")
+
+
+class ExtendConfig(RecipeConfig):
+    """Settings of `extend`; those of `RecipeConfig`, and:
+
+    Attributes:
+        temperature: Of the InfoNCE losses (the paper's tau 2).
+    """
+
+    temperature: float = Field(0.05, gt=0.0)
+
+    paper: ClassVar[dict[str, Any]] = {"epochs": 36, "batch_size": 4096, "noise_variance": 0.004}
+
+
+def extend(
+    base: Space | Bridge,
+    leaf: Space,
+    *,
+    via: str | Sequence[str],
+    method: str = "ex-mcr",
+    config: ExtendConfig | None = None,
+    preset: str | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    checkpoint_dir: str | Path | None = None,
+    space_paths: Mapping[str, str | Path] | None = None,
+    callback: Callable[[Mapping[str, Any]], None] | None = None,
+    quiet: bool = False,
+) -> Bridge:
+    """Extend a base by a leaf, through modalities they share, without a single pair across the spaces.
+
+    Args:
+        base: A space, or a bridge (its unified space then is the base, and stays bit for bit).
+        leaf: The space to bring in.
+        via: Modalities that both have, matched by id: "text", "image,text".
+        method: "ex-mcr" trains; "dictionary", "ridge" and "procrustes" are closed forms through the overlap.
+        config: Settings; None is the defaults.
+        preset: "default", "paper" or "auto", where no config is given.
+        seed: Overrides the config's.
+        device: cpu, cuda, cuda:N, mps or auto.
+        checkpoint_dir: Folder to checkpoint to and resume from.
+        space_paths: Where spaces of a base bridge lie now, by name.
+        callback: Called with each epoch's row of the history.
+        quiet: Show no progress.
+
+    Returns:
+        A bridge of the base's spaces and the leaf.
+
+    Raises:
+        OverlapError: Too few shared ids, or `via` names a modality that one of them lacks.
+        ConfigError: A setting is unknown or does not fit.
+    """
+    names = via_list(via)
+    if method not in METHODS:
+        raise ConfigError(f"unknown method {method!r}. Expected one of {', '.join(METHODS)}.")
+    settings = settle(ExtendConfig, config, preset, seed)
+    if method != "ex-mcr":
+        from isthmus.closed_form import fit_closed_form_bridge
+
+        return fit_closed_form_bridge(base, leaf, via=names, method=method, space_paths=space_paths)
+
+    started = time.monotonic()
+    over = Bridge.over(base)
+    place = resolve_device(device or "auto")
+    near = bridge_side(base, names, space_paths) if isinstance(base, Bridge) else space_side(base)
+    far = space_side(leaf)
+    builder = Builder(near, far, names, settings, device=place, notify=notifier(quiet))
+    folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
+    with working_folder(folder) as work:
+        pairs = builder.build(choose_kinds(near, far, names, settings.centric), work / "pairs")
+        paired = time.monotonic()
+        plan = make_plan(len(pairs), settings)
+        alone = [name for name in far.embeddings if name not in names]
+        projector = LeafProjector(alone, far.dim, near.dim, ratio=settings.hidden_ratio)
+        initialize(projector, torch_generator(settings.seed, 1))
+        projector.to(place)
+        objective = DenseAlignment(projector, pairs.slots, names, settings)
+        outcome = train(
+            projector, objective, pairs, settings, plan,
+            device=place, checkpoint=folder / "extend.safetensors" if folder else None, callback=callback, quiet=quiet,
+        )  # fmt: skip
+    routes: dict[str, Route] = {name: projector.steps(name, "") for name in far.embeddings}
+    record = {
+        "via": names,
+        "held_out": outcome.held_out,
+        "pseudo_pairs": {"rows": len(pairs), **pairs.composition},
+        "effective_neighbours": pairs.effective_neighbours,
+        "steps": outcome.steps,
+        "best_step": outcome.best_step,
+        "parameters": parameter_count(projector),
+        "seeds": [settings.seed],
+        "versions": versions(),
+    }
+    resolved = settings.model_dump(mode="json") | {"epochs": plan.epochs, "batch_size": plan.batch_size, "via": names}
+    bridge = over.with_leaf(
+        BridgeSpace.of(leaf, role="leaf"), routes, arrays(projector, ""),
+        method="ex-mcr", config=resolved, record=record, history=outcome.history,
+    )  # fmt: skip
+    bridge.record["gap"] = extension_gaps(bridge, near, far, leaf.name)
+    finished = time.monotonic()
+    bridge.record["seconds"] = {"pairs": paired - started, "training": outcome.seconds, "all": finished - started}
+    return bridge
+
+
+class DenseAlignment:
+    """Ex-MCR's objective (equations 3 to 7): lambda * intra + mean InfoNCE over every leaf and base embedding.
+
+    Args:
+        projector: f_l and f_m.
+        slots: Of the pseudo pairs.
+        via: Overlap modalities; the first is what f_l is drawn to.
+        config: Temperature, lambda, the intra norm, BatchNorm batching.
+    """
+
+    def __init__(
+        self, projector: LeafProjector, slots: Sequence[Slot], via: Sequence[str], config: ExtendConfig
+    ) -> None:
+        self.projector, self.config = projector, config
+        self.base = [slot for slot in slots if slot.side == 0]
+        self.alone = [slot for slot in slots if slot.side == 1 and slot.modality not in via]
+        self.shared = [Slot(1, name) for name in via]
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """lambda * intra + the dense alignment. The intra term sees f_l alone: its gradient never reaches f_m."""
+        moved = [self.projector.to_overlap(batch[slot], slot.modality) for slot in self.alone]
+        leaf = self.projector.to_base([*moved, *(batch[slot] for slot in self.shared)], joint=self.joint)
+        base = torch.stack([batch[slot] for slot in self.base])
+        align = dense_info_nce(leaf, base, self.config.temperature)
+        if not moved:
+            return align, {"align": align.detach()}
+        target, squared = batch[self.shared[0]], self.config.intra_norm == "l2sq"
+        intra = torch.stack([intra_distance(x, target, squared=squared) for x in moved]).mean()
+        return align + self.config.intra_weight * intra, {"align": align.detach(), "intra": intra.detach()}
+
+    @property
+    def joint(self) -> bool:
+        """Whether all modalities pass BatchNorm in one batch."""
+        return self.config.batch_norm == "joint"
+
+    def aligned(self, batch: Batch) -> list[tuple[str, Tensor, Tensor]]:
+        """The leaf's own modalities against the base's own, and the overlap against itself."""
+        moved = [self.projector.to_overlap(batch[slot], slot.modality) for slot in self.alone]
+        leaf = self.projector.to_base([*moved, *(batch[slot] for slot in self.shared)])
+        own = [slot for slot in self.base if Slot(1, slot.modality) not in self.shared]
+        pairs = [(x, y) for x in self.alone for y in own or self.base]
+        pairs += [(x, Slot(0, x.modality)) for x in self.shared]
+        projected = dict(zip([*self.alone, *self.shared], leaf, strict=True))
+        return [(f"{x.modality} to {y.modality}", projected[x], batch[y]) for x, y in pairs]
+
+
+def extension_gaps(bridge: Bridge, base: Side, leaf: Side, name: str) -> dict[str, dict[str, float]]:
+    """Modality gaps before and after an extension; the base's own embeddings lie in the unified space already."""
+    after = {f"{base.name}/{modality}": rows for modality, rows in base.embeddings.items()}
+    return {"before": gaps_before([base, leaf]), "after": gaps_after(bridge, {name: leaf}, after)}
