@@ -33,7 +33,7 @@ from isthmus.geometry import Array, normalize
 Step = dict[str, Any]
 Route = list[Step]
 Arrays = Mapping[str, NDArray[Any]]
-"""Arrays by name. A mapping with a method `shape(name)` is asked for that alone, and checks values when it reads them."""
+"""Arrays by name. A mapping with a method `shape(name)` is asked for that alone, and checks values on reading them."""
 
 ROWS = 8192
 """Rows that run through a route at once: bounds the memory of hidden layers and of softmax weights."""

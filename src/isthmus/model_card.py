@@ -1,0 +1,198 @@
+"""A bridge in words: the model card that is saved with it, and the summary that `describe` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+Shape = Callable[[str], tuple[int, ...]]
+
+_ROLES = {
+    "base": "the base, kept as it is",
+    "leaf": "a leaf, projected into the base",
+    "first": "the first of two, projected into a new space",
+    "second": "the second of two, projected into a new space",
+}
+
+
+def route_words(steps: Sequence[Mapping[str, Any]], shape: Shape) -> str:
+    """A route in a few words, such as `normalize, linear 192, mlp 384-256`; `shape` gives an array's shape by name."""
+    return ", ".join(_step_words(step, shape) for step in steps) or "as it is"
+
+
+def _step_words(step: Mapping[str, Any], shape: Shape) -> str:
+    kind = str(step["kind"])
+    if kind == "linear":
+        return f"linear {shape(step['weight'])[0]}"
+    if kind == "mlp":
+        return "mlp " + "-".join(str(shape(layer["linear"][0])[0]) for layer in step["layers"] if "linear" in layer)
+    if kind == "dictionary":
+        return f"dictionary of {shape(step['keys'])[0]:,} at {step['temperature']:g}"
+    if kind in ("blend", "concat"):
+        return f"{kind} of " + " | ".join(f"{w:g} ({route_words(c, shape)})" for w, c in _weighted(step))
+    return kind
+
+
+def _weighted(step: Mapping[str, Any]) -> Iterator[tuple[float, Any]]:
+    return zip(step["weights"], step["chains"], strict=True)
+
+
+def summary(description: Mapping[str, Any]) -> str:
+    """What `Bridge.describe` gives, as lines for a person."""
+    joins = " + ".join(space["name"] for space in description["spaces"])
+    lines = [f"bridge {joins}, method {description['method']}, {description['dim']} dimensions"]
+    for space in description["spaces"]:
+        lines.append(f"  {space['name']} ({space['role']}, {space['dim']} dimensions): {', '.join(space['encoders'])}")
+    lines.append("routes")
+    lines += [f"  {key}: {words}" for key, words in description["routes"].items()]
+    if description["base_moved"]:
+        lines.append(_moved(description))
+    lines.append(f"{description['parameters']:,} numbers in {len(description['arrays'])} arrays")
+    lines += [
+        f"{key}: {_short(value)}" for key, value in _flat(description["record"].get("held_out") or {}, "held out")
+    ]
+    return "\n".join(lines)
+
+
+def _moved(description: Mapping[str, Any]) -> str:
+    moved = ", ".join(description["base_moved"])
+    return (
+        f"THE BASE IS MOVED: {moved} do not stay as their encoder made them; indexes of the base must be projected anew"
+    )
+
+
+def card(description: Mapping[str, Any]) -> str:
+    """The model card (`README.md`) of a bridge, for people and for the Hugging Face Hub.
+
+    Args:
+        description: What `Bridge.describe` gives.
+
+    Returns:
+        Markdown with YAML front matter. Equal descriptions give equal text.
+    """
+    names = [space["name"] for space in description["spaces"]]
+    sections = [
+        _front_matter(description),
+        f"# {' + '.join(names)}: a bridge between embedding spaces\n\n" + _what(description),
+        "## Spaces and encoders\n\n" + _spaces(description),
+        "## Routes\n\n" + _routes(description),
+        "## How it was made\n\n" + _made(description),
+        "## Scores on held-out items\n\n" + _scores(description),
+        "## How to use it\n\n" + _usage(description),
+        "## Limits\n\n" + _limits(description),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(description: Mapping[str, Any]) -> str:
+    modalities = sorted({key.rpartition("/")[2] for key in description["routes"]})
+    tags = ["isthmus", "multimodal", "embeddings", "feature-extraction", description["method"], *modalities]
+    return "---\nlibrary_name: isthmus\ntags:\n" + "\n".join(f"- {_yaml(tag)}" for tag in tags) + "\n---"
+
+
+def _yaml(text: str) -> str:
+    plain = text.replace("-", "").replace("_", "")
+    return (
+        text if plain.isalnum() and plain[0].isalpha() else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    )
+
+
+def _what(description: Mapping[str, Any]) -> str:
+    roles = [f"- **{space['name']}**: {_ROLES[space['role']]}" for space in description["spaces"]]
+    moved = [f"\n**{_moved(description)}.**"] if description["base_moved"] else []
+    head = (
+        f"Made by [isthmus](https://pypi.org/project/isthmus/) by `{description['method']}`, without paired data. "
+        f"Embeddings of the spaces below land in one space of {description['dim']} dimensions; scores are cosines."
+    )
+    return "\n".join([head, "", *roles, *moved])
+
+
+def _spaces(description: Mapping[str, Any]) -> str:
+    rows = ["| space | modality | dim | encoder | revision | weights sha256 |", "|---|---|---|---|---|---|"]
+    for space in description["spaces"]:
+        for modality, encoder in space["encoders"].items():
+            name = f"{encoder.get('library') or 'unknown'}: {encoder.get('id') or 'unknown'}"
+            sha = (encoder.get("weights_sha256") or "not recorded")[:16]
+            cells = (space["name"], modality, space["dim"], name, encoder.get("revision") or "not recorded", sha)
+            rows.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    return "\n".join(rows) + "\n\nEmbeddings of any other encoder are refused, equal dimensions or not."
+
+
+def _routes(description: Mapping[str, Any]) -> str:
+    rows = ["| from | through |", "|---|---|"]
+    return "\n".join([*rows, *(f"| {_cell(key)} | {_cell(words)} |" for key, words in description["routes"].items())])
+
+
+def _made(description: Mapping[str, Any]) -> str:
+    facts = dict(_flat({key: value for key, value in description["record"].items() if key != "held_out"}))
+    return _table("fact", facts) + "\n\nSettings:\n\n" + _table("setting", dict(_flat(description["config"])))
+
+
+def _scores(description: Mapping[str, Any]) -> str:
+    scores = dict(_flat(description["record"].get("held_out") or {}))
+    if not scores:
+        return "None were recorded. Measure on pairs of your own: `isthmus evaluate`."
+    return "Measured on what was held out of fitting, not on true pairs between the spaces.\n\n" + _table(
+        "score", scores
+    )
+
+
+def _usage(description: Mapping[str, Any]) -> str:
+    key = next((k for k in description["routes"] if _role(description, k) in ("leaf", "second")), None)
+    space, _, modality = (key or next(iter(description["routes"]))).rpartition("/")
+    return f"""```python
+import isthmus
+
+bridge = isthmus.Bridge.from_pretrained("FOLDER_OR_REPOSITORY")
+items = isthmus.open_space("{space}.space")["{modality}"]      # made by the encoder named above
+unified = bridge.project(items)                # (n, {description["dim"]}) float32, unit rows
+```
+
+```
+isthmus project FOLDER {space}.space --into unified.space
+isthmus evaluate FOLDER --query {space}.space/{modality} --gallery T.space/M --pairs pairs.csv --baselines
+```"""
+
+
+def _role(description: Mapping[str, Any], key: str) -> str:
+    roles = {space["name"]: str(space["role"]) for space in description["spaces"]}
+    return roles[key.rpartition("/")[0]]
+
+
+def _limits(description: Mapping[str, Any]) -> str:
+    lines = [
+        "- It fits exactly the encoders above; another revision or another preprocessing is another space.",
+        "- It was fitted without true pairs between the spaces: measure it on pairs of your own before you rely on it.",
+        "- What the encoders do not know, or judge with prejudice, the bridge does not mend.",
+    ]
+    if any(space["role"] == "base" for space in description["spaces"]) and not description["base_moved"]:
+        lines.append("- The base keeps its modality gap: a mixed index of several modalities ranks by modality first.")
+    return "\n".join(lines)
+
+
+def _table(head: str, values: Mapping[str, Any]) -> str:
+    if not values:
+        return "None recorded."
+    rows = [f"| {_cell(key)} | {_cell(_short(value))} |" for key, value in values.items()]
+    return "\n".join([f"| {head} | value |", "|---|---|", *rows])
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as `outer.inner` keys; lists and empty objects stay values."""
+    for key, value in values.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, name)
+        else:
+            yield name, value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _cell(value: Any) -> str:
+    return " ".join(str(value).replace("|", "\\|").split())
