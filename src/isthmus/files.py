@@ -1,0 +1,250 @@
+"""Files and folders: written aside and renamed whole, hashed, read as json or tables, found by path, folder or glob."""
+
+from __future__ import annotations
+
+import glob as globbing
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.errors import FormatError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
+_JSON_LIMIT = 256 * 2**20
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it becomes `path` in one step, on disk and whole, or is removed."""
+    path = Path(path)
+    aside = _aside(path)
+    try:
+        yield aside
+        sync(aside)
+        os.replace(aside, path)
+        sync(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; it becomes `path` in one step when the block ends well, or is removed.
+
+    Raises:
+        FileExistsError: Something lies at `path` and `overwrite` is false; callers check first, in their own words.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists")
+    aside, old = _aside(path), path.with_name(f".{path.name}.old-{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+        sync_tree(aside)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(aside, path)
+        sync(path.parent)
+    finally:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        for leftover in (aside, old):
+            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial-{os.getpid()}")
+
+
+def sync(path: Path) -> None:
+    """Ask the system to put a file or folder on disk. Folders cannot be synced everywhere; then this does nothing."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` everything inside a folder, deepest first, and the folder itself."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(parent) / name)
+        sync(Path(parent))
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hexadecimal sha256 of a value's canonical json: sorted keys, no spaces, UTF-8, no NaN."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_json(path: str | Path, *, kind: str) -> dict[str, Any]:
+    """Read a json object.
+
+    Args:
+        path: The file.
+        kind: What the file is, for the message, such as "space manifest".
+
+    Raises:
+        FormatError: The file is too large, is not UTF-8, is not json, or holds something else than an object.
+        OSError: The file cannot be read.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    if size > _JSON_LIMIT:
+        raise FormatError(
+            f"{path}: a {kind} has at most {_JSON_LIMIT:,} bytes, got {size:,}. This is another file, or a damaged one."
+        )
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            f"{path}: cannot be read as the json of a {kind} ({one_line(error)}). Restore it from a copy, or write it "
+            "anew."
+        ) from error
+    if not isinstance(value, dict):
+        raise FormatError(
+            f"{path}: a {kind} is a json object, got a {type(value).__name__}. Restore it from a copy, or write it "
+            "anew."
+        )
+    return value
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as readable json in one step (see `atomic_file`)."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def read_table(path: str | Path) -> pa.Table:
+    """Read a .csv, .tsv, .parquet or .jsonl file as a table.
+
+    A CSV has no types, so each of its columns is read as text: the id "007" stays "007".
+
+    Raises:
+        FormatError: The file is missing, of another kind, empty, or cannot be parsed.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise FormatError(
+            f"{path}: a table is one of {', '.join(TABLE_SUFFIXES)}, got {suffix or 'no suffix'!r}. Convert it, or "
+            "rename it."
+        )
+    if not path.is_file():
+        raise FormatError(f"{path}: no such file. Expected a table ({', '.join(TABLE_SUFFIXES)}); check the path.")
+    import pyarrow as pa
+
+    try:
+        if suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            return pq.ParquetFile(path).read()
+        if suffix == ".jsonl":
+            from pyarrow import json as arrow_json
+
+            return arrow_json.read_json(path)
+        return _read_csv(path, "\t" if suffix == ".tsv" else ",")
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise FormatError(
+            f"{path}: cannot be read as {suffix[1:]} ({one_line(error)}). Check that the file is whole and UTF-8."
+        ) from error
+
+
+def _read_csv(path: Path, delimiter: str) -> pa.Table:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    with csv.open_csv(path, parse_options=parse) as reader:
+        names = reader.schema.names
+    if len(set(names)) < len(names):
+        raise FormatError(f"{path}: two columns have one name ({', '.join(names)}). Rename one of them.")
+    text = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
+    return csv.read_csv(path, parse_options=parse, convert_options=text)
+
+
+def natural_key(path: str | Path) -> tuple[tuple[int, int, str], ...]:
+    """Sorting key under which `part_2` stands before `part_10`."""
+    parts = re.split(r"(\d+)", str(path))
+    return tuple((1, int(part), "") if part.isascii() and part.isdigit() else (0, 0, part) for part in parts)
+
+
+def expand_paths(paths: str | Path | Iterable[str | Path], suffixes: Sequence[str]) -> list[Path]:
+    """Find the files that paths, folders (searched through) and globs name, each once, in natural order.
+
+    Args:
+        paths: One or many. A file named itself must have one of the suffixes; in folders and globs others are passed.
+        suffixes: Wanted suffixes in lower case with their dot.
+
+    Raises:
+        FormatError: A path does not exist, has another suffix, or nothing was found at all.
+    """
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    found: dict[Path, None] = {}
+    for path in given:
+        for file in _expand(Path(path), tuple(suffixes)):
+            found.setdefault(file)
+    if not found:
+        where = ", ".join(map(str, given[:3])) or "no path"
+        raise FormatError(
+            f"{where}: no file with one of the suffixes {', '.join(suffixes)}. Give a file, a folder or a glob that "
+            "holds some."
+        )
+    return sorted(found, key=natural_key)
+
+
+def _expand(path: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    if path.is_dir():
+        files: Iterable[Path] = (file for file in path.rglob("*") if file.is_file())
+    elif path.is_file():
+        if path.suffix.lower() not in suffixes:
+            raise FormatError(
+                f"{path}: the suffix {path.suffix!r} is not known here. Expected one of {', '.join(suffixes)}."
+            )
+        files = [path]
+    elif globbing.has_magic(str(path)):
+        files = (Path(file) for file in globbing.iglob(str(path), recursive=True) if Path(file).is_file())
+    else:
+        raise FormatError(f"{path}: no such file or folder. Check the path.")
+    for file in files:
+        if file.suffix.lower() in suffixes and not file.name.startswith("."):
+            yield file
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error of another library, short enough to stand inside a message of ours."""
+    lines = str(error).strip().splitlines()
+    text = lines[0].strip() if lines else type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
