@@ -13,75 +13,51 @@ import typer
 
 from isthmus.cli import options as o
 from isthmus.cli.output import Output, output
-from isthmus.errors import BridgeError, ConfigError
+from isthmus.errors import BridgeError
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from isthmus.bridge import Bridge
+    from isthmus.config import RecipeConfig
 
 METHODS = ("ex-mcr", "dictionary", "ridge", "procrustes")
-PRESETS = ("default", "paper", "auto")
 
 
 @dataclass(frozen=True)
 class Training:
     """What `connect` and `extend` share: where the bridge goes and how it is made."""
 
-    via: str
     out: Path
-    preset: str
+    preset: str | None
     config: Path | None
     assignments: list[str] | None
-    seed: int | None
-    device: str | None
     memory_limit: str | None
     checkpoint_dir: Path | None
     overwrite: bool
     quiet: bool
     as_json: bool
 
-    def make(self, recipe: Callable[..., Bridge], model: type[BaseModel], **more: Any) -> None:
+    def make(self, model: type[RecipeConfig], recipe: Callable[..., Bridge], **settings: Any) -> None:
         """Run a recipe with the merged configuration, save the bridge, drop the checkpoints and report."""
-        from isthmus.cli.references import split_modalities
-
-        with output(as_json=self.as_json, quiet=self.quiet) as out:
-            self._check()
-            started = time.monotonic()
-            bridge = recipe(
-                via=split_modalities(self.via),
-                config=self._resolve(model),
-                seed=self.seed,
-                device=self.device,
-                checkpoint_dir=self._checkpoints(),
-                quiet=self.quiet,
-                **more,
-            )
-            bridge.save(self.out, overwrite=self.overwrite)
-            if self.checkpoint_dir is None:
-                shutil.rmtree(self._checkpoints(), ignore_errors=True)
-            out.report = {**bridge.describe(), "path": str(self.out), "seconds": time.monotonic() - started}
-            show_bridge(out)
-
-    def _check(self) -> None:
-        if self.out.exists() and not self.overwrite:
-            raise BridgeError(f"--out {self.out} exists already. Give another folder, or --overwrite.")
-        if self.preset not in PRESETS:
-            raise ConfigError(f"--preset got {self.preset!r}, expected one of {', '.join(PRESETS)}.")
-
-    def _checkpoints(self) -> Path:
-        return self.checkpoint_dir or self.out.parent / f".{self.out.name}.checkpoints"
-
-    def _resolve(self, model: type[BaseModel]) -> Any:
         from isthmus.cli.config import resolve
 
-        return resolve(
-            model,
-            preset=self.preset,
-            file=self.config,
-            assignments=self.assignments or [],
-            memory_limit=self.memory_limit,
-        )
+        with output(as_json=self.as_json, quiet=self.quiet) as out:
+            if self.out.exists() and not self.overwrite:
+                raise BridgeError(f"--out {self.out} exists already. Give another folder, or --overwrite.")
+            config = resolve(
+                model,
+                file=self.config,
+                assignments=self.assignments or [],
+                preset=self.preset,
+                memory_limit=self.memory_limit,
+            )
+            checkpoints = self.checkpoint_dir or self.out.parent / f".{self.out.name}.checkpoints"
+            started = time.monotonic()
+            bridge = recipe(config=config, checkpoint_dir=checkpoints, quiet=self.quiet, **settings)
+            bridge.save(self.out, overwrite=self.overwrite)
+            if self.checkpoint_dir is None:
+                shutil.rmtree(checkpoints, ignore_errors=True)
+            out.report = bridge_report(bridge, self.out, time.monotonic() - started)
+            show_bridge(out, bridge)
 
 
 def connect(
@@ -89,7 +65,7 @@ def connect(
     second: Annotated[Path, typer.Argument(metavar="B.space", help="Another space.", show_default=False)],
     via: o.Via,
     out: o.BridgeOut,
-    preset: o.Preset = "default",
+    preset: o.Preset = None,
     config: o.ConfigFile = None,
     assignments: o.Set = None,
     seed: o.Seed = None,
@@ -105,10 +81,14 @@ def connect(
     from isthmus.recipes.connect import connect as recipe
     from isthmus.space import open_space
 
-    training = Training(
-        via, out, preset, config, assignments, seed, device, memory_limit, checkpoint_dir, overwrite, quiet, as_json
+    training = Training(out, preset, config, assignments, memory_limit, checkpoint_dir, overwrite, quiet, as_json)
+    training.make(
+        ConnectConfig,
+        lambda **settings: recipe(open_space(first), open_space(second), **settings),
+        via=via,
+        seed=seed,
+        device=device,
     )
-    training.make(lambda **given: recipe(open_space(first), open_space(second), **given), ConnectConfig)
 
 
 def extend(
@@ -121,7 +101,7 @@ def extend(
     method: Annotated[
         str, typer.Option(metavar="|".join(METHODS), help="Trained, or closed form in a second.")
     ] = "ex-mcr",
-    preset: o.Preset = "default",
+    preset: o.Preset = None,
     config: o.ConfigFile = None,
     assignments: o.Set = None,
     seed: o.Seed = None,
@@ -139,13 +119,14 @@ def extend(
     from isthmus.recipes.extend import extend as recipe
     from isthmus.space import open_space
 
-    training = Training(
-        via, out, preset, config, assignments, seed, device, memory_limit, checkpoint_dir, overwrite, quiet, as_json
-    )
+    training = Training(out, preset, config, assignments, memory_limit, checkpoint_dir, overwrite, quiet, as_json)
     training.make(
-        lambda **given: recipe(open_base(base), open_space(leaf), **given),
         ExtendConfig,
+        lambda **settings: recipe(open_base(base), open_space(leaf), **settings),
+        via=via,
         method=method,
+        seed=seed,
+        device=device,
         space_paths=named_paths(space),
     )
 
@@ -161,26 +142,28 @@ def open_base(path: Path) -> Any:
     return open_space(path)
 
 
-def show_bridge(out: Output) -> None:
-    """Print what a finished bridge holds: its routes, its held-out scores and what to do next."""
-    report = out.report
-    out.say(
-        f"Bridge {report['path']}: {report.get('method')}, {report.get('dim')} dimensions, {report['seconds']:.1f} s"
-    )
-    routes = report.get("routes", {})
-    if isinstance(routes, dict):
-        out.table(["from", "by"], [[name, describe_route(route)] for name, route in routes.items()])
-    for key in ("gap", "held_out"):
-        if report.get(key):
-            out.say(f"{key.replace('_', ' ')}: {report[key]}")
-    out.say(f"Next: isthmus evaluate {report['path']} --query S.space/M --gallery T.space/M --pairs P.csv --baselines")
+def bridge_report(bridge: Bridge, path: Path, seconds: float) -> dict[str, Any]:
+    """What `connect --json` and `extend --json` print: the description of the bridge, the counts and scores first."""
+    described = bridge.describe()
+    record = described["record"]
+    return {
+        "path": str(path),
+        "rows": (record.get("pseudo_pairs") or {}).get("rows", record.get("rows")),
+        "seconds": seconds,
+        "held_out": record.get("held_out"),
+        "gap": record.get("gap"),
+        **described,
+    }
 
 
-def describe_route(route: Any) -> str:
-    """Write a route as its step names in order."""
-    if isinstance(route, (list, tuple)):
-        return " > ".join(str(step.get("kind", step)) if isinstance(step, dict) else str(step) for step in route)
-    return str(route)
+def show_bridge(out: Output, bridge: Bridge) -> None:
+    """Print what a finished bridge holds and what to do next."""
+    path = out.report["path"]
+    out.say(bridge.summary())
+    for when, gaps in (out.report["gap"] or {}).items():
+        out.say(f"gap {when}: " + ", ".join(f"{name} {value:.3f}" for name, value in gaps.items()))
+    out.say(f"Saved {path} in {out.report['seconds']:.1f} s.")
+    out.say(f"Next: isthmus evaluate {path} --query S.space/M --gallery T.space/M --pairs P.csv --baselines")
 
 
 def project(
@@ -199,3 +182,21 @@ def project(
     as_json: o.Json = False,
 ) -> None:
     """Project a space through a bridge into the unified space."""
+    from isthmus.bridge import load_bridge
+    from isthmus.cli.projection import project_space
+    from isthmus.space import open_space
+
+    with output(as_json=as_json, quiet=quiet) as out:
+        started = time.monotonic()
+        rows = project_space(
+            load_bridge(bridge),
+            open_space(space),
+            into,
+            maker=bridge,
+            modalities=modality,
+            overwrite=overwrite,
+            force=force,
+        )
+        out.report = {"path": str(into), "rows": rows, "seconds": time.monotonic() - started}
+        out.table(["modality", "rows"], list(rows.items()))
+        out.say(f"Next: isthmus inspect {into}")

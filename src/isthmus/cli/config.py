@@ -1,4 +1,4 @@
-"""The configuration of a run: a preset, then a TOML file, then `--set key=value`, each over the one before."""
+"""The configuration of a run: a preset, then a TOML file, then `--set`, then options, each over the one before."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from isthmus.errors import ConfigError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from isthmus.config import Config
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -116,36 +118,20 @@ def check_keys(table: Mapping[str, Any], known: Mapping[str, Any] | None, where:
             check_keys(value, known[key], where, f"{prefix}{key}.")
 
 
-def validate(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
-    """Build a config model from values.
-
-    Raises:
-        ConfigError: A value is out of range or of the wrong kind; the message names the key and what was got.
-    """
-    from pydantic import ValidationError
-
-    try:
-        return model(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the configuration"
-        more = f" ({error.error_count() - 1} more like it)" if error.error_count() > 1 else ""
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(
-            f"config key {key!r} got {first.get('input')!r}: {message}.{more} Change --set or --config."
-        ) from error
-
-
-def resolve(model: type[BaseModel], *, preset: str, file: Path | None, assignments: Iterable[str], **flags: Any) -> Any:
-    """Build the configuration of a recipe: the preset, then the file, then `--set`, then options of their own.
+def resolve(model: type[Config], *, file: Path | None, assignments: Iterable[str], **flags: Any) -> Config:
+    """Build the configuration of a recipe: the file, then `--set` over it, then options of their own.
 
     Args:
         model: `ConnectConfig` or `ExtendConfig`.
-        preset: Name of a preset of the model.
         file: TOML file, or None.
         assignments: `key=value` texts.
-        flags: Options of the command line that are keys too; None leaves the key alone.
+        flags: Options of the command line that are keys too, such as the preset; None leaves the key alone.
+
+    Raises:
+        ConfigError: A key is unknown or a value out of range.
     """
+    from isthmus.config import make_config
+
     overrides = collect(file, assignments, known_keys(model))
     overrides.update({key: value for key, value in flags.items() if value is not None})
-    return validate(model, {"preset": preset, **overrides})
+    return make_config(model, overrides)

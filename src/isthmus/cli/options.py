@@ -34,7 +34,10 @@ Via = Annotated[
 BridgeOut = Annotated[
     Path, typer.Option("--out", metavar="X.bridge", help="The bridge folder to write.", show_default=False)
 ]
-Preset = Annotated[str, typer.Option(metavar="default|paper|auto", help="Where the configuration starts from.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(metavar="default|paper|auto", help="Where the configuration starts from.", show_default=False),
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", metavar="C.toml", help="Configuration over the preset.", show_default=False),

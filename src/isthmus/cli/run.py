@@ -18,7 +18,7 @@ DONE, USAGE, INTERRUPTED = 0, 2, 130
 
 
 def build() -> typer.Typer:
-    """Assemble the application. Rich help and pretty exceptions are off: they cost start-up time, and a fault is one line."""
+    """Assemble the application, without rich help and pretty exceptions: they start slowly and print many lines."""
     app = typer.Typer(
         name="isthmus",
         rich_markup_mode=None,

@@ -118,6 +118,10 @@ def search(
         str | None,
         typer.Option("--id", metavar="S.space/M/ID", help="Query: an item of a space.", show_default=False),
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The encoder of the query, if the bridge does not know.", show_default=False),
+    ] = None,
     k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many hits.")] = 10,
     device: o.Device = None,
     force: o.Force = False,
@@ -126,6 +130,8 @@ def search(
 ) -> None:
     """Search galleries with a text, a file or an item of a space."""
     from isthmus.bridge import load_bridge
+    from isthmus.cli.projection import OneItem
+    from isthmus.cli.references import open_item
 
     with output(as_json=as_json, quiet=quiet) as out:
         files = {"text": text, "image": image, "audio": audio, "point_cloud": point_cloud}
@@ -134,23 +140,15 @@ def search(
             raise ConfigError("search needs one query: --text, --image, --audio, --point-cloud or --id.")
         unified = load_bridge(bridge)
         if item is not None:
-            vector = project_item(unified, item, force=force)
+            vector = unified.project(OneItem(*open_item(item, option="--id")), force=force)
         else:
             ((modality, value),) = given.items()
-            vector = unified.encode([value], modality=modality, device=device)
+            vector = unified.encode([value], modality=modality, encoder=encoder, device=device, force=force)
         out.report = {
             "query": str(item or next(iter(given.values()))),
             "hits": find(unified, vector, gallery, k, force),
         }
         show_hits(out)
-
-
-def project_item(bridge: Bridge, reference: str, *, force: bool) -> np.ndarray:
-    """Project one item of a space: (1, dim)."""
-    from isthmus.cli.references import open_item
-
-    embeddings, item = open_item(reference, option="--id")
-    return bridge.project_rows(embeddings, embeddings.rows_of([item]), force=force)
 
 
 def find(bridge: Bridge, vector: np.ndarray, galleries: list[str], k: int, force: bool) -> list[dict[str, Any]]:

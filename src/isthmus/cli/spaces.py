@@ -19,7 +19,7 @@ MaxRejected = Annotated[float, typer.Option(metavar="F", help="End with exit 1 a
 
 def encode(
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATHS...", help="Files, folders, globs or a table.", show_default=False)
+        list[str], typer.Argument(metavar="PATH", help="Files, folders, globs or a table.", show_default=False)
     ],
     encoder: Annotated[str, typer.Option(metavar="NAME", help="See `isthmus encoders`.", show_default=False)],
     into: Into,
@@ -107,9 +107,7 @@ def show_written(out: Output, into: Path) -> None:
 
 def inspect(
     space: o.SpacePath,
-    other: Annotated[
-        Path | None, typer.Argument(metavar="[T.space]", help="A second space.", show_default=False)
-    ] = None,
+    other: Annotated[Path | None, typer.Argument(metavar="T.space", help="A second space.", show_default=False)] = None,
     via: Annotated[
         str | None,
         typer.Option(

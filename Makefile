@@ -1,0 +1,54 @@
+# Every target works alone on a fresh clone with a bare Python >= 3.10: it makes .venv and installs what it needs first.
+#   make demo                          the whole story in two minutes
+#   make test                          the fast tests
+#   make test CONSTRAINTS=             with the newest torch instead of the one in constraints/cpu.txt
+PYTHON ?= python3
+CONSTRAINTS ?= constraints/cpu.txt
+JOBS ?= 2
+BIN := .venv/bin
+READY := .venv/.ready
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.PHONY: help demo test test-slow lint format types docs bench results clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
+	@echo "Targets: demo test test-slow lint format types docs bench results clean"
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "isthmus needs Python >= 3.10; give one: make PYTHON=python3.12"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/isthmus demo
+
+test: $(READY)
+	$(PYTEST) -n $(JOBS)
+
+test-slow: $(READY)
+	$(PYTEST) -n $(JOBS) -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)
+	$(BIN)/mypy
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
+
+bench: $(READY)
+	for script in benchmarks/bench_*.py; do $(BIN)/python "$$script" || exit 1; done
+
+results: $(READY)
+	$(BIN)/python benchmarks/render_results.py
+
+clean:
+	rm -rf .venv build dist site isthmus-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,52 @@
+"""Imports run one way, and the checker that says so can fail."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from import_rows import PACKAGE, ROOT, ROWS, package_sources, table, violations
+
+
+def test_every_module_imports_only_from_rows_above():
+    assert violations(package_sources()) == []
+
+
+def test_every_row_names_a_module_that_exists():
+    for name in (name for row in ROWS for name in row):
+        path = PACKAGE / name.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__init__.py").exists(), f"row names {name}, which is gone"
+
+
+def test_contributing_shows_the_rows():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = text.split("<!-- rows -->")[1].split("<!-- /rows -->")[0].strip()
+    assert shown == table(), f"put this into CONTRIBUTING.md between the rows markers:\n{table()}"
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "fault"),
+    [
+        ("isthmus.files", "from isthmus.space import Space", "row"),
+        ("isthmus.files", "def f():\n    import isthmus.bridge", "files:2"),
+        ("isthmus.errors", "from isthmus import types", "isthmus.types"),
+        ("isthmus.space", "from isthmus import open_space", "no row"),
+        ("isthmus.space", "from . import store", "no row"),
+        ("isthmus.recipes.extend", "from isthmus.recipes.connect import connect", "recipes.connect"),
+        ("isthmus.recipes.extend", "from isthmus.recipes import connect", "recipes.connect"),
+        ("isthmus.brand_new", "", "add 'brand_new'"),
+    ],
+)
+def test_the_checker_can_fail(module: str, source: str, fault: str):
+    found = violations({module: source})
+    assert len(found) == 1
+    assert fault in found[0]
+
+
+def test_the_checker_lets_good_imports_pass():
+    assert violations({"isthmus.space": "from isthmus.store import Embeddings\nfrom isthmus import __version__"}) == []
+    assert violations({"isthmus.memory.bank": "from isthmus.memory.exact import x"}) == []

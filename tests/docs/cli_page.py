@@ -1,0 +1,58 @@
+"""Write docs/cli.md from the help of every verb: `python tests/docs/cli_page.py --write`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "cli.md"
+
+HEAD = """# Command line
+
+Verbs in the order data flows. Positional: the things acted on. Options: how. Every verb has a Python
+function of the same name.
+
+- Long work shows progress, resumes when the same command is given again, and says what it skipped.
+- `--json` prints one JSON object on standard output and nothing else there; what a person reads goes to standard error.
+- `S.space/audio` names one modality of a space, `S.space/audio/ID` one item of it.
+- Exit codes: 0 done, 1 a check said no, 2 wrong usage or bad input (one line), 130 interrupted.
+- `ISTHMUS_DEBUG=1` adds the traceback to a fault.
+
+This page is written from `--help`; a test compares the two.
+"""
+
+
+def help_of(*verb: str) -> str:
+    """The help text of a verb, as a terminal of 100 columns shows it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "isthmus", *verb, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "100", "TERMINAL_WIDTH": "100"},
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
+def verbs() -> list[str]:
+    """The verbs in their order."""
+    from isthmus.cli.run import VERBS
+
+    return list(VERBS)
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD, f"```\n{help_of()}\n```\n"]
+    parts += [f"## isthmus {verb}\n\n```\n{help_of(verb)}\n```\n" for verb in verbs()]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv:
+        PAGE.write_text(page(), encoding="utf-8")
+    else:
+        print(page())
