@@ -7,6 +7,7 @@ in worker processes. Encoding turns decoded items into embeddings; it owns the m
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -203,11 +204,14 @@ def weights_sha256(files: Iterable[str | Path]) -> str:
 
     Files of a Hugging Face cache are links to blobs that are named by their SHA-256; the name is then taken as read.
     """
-    hashes = {Path(file).name: _file_sha256(Path(file)) for file in files}
-    if not hashes:
+    paths = sorted(Path(file) for file in files)
+    if not paths:
         raise EncoderError("a model without weight files has no identity. Expected at least one file of weights.")
-    if len(hashes) == 1:
-        return next(iter(hashes.values()))
+    if len(paths) == 1:
+        return _file_sha256(paths[0])
+    # Names below their common folder: the parts of one model often all are called model.safetensors.
+    root = os.path.commonpath([path.parent for path in paths])
+    hashes = {path.relative_to(root).as_posix(): _file_sha256(path) for path in paths}
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
