@@ -12,9 +12,9 @@ PACKAGE = ROOT / "src" / "isthmus"
 ROWS: Sequence[Sequence[str]] = (
     ("errors", "types"),
     ("geometry", "runtime"),
-    ("arrays", "files", "items"),
-    ("formats", "manifest"),
-    ("shards",),
+    ("arrays", "files"),
+    ("formats", "items", "manifest"),
+    ("decoding", "shards"),
     ("store",),
     ("space",),
     ("importing",),

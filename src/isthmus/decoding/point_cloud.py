@@ -58,7 +58,7 @@ def decode_point_cloud(
 
     Meshes are sampled uniformly by area; the draws are seeded by the hash of the file's bytes, so that a file
     always gives the same points, wherever it lies and whatever is decoded beside it. Of a point cloud that has more
-    points than are wanted a subset is drawn in the same way; one that has fewer is repeated in order.
+    points than are wanted a subset is drawn in the same way; one that has fewer is repeated in order, or stays smaller.
 
     Args:
         source: Bytes or a path: ply, obj, stl, off, glb; npy of (n, 3) or (n, 6); npz with `xyz` and maybe `rgb`.
@@ -68,6 +68,7 @@ def decode_point_cloud(
         up: The axis that points up in the file: x, y, z, -x, -y or -z.
         up_wanted: The axis that shall point up.
         repeat: Repeat a cloud that has fewer points than are wanted; otherwise it stays as it is.
+        repeat: Repeat a point cloud that has fewer points than are wanted.
         max_bytes: Larger files are refused.
 
     Returns:

@@ -73,7 +73,7 @@ REGISTRY: dict[str, Entry] = {
         ("open_clip",),
     ),
     "sentence-transformers": Entry(
-        "isthmus.encoders.sentence_transformers:load",
+        "isthmus.encoders.sentence:load",
         "sentence-transformers/clip-ViT-B-32",
         ("image", "text"),
         512,
@@ -125,12 +125,13 @@ def check_installed(kind: str) -> None:
     missing = [module for module in entry.requires if not _importable(module)]
     if missing:
         raise DependencyError(
-            f"encoder {kind!r} needs {', '.join(missing)}, not installed here. Run: pip install 'isthmus[{entry.extra}]'"
+            f"encoder {kind!r} needs {', '.join(missing)}, not installed here. "
+            f"Run: pip install 'isthmus[{entry.extra}]'"
         )
 
 
 def list_encoders() -> list[dict[str, Any]]:
-    """One row a registered encoder: name, modalities, dim, extra, installed, cached, and the checkpoint of its short name.
+    """One row a registered encoder: name, modalities, dim, extra, installed, cached, and its short name's checkpoint.
 
     `cached` is None where nothing needs to be downloaded, else whether the checkpoint lies on this machine.
     """
@@ -156,7 +157,7 @@ def _importable(module: str) -> bool:
 
 
 def _cached(name: str, entry: Entry) -> bool | None:
-    """Whether a checkpoint is a local path or in the Hugging Face cache; only folders are looked at, nothing is loaded."""
+    """Whether a checkpoint is a local path or in the Hugging Face cache; only folders are looked at."""
     if name == "toy":
         return None
     if Path(entry.checkpoint).exists():

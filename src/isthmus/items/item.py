@@ -1,11 +1,14 @@
-"""What is to be encoded: items, each an id with a file, a stretch of a tar, or a text."""
+"""One item to encode: an id with a file, a stretch of a tar, or a text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+_NO_COLUMNS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Rejected(Exception):
@@ -26,38 +29,47 @@ class Item:
 
     Attributes:
         id: Unique name within its modality.
-        path: File that holds it; for a member of a tar the tar; None for a text.
+        path: File that holds it: for a text the table or list it stands in, for a member of a tar the tar.
         text: The text itself; None for everything else.
         member: (name, offset, size in bytes) within the tar at `path`; None for a plain file.
-        columns: Further metadata columns of the item, as its captions table gave them.
+        columns: Further metadata columns of the item, as its table gave them. Not sent to workers.
     """
 
     id: str
     path: str | None = None
     text: str | None = None
     member: tuple[str, int, int] | None = None
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=lambda: _NO_COLUMNS, compare=False)
+
+    def __reduce__(self) -> tuple[type[Item], tuple[Any, ...]]:
+        return Item, (self.id, self.path, self.text, self.member)
 
     @property
     def source(self) -> str:
-        """Where the item came from, for the metadata and for messages: a path, `tar!member`, or the text."""
-        if self.path is None:
-            return self.text or ""
-        return self.path if self.member is None else f"{self.path}!{self.member[0]}"
+        """What the metadata says of the item: the text itself, a path, or `tar!member`."""
+        return self.text if self.text is not None else self.place
+
+    @property
+    def place(self) -> str:
+        """Where the item stands: a path, or `tar!member`; empty for a text that is in no file."""
+        path = self.path or ""
+        return path if self.member is None else f"{path}!{self.member[0]}"
 
     @property
     def suffix(self) -> str:
         """Suffix of the file or tar member in lower case, such as `.png`; empty for a text."""
-        name = self.member[0] if self.member is not None else self.path or ""
-        return Path(name).suffix.lower()
+        if self.text is not None:
+            return ""
+        return Path(self.member[0] if self.member is not None else self.path or "").suffix.lower()
 
     def content(self) -> bytes | str:
-        """What a decoder reads: the path of a plain file, the bytes of a tar member.
+        """What a decoder reads: the path of a plain file, the bytes of everything else.
 
         Raises:
             Rejected: As `read_bytes`.
         """
-        return self.path if self.path is not None and self.member is None else self.read_bytes()
+        plain = self.path is not None and self.text is None and self.member is None
+        return self.path if plain and self.path else self.read_bytes()
 
     def read_bytes(self) -> bytes:
         """The item's bytes.
@@ -65,8 +77,8 @@ class Item:
         Raises:
             Rejected: The file is missing, unreadable, or shorter than the tar's index said.
         """
-        if self.path is None:
-            return (self.text or "").encode()
+        if self.text is not None or self.path is None:
+            return (self.text or "").encode("utf-8", "surrogateescape")
         try:
             with open(self.path, "rb") as stream:
                 if self.member is None:

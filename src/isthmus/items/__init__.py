@@ -1,0 +1,8 @@
+"""What is to be encoded: items, and how they are found in what a user names."""
+
+from __future__ import annotations
+
+from isthmus.items.finding import Found, find_items
+from isthmus.items.item import Item, Rejected
+
+__all__ = ["Found", "Item", "Rejected", "find_items"]
