@@ -1,4 +1,4 @@
-"""PointBERT against a second one, written down step by step in numpy: a cloud, a group, a head at a time, in float64."""
+"""PointBERT against a second one, written down step by step in numpy: one cloud, one group, one head at a time."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,7 +58,7 @@ class TorchEncoder(BaseEncoder):
 
     def pixels(self, images: Sequence[Any], mean: Sequence[float], std: Sequence[float]) -> Tensor:
         """A batch of equally large (height, width, 3) uint8 images as (n, 3, height, width), scaled and normalised."""
-        batch = torch.stack([torch.as_tensor(image) for image in images]).to(self.device)
+        batch = torch.from_numpy(np.stack(images)).to(self.device)
         scaled = batch.permute(0, 3, 1, 2).to(torch.float32) / 255.0
         center = torch.tensor(mean, device=self.device)[:, None, None]
         spread = torch.tensor(std, device=self.device)[:, None, None]
