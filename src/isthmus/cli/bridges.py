@@ -160,8 +160,10 @@ def show_bridge(out: Output, bridge: Bridge) -> None:
     """Print what a finished bridge holds and what to do next."""
     path = out.report["path"]
     out.say(bridge.summary())
-    for when, gaps in (out.report["gap"] or {}).items():
-        out.say(f"gap {when}: " + ", ".join(f"{name} {value:.3f}" for name, value in gaps.items()))
+    before, after = ((out.report["gap"] or {}).get(when, {}) for when in ("before", "after"))
+    if after:
+        rows = [[name, before.get(name), after.get(name)] for name in {**before, **after}]
+        out.table(["modality gap", "before", "after"], rows)
     out.say(f"Saved {path} in {out.report['seconds']:.1f} s.")
     out.say(f"Next: isthmus evaluate {path} --query S.space/M --gallery T.space/M --pairs P.csv --baselines")
 

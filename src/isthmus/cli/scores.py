@@ -80,27 +80,17 @@ def choose_task(
 
 def show_scores(out: Output) -> None:
     """Print the scores of a bridge, with the baselines as further rows."""
+    from isthmus.evaluate import format_table
+
     report = out.report
-    if "query_to_gallery" in report:
+    if "mean" in report:
         out.say(
             f"{report['n_query']:,} queries, {report['n_gallery']:,} gallery items, {report['n_pairs']:,} true pairs"
         )
-        rows = [("query to gallery", report["query_to_gallery"]), ("gallery to query", report["gallery_to_query"])]
-        rows += [("mean of both", report["mean"])]
-        rows += [(f"{name} (mean)", scores.get("mean", scores)) for name, scores in report.get("baselines", {}).items()]
+        out.say("Means of both directions; q>g and g>q are the directions.")
     else:
         out.say(f"{report['n']:,} items, {report['classes']:,} classes")
-        rows = [("bridge", report), *report.get("baselines", {}).items()]
-    columns = [name for name in rows[0][1] if isinstance(rows[0][1][name], float) and name != "seconds"]
-    columns += [name for name in rows[0][1] if name.endswith("_ci95")]
-    out.table(["", *columns], [[label, *(interval(scores.get(c)) for c in columns)] for label, scores in rows])
-
-
-def interval(value: Any) -> Any:
-    """Write a 95 % interval as `0.05 to 0.16`; give any other value back as it is."""
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        return f"{value[0]:.3g} to {value[1]:.3g}"
-    return value
+    out.say(format_table(report))
 
 
 def search(
