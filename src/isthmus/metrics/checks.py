@@ -29,8 +29,10 @@ def scores_matrix(scores: Any, name: str = "scores") -> NDArray[Any]:
     return array
 
 
-def vector(values: Any, name: str, *, size: int | None = None) -> NDArray[np.float64]:
-    """Return `values` as a non-empty 1-d float64 array without NaN, of `size` entries where given.
+def vector(
+    values: Any, name: str, *, size: int | None = None, where: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """Return `values` as a non-empty 1-d float64 array of `size` entries where given, without NaN (`where` it matters).
 
     Raises:
         EvaluationError: Empty, of another shape, or NaN at a named entry.
@@ -41,8 +43,9 @@ def vector(values: Any, name: str, *, size: int | None = None) -> NDArray[np.flo
         raise EvaluationError(f"{name} must have shape {expected}, got {array.shape}.")
     if not len(array):
         raise EvaluationError(f"{name} is empty; there is nothing to measure.")
-    if np.isnan(array).any():
-        raise EvaluationError(f"{name} holds NaN at entry {int(np.flatnonzero(np.isnan(array))[0])}. Expected numbers.")
+    bad = np.flatnonzero(np.isnan(array) if where is None else np.isnan(array) & where)
+    if len(bad):
+        raise EvaluationError(f"{name} holds NaN at entry {int(bad[0])}. Expected numbers.")
     return array
 
 

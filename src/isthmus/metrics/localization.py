@@ -104,7 +104,7 @@ def counterfactual_scores(ciou: Any, confidence: Any, sounding: Any, iou_thresho
     """
     sure = vector(confidence, "confidence")
     sounds = mask_matrix(sounding, sure.shape, "sounding")
-    iou = vector(np.where(sounds, np.asarray(ciou, dtype=np.float64), 0.0), "ciou", size=len(sure))
+    iou = vector(ciou, "ciou", size=len(sure), where=sounds)
     true = sounds & (iou >= iou_threshold)
     ascending = np.sort(sure)
     precision, recall = _precision_recall(ascending[:-1][:: -max(1, len(sure) // 200)], sure, true, sounds)

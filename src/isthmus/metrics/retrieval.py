@@ -29,36 +29,42 @@ FEW = 16
 """Items with at most this many pairs are counted threshold by threshold, others by sorting their row of scores."""
 CROWD = 64
 """One score in this many within rounding of a threshold, and those scores are taken as ties."""
+_AT_LEAST = 1 << 12
+"""No fewer scores than these in a tile are taken as ties unseen."""
 
 
-def retrieval(
-    query: Any, gallery: Any, positives: Any, *, query_to_gallery: bool = True, gallery_to_query: bool = True
-) -> tuple[Ranking | None, Ranking | None]:
+def retrieval(query: Any, gallery: Any, positives: Any) -> tuple[Ranking, Ranking]:
     """Rank the true pairs among all scores, in both directions, without ever holding the score matrix.
 
     Args:
         query: (q, d) embeddings; the score is the inner product, so rows of unit length give cosines.
         gallery: (g, d) embeddings.
         positives: (query rows, gallery rows) of the true pairs, or a list of gallery rows for each query.
-        query_to_gallery: Rank gallery items for each query.
-        gallery_to_query: Rank queries for each gallery item.
 
     Returns:
-        The two rankings; None for a direction that was not asked for. They equal those of the exact score matrix, a tie
-        ranking behind the items that are not relevant.
+        The rankings of gallery items for each query and of queries for each gallery item. They equal those of the exact
+        score matrix, a tie ranking behind the items that are not relevant.
 
     Raises:
         EvaluationError: Shapes that do not fit, NaN or infinity, no pair, or a pair out of range.
     """
+    rows, columns = _sides(query, gallery, positives, both=True)
+    _shared_pass(rows, columns)
+    return rows.ranking(), columns.ranking()
+
+
+def retrieval_one_way(query: Any, gallery: Any, positives: Any) -> Ranking:
+    """The first of the two rankings of `retrieval`, without the work for the other."""
+    rows, columns = _sides(query, gallery, positives, both=False)
+    _shared_pass(rows, columns)
+    return rows.ranking()
+
+
+def _sides(query: Any, gallery: Any, positives: Any, *, both: bool) -> tuple[_Side, _Side]:
     q = embedding_matrix(query, "query")
     g = embedding_matrix(gallery, "gallery", q.shape[1])
     pairs = make_pairs(positives, len(q), len(g))
-    rows = _Side(q, g, pairs, wanted=query_to_gallery)
-    columns = _Side(g, q, pairs.swapped(), wanted=gallery_to_query)
-    _shared_pass(rows, columns)
-    for side in (rows, columns):
-        side.count_many()
-    return rows.ranking(), columns.ranking()
+    return _Side(q, g, pairs, wanted=True), _Side(g, q, pairs.swapped(), wanted=both)
 
 
 def _exact(a: Array, b: Array, rows: Ints, columns: Ints) -> NDArray[np.float64]:
@@ -99,7 +105,7 @@ class _Side:
     """One direction: its items, the others that are ranked for them, and the counts of its pairs."""
 
     def __init__(self, items: Array, others: Array, pairs: Pairs, *, wanted: bool) -> None:
-        self.items, self.others, self.pairs, self.wanted = items, others, pairs, wanted
+        self.items, self.others, self.pairs = items, others, pairs
         self.margin = _rounding(items, others)
         self.outranking: Ints = np.zeros(len(pairs), dtype=np.int64)
         self.starts: Ints = np.searchsorted(pairs.rows, np.arange(len(items) + 1))
@@ -125,7 +131,7 @@ class _Side:
             each.counts[span] += np.count_nonzero(above, axis=1 - axis)
             np.logical_xor(near, above, out=near)
             items, others = np.nonzero(near) if axis == 0 else np.nonzero(near)[::-1]
-            if len(items) <= max(1 << 12, tile.size // CROWD):
+            if len(items) <= max(_AT_LEAST, tile.size // CROWD):
                 scores = _exact(self.items, self.others, items + first_item, others + first_other)
                 items = items[scores >= each.exact[items + first_item]]
             each.counts[span] += np.bincount(items, minlength=tile.shape[axis])
@@ -150,9 +156,9 @@ class _Side:
                 row.sort()
                 self.outranking[span] = len(row) - np.searchsorted(row, reached, side="left")
 
-    def ranking(self) -> Ranking | None:
-        if not self.wanted:
-            return None
+    def ranking(self) -> Ranking:
+        """Count the items with many pairs too, and turn all counts into ranks."""
+        self.count_many()
         return ranking(self.pairs.rows, self.outranking, *self.pairs.shape)
 
 
