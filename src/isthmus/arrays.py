@@ -1,10 +1,11 @@
-"""Arrays in files of others, read in blocks: .npy, .npz, .safetensors. No header is believed against the file's size."""
+"""Arrays in files of others, read in blocks: .npy, .npz, .safetensors. A header counts only if the size agrees."""
 
 from __future__ import annotations
 
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.errors import FormatError
+from isthmus.files import one_line
 
 NAMES = ("embeddings", "embedding", "emb")
 """Names under which an array or a column holds embeddings, in order of preference."""
 
 _MAGIC = b"\x93NUMPY"
 _HEADER_LIMIT = 64 * 2**20
+_COLUMN_LIMIT = 4 * 2**30
 _TENSOR_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
 
 
@@ -85,7 +88,7 @@ def _widen(block: NDArray[Any]) -> NDArray[np.float32]:
 def _exactly(stream: IO[bytes], count: int, path: Path) -> bytes:
     try:
         data = stream.read(count)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         raise FormatError(f"{path}: is damaged ({error}). Copy or write the file again.") from error
     if len(data) != count:
         raise FormatError(f"{path}: is cut short, got {len(data):,} of {count:,} bytes. Copy or write the file again.")
@@ -127,9 +130,8 @@ def _npy_header(stream: IO[bytes], size: int, where: str) -> NpyHeader:
         read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[min(version[0], 2)]
         shape, fortran, dtype = read(stream)
     except (ValueError, SyntaxError, IndexError, KeyError, TypeError, OSError, RecursionError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(
-            f"{where}: the .npy header cannot be read ({reason}). The file is damaged: write it again."
+            f"{where}: the .npy header cannot be read ({one_line(error)}). The file is damaged: write it again."
         ) from error
     header = NpyHeader(shape, dtype, fortran, stream.tell())
     if dtype.hasobject:
@@ -145,8 +147,12 @@ def _npy_header(stream: IO[bytes], size: int, where: str) -> NpyHeader:
     return header
 
 
-def open_arrays(path: Path) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
+def open_arrays(path: Path, key: str | None = None) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
     """Find the embeddings in a .npy, .npz or .safetensors file.
+
+    Args:
+        path: The file.
+        key: Name of the array, where the usual names do not say which it is.
 
     Returns:
         The array of embeddings, and by name the one-dimensional arrays of as many values beside it (ids, labels ...).
@@ -158,7 +164,7 @@ def open_arrays(path: Path) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
     if suffix == ".npy":
         header = read_npy_header(path)
         return _array_file(path, None, header), {}
-    return _open_npz(path) if suffix == ".npz" else _open_safetensors(path)
+    return _open_npz(path, key) if suffix == ".npz" else _open_safetensors(path, key)
 
 
 def _array_file(path: Path, key: str | None, header: NpyHeader, dtype: str | None = None) -> ArrayFile:
@@ -179,7 +185,7 @@ def _check(where: str, shape: tuple[int, ...], dtype: str, *, float_like: bool) 
         raise FormatError(f"{where}: is empty, shape {shape}. Expected at least one row and one dimension.")
 
 
-def _open_npz(path: Path) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
+def _open_npz(path: Path, wanted: str | None) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
     try:
         with zipfile.ZipFile(path) as archive:
             headers: dict[str, NpyHeader] = {}
@@ -192,18 +198,23 @@ def _open_npz(path: Path) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
         raise FormatError(
             f"{path}: cannot be read as .npz ({error}). Write it with numpy.savez(path, embeddings=array, ids=ids)."
         ) from error
-    key = _choose(path, {name: header.shape for name, header in headers.items() if header.dtype.kind == "f"})
+    key = _choose(path, {name: header.shape for name, header in headers.items() if header.dtype.kind == "f"}, wanted)
     array = _array_file(path, key, headers[key])
     beside = [name for name, header in headers.items() if header.shape == (array.rows,)]
-    with np.load(path, allow_pickle=False) as loaded:
-        return array, {name: loaded[name] for name in beside}
+    if large := [name for name in beside if headers[name].bytes > _COLUMN_LIMIT]:
+        raise FormatError(f"{path}: array {large[0]!r} takes {headers[large[0]].bytes:,} bytes. Store it as a parquet.")
+    try:
+        with np.load(path, allow_pickle=False) as loaded:
+            return array, {name: loaded[name] for name in beside}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise FormatError(f"{path}: is damaged ({one_line(error)}). Copy or write the file again.") from error
 
 
-def _choose(path: Path, shapes: dict[str, tuple[int, ...]]) -> str:
-    """The name of the array that holds embeddings: a known name, or the only one of two dimensions."""
+def _choose(path: Path, shapes: dict[str, tuple[int, ...]], wanted: str | None) -> str:
+    """The name of the array that holds embeddings: the wanted or a known name, or the only one of two dimensions."""
     flat = [name for name, shape in shapes.items() if len(shape) == 2]
-    named = [name for name in NAMES if name in shapes]
-    if named or len(flat) == 1:
+    named = [name for name in ([wanted] if wanted else NAMES) if name in shapes]
+    if named or (len(flat) == 1 and not wanted):
         return (named or flat)[0]
     have = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "no array of floats"
     raise FormatError(
@@ -212,10 +223,12 @@ def _choose(path: Path, shapes: dict[str, tuple[int, ...]]) -> str:
     )
 
 
-def _open_safetensors(path: Path) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
+def _open_safetensors(path: Path, wanted: str | None) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
     headers = _safetensors_headers(path)
     key = _choose(
-        path, {name: tuple(entry["shape"]) for name, entry in headers.items() if entry["dtype"] in _TENSOR_TYPES}
+        path,
+        {name: tuple(entry["shape"]) for name, entry in headers.items() if entry["dtype"] in _TENSOR_TYPES},
+        wanted,
     )
     entry = headers[key]
     header = NpyHeader(tuple(entry["shape"]), np.dtype(_TENSOR_TYPES[entry["dtype"]]), False, entry["offset"])

@@ -32,12 +32,13 @@ class Embeddings:
         folder: The space's folder.
         modality: Its name.
         manifest: The space's checked manifest.
+        pending: Show the rows of an interrupted writer too, which do not count.
 
     Raises:
         SpaceError: A shard is missing or not whole.
     """
 
-    def __init__(self, folder: Path, modality: str, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, modality: str, manifest: Mapping[str, Any], *, pending: bool = False) -> None:
         self.path = folder / modality
         self.modality = modality
         self.space_name: str = manifest["name"]
@@ -51,11 +52,14 @@ class Embeddings:
                 f"{folder}: the shards of {modality!r} hold {rows:,} rows, the manifest says {self.info['rows']:,}. "
                 "The space is not whole: restore it from a copy, or make it again."
             )
+        if pending:
+            self.shards += pending_shards(Layout(self.path, modality), self.info, self.dim, self.shards)
+        self._rows = sum(shard.rows for shard in self.shards)
         self._starts = np.array([shard.start for shard in self.shards], np.int64)
         self._maps: dict[int, NDArray[Any]] = {}
 
     def __len__(self) -> int:
-        return int(self.info["rows"])
+        return self._rows
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -184,13 +188,26 @@ def find_rows(wanted: pa.ChunkedArray, ids: pa.ChunkedArray) -> Rows:
     return np.asarray(found.to_numpy(), np.int64)
 
 
-def read_shards(layout: Layout, entry: Mapping[str, Any], dim: int, count: int | None = None) -> list[Shard]:
-    """The shards of a modality that count, each checked by its sizes."""
+def read_shards(layout: Layout, entry: Mapping[str, Any], dim: int) -> list[Shard]:
+    """The shards of a modality that count, each checked by its sizes; SpaceError where one is not whole."""
     shards: list[Shard] = []
-    for index in range(entry["shards"] if count is None else count):
+    for index in range(entry["shards"]):
         start = shards[-1].start + shards[-1].rows if shards else 0
         shards.append(read_shard(layout, index, start=start, dim=dim, dtype=entry["dtype"]))
     return shards
+
+
+def pending_shards(layout: Layout, entry: Mapping[str, Any], dim: int, counted: Sequence[Shard]) -> list[Shard]:
+    """The whole shards that an interrupted writer left after those that count."""
+    found: list[Shard] = []
+    start = counted[-1].start + counted[-1].rows if counted else 0
+    while layout.marker(index := len(counted) + len(found)).is_file():
+        try:
+            found.append(read_shard(layout, index, start=start, dim=dim, dtype=entry["dtype"]))
+        except SpaceError:  # sealed, but damaged since: it is written again
+            break
+        start += found[-1].rows
+    return found
 
 
 def read_metadata(shards: Sequence[Shard], columns: Sequence[str] | None = None) -> pa.Table:

@@ -170,7 +170,8 @@ def read_table(path: str | Path) -> pa.Table:
         if suffix == ".parquet":
             import pyarrow.parquet as pq
 
-            return pq.ParquetFile(path).read()
+            with parquet_faults(path):
+                return pq.ParquetFile(path).read()
         if suffix == ".jsonl":
             from pyarrow import json as arrow_json
 
@@ -179,6 +180,21 @@ def read_table(path: str | Path) -> pa.Table:
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise FormatError(
             f"{path}: cannot be read as {suffix[1:]} ({one_line(error)}). Check that the file is whole and UTF-8."
+        ) from error
+
+
+@contextmanager
+def parquet_faults(path: Path) -> Iterator[None]:
+    """Turn what pyarrow raises about a damaged .parquet into a FormatError of one line."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (PermissionError, FileNotFoundError):
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise FormatError(
+            f"{path}: cannot be read as parquet ({one_line(error)}). The file is cut short, damaged or of another kind."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Shards of one modality: an .npy of embeddings, a .parquet of metadata, and a marker, written last, that seals both."""
+"""Shards of one modality: an .npy of embeddings, a .parquet of metadata, and last a marker that seals both."""
 
 from __future__ import annotations
 

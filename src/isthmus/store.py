@@ -1,4 +1,4 @@
-"""What is kept of a modality on disk: `Embeddings` reads it, `ModalityWriter` writes it in shards that survive a kill."""
+"""A modality on disk: `Embeddings` reads it, `ModalityWriter` writes it in whole shards that survive a kill."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isthmus import __version__, manifest
-from isthmus.embeddings import Embeddings, Floats, Rows, find_rows, read_ids, read_shards
-from isthmus.errors import SpaceError
+from isthmus.embeddings import Embeddings, Floats, Rows, find_rows, pending_shards, read_ids, read_shards
+from isthmus.errors import IsthmusError, SpaceError
 from isthmus.manifest import APPENDING, DTYPES, WHOLE, WRITING, check_modality, identity
 from isthmus.shards import SHARD_ROWS, Layout, ShardWriter, merge_norms, read_shard
 
@@ -33,7 +33,7 @@ def default_name(folder: Path) -> str:
 def check_target(
     folder: Path, modality: str, *, dim: int, info: Mapping[str, Any], name: str | None = None
 ) -> dict[str, Any] | None:
-    """Check that rows of a modality may be added at `folder`; returns the space's manifest, None where there is no space.
+    """Check that rows of a modality may be added at `folder`; returns the space's manifest, or None.
 
     Raises:
         SpaceError: The space has another name or dim, the modality was made by another encoder or preprocessing, or
@@ -88,6 +88,7 @@ class ModalityWriter:
             that json can hold.
         name: Name of the space, by default the folder's.
         shard_rows: Most rows of a shard. An interrupted write goes on with the number it began with.
+        restart: Drop the rows of an interrupted writer instead of going on after them.
 
     Raises:
         SpaceError: The space has another name or dim, the modality another encoder, or another process is writing it.
@@ -103,6 +104,7 @@ class ModalityWriter:
         info: Mapping[str, Any] | None = None,
         name: str | None = None,
         shard_rows: int = SHARD_ROWS,
+        restart: bool = False,
     ) -> None:
         if dtype is not None and dtype not in DTYPES:
             raise SpaceError(
@@ -119,13 +121,14 @@ class ModalityWriter:
         self.name = name or (before["name"] if before else default_name(self.space))
         old = before["modalities"].get(modality) if before else None
         self.dtype: str = old["dtype"] if old else dtype or "float16"
-        self.shard_rows: int = (old or {}).get("pending", {}).get("shard_rows", shard_rows)
+        pending = {} if restart or not old else old.get("pending") or {}
+        self.shard_rows: int = pending.get("shard_rows", shard_rows)
         self._layout.folder.mkdir(parents=True, exist_ok=True)
         if not self._held.enter_context(manifest.lock(self._layout.folder, wait=False)):
             self._held.close()
             raise SpaceError(f"{self.space}: another process is writing {modality!r}. Wait for it to end, or stop it.")
         try:
-            self._begin()
+            self._begin(restart)
         except BaseException:
             self._release()
             for folder in (self._layout.folder, self.space):
@@ -133,24 +136,19 @@ class ModalityWriter:
                     folder.rmdir()
             raise
 
-    def _begin(self) -> None:
+    def _begin(self, restart: bool) -> None:
         """Note in the manifest that rows are on their way; find the whole shards of an interrupted writer."""
         with manifest.change(self.space, name=self.name, dim=self.dim) as whole:
             entry = whole["modalities"].setdefault(self.modality, self._new_entry())
-            pending = entry.setdefault("pending", {"shard_rows": self.shard_rows})
-            pending.update({key: value for key, value in self._info.items() if key == "source"})
+            source = {"source": self._info["source"]} if "source" in self._info else {}
+            entry["pending"] = {"shard_rows": self.shard_rows, **source}
             entry["state"] = APPENDING if entry["shards"] else WRITING
         self._entry = entry
         self._shards = read_shards(self._layout, entry, self.dim)
         self.committed_rows = sum(shard.rows for shard in self._shards)
-        while self._layout.marker(len(self._shards)).is_file():
-            start = self._shards[-1].start + self._shards[-1].rows if self._shards else 0
-            try:
-                self._shards.append(
-                    read_shard(self._layout, len(self._shards), start=start, dim=self.dim, dtype=self.dtype)
-                )
-            except SpaceError:  # written, but not by a writer that came to its end: written again
-                break
+        if restart:
+            self._layout.remove(len(self._shards))
+        self._shards += pending_shards(self._layout, entry, self.dim, self._shards)
         self._layout.remove(len(self._shards))
         self.rows = sum(shard.rows for shard in self._shards)
 
@@ -196,14 +194,14 @@ class ModalityWriter:
             checked: The caller has made sure that the ids are unique and new.
 
         Raises:
-            SpaceError: Counts or dim do not agree, an id is not new, or a row is zero or not finite. Nothing is kept then.
+            SpaceError: Counts or dim disagree, an id is not new, or a row is zero or not finite. Nothing is kept then.
         """
         import pyarrow as pa
 
         names = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(list(ids), pa.string())
         x = np.asarray(array)
         self._check_shape(x, len(names), metadata)
-        x = as_stored(x, self.dtype, lambda row: f"{self.space}: {self.modality} id {names[row].as_py()!r}")
+        x, _ = as_stored(x, self.dtype, lambda row: f"{self.space}: {self.modality} id {names[row].as_py()!r}")
         if not checked:
             self._check_new(names.to_pylist())
         table = with_ids(names, metadata)
@@ -335,26 +333,32 @@ class ModalityWriter:
             self._release()
 
 
-def as_stored(x: NDArray[Any], dtype: str, name: Callable[[int], str]) -> NDArray[Any]:
+def as_stored(
+    x: NDArray[Any], dtype: str, name: Callable[[int], str], fault: type[IsthmusError] = SpaceError
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Cast (n, d) floats to the stored type and check that rows are finite and not zero.
 
     Args:
         x: Embeddings.
         dtype: "float16" or "float32".
         name: Says what and where a row is, for the message.
+        fault: What to raise.
+
+    Returns:
+        The rows as stored, and their norms (n,).
 
     Raises:
         SpaceError: A row is not finite, is zero, or does not survive the cast.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         stored = np.ascontiguousarray(x, dtype=np.dtype(dtype).newbyteorder("<"))
-    wide = stored.astype(np.float64) if dtype == "float32" else stored.astype(np.float32)
-    squares = np.einsum("nd,nd->n", wide, wide)
+        wide = stored.astype(np.float64) if dtype == "float32" else stored.astype(np.float32)
+        squares = np.einsum("nd,nd->n", wide, wide)
     bad = np.flatnonzero(~((squares > 0.0) & np.isfinite(squares)))
     if len(bad):
         row = int(bad[0])
-        raise SpaceError(f"{name(row)}: {_row_fault(np.asarray(x[row], np.float64), dtype)}")
-    return stored
+        raise fault(f"{name(row)}: {_row_fault(np.asarray(x[row], np.float64), dtype)}")
+    return stored, np.sqrt(squares, dtype=np.float64)
 
 
 def _row_fault(row: NDArray[np.float64], dtype: str) -> str:
