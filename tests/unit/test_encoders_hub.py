@@ -51,6 +51,8 @@ def test_a_repository_comes_from_the_cache_without_a_network(tmp_path: Path, mon
     assert (found.id, found.revision) == ("me/model", COMMIT)
     assert [file.name for file in found.weights] == ["pytorch_model.bin"]
     assert calls == ["*.safetensors"]  # the .bin lay there already
+    exact = find_checkpoint(f"me/model@{COMMIT}")
+    assert (exact.id, exact.revision, exact.given) == ("me/model", COMMIT, f"me/model@{COMMIT}")
 
 
 def test_weights_are_what_the_loader_takes(tmp_path: Path) -> None:

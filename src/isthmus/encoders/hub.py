@@ -50,13 +50,16 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
     """Find a model's files, downloading what is not yet in the Hub's cache.
 
     Args:
-        name: Folder, or repository of the Hub such as `openai/clip-vit-base-patch32`.
+        name: Folder, or repository of the Hub such as `openai/clip-vit-base-patch32`; a revision may follow, after `@`.
         revision: Branch, tag or commit of the Hub; None takes the main branch.
 
     Raises:
         EncoderError: There is no such folder or repository, it cannot be downloaded, or it holds no weights.
     """
-    folder = Path(name).expanduser()
+    folder, given = Path(name).expanduser(), name
+    if "@" in name and not folder.exists():
+        name, _, revision = name.partition("@")
+        folder = Path(name).expanduser()
     if folder.is_file():
         raise EncoderError(
             f"{name} is a file; expected the folder of a model, or a repository such as organisation/name."
@@ -70,7 +73,7 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
     weights = weight_files(folder)
     if not weights:
         raise EncoderError(f"{folder} holds no weights. Expected model.safetensors or pytorch_model.bin.")
-    return Checkpoint(name, identity, commit, folder, weights)
+    return Checkpoint(given, identity, commit, folder, weights)
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
