@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_LOWEST_SHIFT_TEMPERATURE = 0.02
-"""From here up a constant shift of the logits cannot underflow a whole row: exp(-2 / 0.02) is a float32 number."""
+_LOWEST_SHIFT_TEMPERATURE = 0.025
+"""From here up a constant shift of the logits cannot underflow a whole row: exp(-2 / 0.025) is a normal float32."""
 
 
 def info_nce(x: Tensor, z: Tensor, temperature: float) -> Tensor:

@@ -1,0 +1,84 @@
+"""The losses against their printed equations, closed forms and slow gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from isthmus.losses import dense_info_nce, info_nce, intra_distance
+
+
+def unit(*shape: int, seed: int = 0) -> torch.Tensor:
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def printed_info_nce(x: torch.Tensor, z: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Equation 6, a row at a time."""
+    total = torch.zeros((), dtype=x.dtype)
+    for i in range(len(x)):
+        forward = torch.exp(x[i] @ z[i] / temperature) / torch.exp(z @ x[i] / temperature).sum()
+        backward = torch.exp(z[i] @ x[i] / temperature) / torch.exp(x @ z[i] / temperature).sum()
+        total = total + forward.log() + backward.log()
+    return -total / (2 * len(x))
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.02, 0.01, 1.0])
+def test_info_nce_is_the_printed_equation_with_its_gradients(temperature: float) -> None:
+    x, z = unit(17, 8, seed=1).double().requires_grad_(), unit(17, 8, seed=2).double().requires_grad_()
+    expected = printed_info_nce(x, z, temperature)
+    slow = torch.autograd.grad(expected, (x, z))
+    found = info_nce(x, z, temperature)
+    fast = torch.autograd.grad(found, (x, z))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(fast, slow)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.01])
+def test_dense_info_nce_is_the_mean_over_all_pairs(temperature: float) -> None:
+    x, z = unit(3, 9, 6, seed=3).double().requires_grad_(), unit(2, 9, 6, seed=4).double()
+    expected = torch.stack([printed_info_nce(a, b, temperature) for a in x for b in z]).mean()
+    slow = torch.autograd.grad(expected, x)
+    found = dense_info_nce(x, z, temperature)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, x), slow)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.01])
+@pytest.mark.parametrize("n", [2, 64])
+def test_equal_embeddings_cost_log_n(n: int, temperature: float) -> None:
+    same = unit(1, 16).expand(n, 16)
+    assert float(info_nce(same, same, temperature)) == pytest.approx(math.log(n), abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.025])
+def test_opposite_rows_do_not_underflow(temperature: float) -> None:
+    """Every cosine -1: exp(-2 / t) must stay a number, or the logarithm is infinite."""
+    x = unit(1, 16).expand(8, 16).clone().requires_grad_()
+    loss = info_nce(x, -x.detach(), temperature)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(math.log(8), abs=1e-3)
+    assert torch.isfinite(x.grad).all()
+
+
+def test_a_second_backward_is_refused_and_never_wrong() -> None:
+    x, z = unit(5, 4).requires_grad_(), unit(5, 4, seed=9)
+    loss = info_nce(x, z, 0.05)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_intra_distance_is_half_the_mean_distance(squared: bool) -> None:
+    x, y = unit(11, 5), unit(11, 5, seed=5)
+    norms = torch.stack([(a - b).norm() ** (2 if squared else 1) for a, b in zip(x, y, strict=True)])
+    assert float(intra_distance(x, y, squared=squared)) == pytest.approx(float(norms.mean() / 2), rel=1e-5)
+
+
+def test_intra_distance_of_equal_rows_has_a_finite_gradient() -> None:
+    x = unit(4, 3).requires_grad_()
+    intra_distance(x, x.detach().clone()).backward()
+    assert torch.isfinite(x.grad).all()
