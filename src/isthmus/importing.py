@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.errors import FormatError, SpaceError
+from isthmus.formats import Block
 from isthmus.manifest import check_modality
 from isthmus.runtime import Progress
 from isthmus.shards import SHARD_ROWS, UNIT_TOLERANCE
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLOCK = 16_384
+_HELD_VALUES = 2**26
 
 
 class ImportReport(TypedDict):
     """What an import did.
 
-    `rows` were added, `resumed_rows` of them by an interrupted run before; `total_rows` are in the modality now. `norm` is
-    measured over the source; `note` says what happened in words; `warnings` what to look at.
+    `rows` were added, `resumed_rows` of them by an interrupted run before; `total_rows` are in the modality now. `norm`
+    is measured over the source; `note` says what happened in words; `warnings` what to look at.
     """
 
     space: str
@@ -71,8 +73,8 @@ def import_embeddings(
 ) -> ImportReport:
     """Bring embeddings in files into a modality of a space, new or already there.
 
-    All rows are checked before the first is written: a fault of the source changes nothing on disk. An interrupted import
-    goes on where it stopped when it is called again, and gives the same bytes; one that was finished is left as it is.
+    All rows are checked before the first is written: a fault of the source changes nothing on disk. An interrupted
+    import goes on where it stopped when it is called again, and gives the same bytes; a finished one is left as it is.
 
     Args:
         source: A .npy, .npz, .parquet or .safetensors file, a folder of them, or a clip-retrieval folder.
@@ -107,8 +109,9 @@ def import_embeddings(
 class _Plan:
     """A source that was found to fit a target.
 
-    `ids` is None while they are to be generated; `beside` holds columns from the file of ids; `there` the modality, if it
-    exists, with the rows of an interrupted writer; `counted` rows of it count.
+    `ids` is None while they are to be generated; `beside` holds columns from the file of ids; `there` the modality, if
+    it exists, with the rows of an interrupted writer; `counted` rows of it count; `held` the blocks of a small source,
+    so that it is decoded once.
     """
 
     source: Source
@@ -122,10 +125,17 @@ class _Plan:
     beside: Any
     there: Embeddings | None
     counted: int
+    held: list[Block] | None = None
 
-    def blocks(self, start: int) -> Iterator[tuple[NDArray[Any], pa.Table | None]]:
+    def read(self) -> Iterator[Block]:
+        """All rows of the source."""
+        if self.held is None and self.source.rows * self.source.dim <= _HELD_VALUES:
+            self.held = list(self.source.blocks(0, _BLOCK))
+        yield from self.source.blocks(0, _BLOCK) if self.held is None else self.held
+
+    def blocks(self, start: int) -> Iterator[Block]:
         """Rows of the source from `start` on, with the columns that go with them."""
-        for x, table in self.source.blocks(start, _BLOCK):
+        for x, table in self.source.blocks(start, _BLOCK) if self.held is None else _from(self.held, start):
             beside = self.beside.slice(start, len(x)) if self.beside is not None else None
             yield x, text_column(merge(table, beside), self.modality)
             start += len(x)
@@ -134,6 +144,13 @@ class _Plan:
         """The file, row and id of a row (`further` rows after another), for messages."""
         row += further
         return self.source.where(row) + ("" if self.ids is None else f" (id {self.ids[row].as_py()!r})")
+
+
+def _from(blocks: list[Block], start: int) -> Iterator[Block]:
+    for x, table in blocks:
+        if start < len(x):
+            yield x[start:], table.slice(start) if table is not None else None
+        start = max(start - len(x), 0)
 
 
 def _plan(
@@ -180,7 +197,7 @@ def _check(plan: _Plan, normalized: bool | None, *, quiet: bool) -> dict[str, fl
     norms = np.empty(plan.source.rows, np.float64)
     row = 0
     with Progress("check", plan.source.rows, unit="rows", quiet=quiet) as progress:
-        for x, _ in plan.source.blocks(0, _BLOCK):
+        for x, _ in plan.read():
             norms[row : row + len(x)] = as_stored(x, plan.dtype, partial(plan.where, row), FormatError)[1]
             row += len(x)
             progress.advance(len(x))
@@ -262,7 +279,7 @@ def _generate(modality: str, start: int, count: int) -> pa.ChunkedArray:
 def _same(plan: _Plan, rows: Rows) -> bool:
     """Whether the first rows of the source are, as stored, the given rows of the modality."""
     done = 0
-    for x, _ in plan.source.blocks(0, _BLOCK):
+    for x, _ in plan.read():
         if done >= len(rows) or plan.there is None:
             break
         here = rows[done : done + len(x)]
