@@ -17,7 +17,7 @@ from torch import Tensor
 
 from isthmus.decoding.audio import pool_windows
 from isthmus.encoders.hub import Checkpoint, find_checkpoint, first_line
-from isthmus.encoders.modules import TorchEncoder, embedding_of
+from isthmus.encoders.modules import TorchEncoder, embedding_of, quiet_loading
 from isthmus.encoders.protocol import Decoder
 from isthmus.encoders.registry import check_installed
 from isthmus.encoders.sounds import AudioDecoder
@@ -76,7 +76,8 @@ class ClapEncoder(TorchEncoder):
                 raise EncoderError(f"{files.given} is a model of type {config.model_type!r}. Expected a CLAP.")
             extractor = ClapFeatureExtractor.from_pretrained(files.folder, local_files_only=True)
             self.tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
-            model = ClapModel.from_pretrained(files.folder, local_files_only=True)
+            with quiet_loading():
+                model = ClapModel.from_pretrained(files.folder, local_files_only=True)
         except (OSError, ValueError, ImportError) as error:
             raise EncoderError(f"{files.given} cannot be loaded as a CLAP model: {first_line(error)}.") from error
         super().__init__(model, device=device, dtype=dtype)

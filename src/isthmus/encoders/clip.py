@@ -13,7 +13,7 @@ import torch
 
 from isthmus.encoders.hub import Checkpoint, find_checkpoint, first_line
 from isthmus.encoders.images import RESAMPLING, ImageDecoder, ImageFit
-from isthmus.encoders.modules import TorchEncoder, embedding_of
+from isthmus.encoders.modules import TorchEncoder, embedding_of, quiet_loading
 from isthmus.encoders.protocol import Decoder
 from isthmus.encoders.registry import check_installed
 from isthmus.encoders.texts import TextDecoder
@@ -65,7 +65,8 @@ class ClipEncoder(TorchEncoder):
                 )
             self.processor = AutoImageProcessor.from_pretrained(files.folder, local_files_only=True)
             self.tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
-            model = AutoModel.from_pretrained(files.folder, local_files_only=True)
+            with quiet_loading():
+                model = AutoModel.from_pretrained(files.folder, local_files_only=True)
         except (OSError, ValueError, ImportError) as error:
             raise EncoderError(f"{files.given} cannot be loaded as a CLIP model: {first_line(error)}.") from error
         super().__init__(model, device=device, dtype=dtype)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,20 @@ class TorchEncoder(BaseEncoder):
         center = torch.tensor(mean, device=self.device)[:, None, None]
         spread = torch.tensor(std, device=self.device)[:, None, None]
         return ((scaled - center) / spread).to(self.dtype)
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep the progress bars of transformers, one for every part of a model, off standard error."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def embedding_of(output: Any) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from isthmus.encoders.hub import Checkpoint, find_checkpoint, first_line
-from isthmus.encoders.modules import TorchEncoder
+from isthmus.encoders.modules import TorchEncoder, quiet_loading
 from isthmus.encoders.protocol import Decoder
 from isthmus.encoders.registry import check_installed
 from isthmus.encoders.texts import TextDecoder
@@ -107,7 +107,8 @@ def open_model(files: Checkpoint) -> Any:
     from sentence_transformers import SentenceTransformer
 
     try:
-        return SentenceTransformer(str(files.folder), device="cpu", local_files_only=True, trust_remote_code=False)
+        with quiet_loading():
+            return SentenceTransformer(str(files.folder), device="cpu", local_files_only=True, trust_remote_code=False)
     except Exception as error:  # missing files, unknown modules, mismatched shapes
         reason = first_line(error)
         raise EncoderError(f"{files.given} cannot be loaded as a sentence-transformers model: {reason}.") from error
