@@ -175,7 +175,7 @@ def _modality_warnings(embeddings: Embeddings, report: Mapping[str, Any], moment
         yield "has rows that are zero or not finite, which cannot be used. Check it with --verify, and make it again."
     if report["rows"] > 1 and report["mean_cosine"] > COLLAPSED_COSINE:
         yield (
-            f"nearly collapsed: two rows have a mean cosine of {report['mean_cosine']:.3f}, so that neighbours mean little. "
+            f"nearly collapsed: rows have a mean cosine of {report['mean_cosine']:.3f}, so neighbours mean little. "
             "Check the encoder and its preprocessing."
         )
     possible = min(report["dim"], report["rows"] - 1)
@@ -244,8 +244,8 @@ def neighbour_agreement(x: Array, y: Array, k: int) -> dict[str, float]:
         k: Neighbours, at most n - 2.
 
     Returns:
-        `agreement`, the mean share of neighbours in common; `agreement_chance`, k / (n - 1), what independent spaces would
-        have; `jaccard`, the mean of intersection over union.
+        `agreement`, the mean share of neighbours in common; `agreement_chance`, k / (n - 1), without any relation;
+        `jaccard`, the mean of intersection over union.
     """
     n = len(x)
     common = np.empty(n, np.float64)
@@ -276,7 +276,7 @@ def _overlap_warnings(a: Space, b: Space, overlaps: Mapping[str, Mapping[str, An
         if not shared:
             yield f"{where}: no id is shared. Encode the same items with both encoders, or give ids with --ids."
         elif shared < FEW_SHARED:
-            yield f"{where}: only {shared:,} items are shared, and a bridge learns from nothing else. Thousands are better."
+            yield f"{where}: only {shared:,} items are shared, all that a bridge learns from. Thousands are better."
         if shared and max(report["share_of_first"], report["share_of_second"]) < 0.1:
             yield f"{where}: under 10 % of either side is shared. Check that both name items by the same ids."
         if report.get("sampled", 0) >= 100 and report["agreement"] < 2.0 * report["agreement_chance"]:

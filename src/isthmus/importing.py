@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from isthmus.errors import FormatError, SpaceError
-from isthmus.formats import Block
+from isthmus.import_plan import Plan, generate_ids, make_plan, row_as_stored, same_rows
 from isthmus.manifest import check_modality
+from isthmus.rows import as_stored
 from isthmus.runtime import Progress
 from isthmus.shards import SHARD_ROWS, UNIT_TOLERANCE
-from isthmus.sources import Ids, Source, check_unique, merge, open_source, resolve_ids, text_column
+from isthmus.sources import Ids, open_source
 from isthmus.space import open_space
-from isthmus.store import Embeddings, ModalityWriter, Rows, as_stored, check_target, find_rows
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-_BLOCK = 16_384
-_HELD_VALUES = 2**26
+from isthmus.store import ModalityWriter, Rows, find_rows
 
 
 class ImportReport(TypedDict):
@@ -97,7 +90,7 @@ def import_embeddings(
     """
     started = time.monotonic()
     found = open_source(source, check_modality(modality), column)
-    plan = _plan(found, Path(into), modality, ids, encoder, preprocessing, name, dtype)
+    plan = make_plan(found, Path(into), modality, ids, encoder, preprocessing, name, dtype)
     norm = _check(plan, normalized, quiet=quiet)
     resumed = _resumed(plan, restart=restart)
     if resumed is not None:
@@ -105,94 +98,7 @@ def import_embeddings(
     return _report(plan, norm, resumed, time.monotonic() - started)
 
 
-@dataclass
-class _Plan:
-    """A source that was found to fit a target.
-
-    `ids` is None while they are to be generated; `beside` holds columns from the file of ids; `there` the modality, if
-    it exists, with the rows of an interrupted writer; `counted` rows of it count; `held` the blocks of a small source,
-    so that it is decoded once.
-    """
-
-    source: Source
-    into: Path
-    modality: str
-    name: str | None
-    info: dict[str, Any]
-    dtype: str
-    ids: Any
-    how: str
-    beside: Any
-    there: Embeddings | None
-    counted: int
-    held: list[Block] | None = None
-
-    def read(self) -> Iterator[Block]:
-        """All rows of the source."""
-        if self.held is None and self.source.rows * self.source.dim <= _HELD_VALUES:
-            self.held = list(self.source.blocks(0, _BLOCK))
-        yield from self.source.blocks(0, _BLOCK) if self.held is None else self.held
-
-    def blocks(self, start: int) -> Iterator[Block]:
-        """Rows of the source from `start` on, with the columns that go with them."""
-        for x, table in self.source.blocks(start, _BLOCK) if self.held is None else _from(self.held, start):
-            beside = self.beside.slice(start, len(x)) if self.beside is not None else None
-            yield x, text_column(merge(table, beside), self.modality)
-            start += len(x)
-
-    def where(self, row: int, further: int = 0) -> str:
-        """The file, row and id of a row (`further` rows after another), for messages."""
-        row += further
-        return self.source.where(row) + ("" if self.ids is None else f" (id {self.ids[row].as_py()!r})")
-
-
-def _from(blocks: list[Block], start: int) -> Iterator[Block]:
-    for x, table in blocks:
-        if start < len(x):
-            yield x[start:], table.slice(start) if table is not None else None
-        start = max(start - len(x), 0)
-
-
-def _plan(
-    source: Source,
-    into: Path,
-    modality: str,
-    ids: Ids,
-    encoder: str | Mapping[str, Any] | None,
-    preprocessing: Mapping[str, Any] | None,
-    name: str | None,
-    dtype: str | None,
-) -> _Plan:
-    """Check all that can be said without reading embeddings."""
-    info = {"encoder": encoder, "preprocessing": preprocessing}
-    manifest = check_target(into, modality, dim=source.dim, info=info, name=name)
-    entry = manifest["modalities"].get(modality) if manifest else None
-    if entry and dtype not in (None, entry["dtype"]):
-        raise SpaceError(
-            f"{into}: {modality!r} is stored as {entry['dtype']}, got dtype {dtype!r}. Leave the dtype out."
-        )
-    there = Embeddings(into, modality, manifest, pending=True) if entry and manifest else None
-    found, how, beside = resolve_ids(source, ids)
-    if found is not None:
-        check_unique(found, source)
-    stored = entry["dtype"] if entry else dtype or source.dtype
-    kind = {"name": source.path.name, "ids": how}
-    return _Plan(
-        source,
-        into,
-        modality,
-        name,
-        {**info, "source": kind},
-        stored,
-        found,
-        how,
-        beside,
-        there,
-        entry["rows"] if entry else 0,
-    )
-
-
-def _check(plan: _Plan, normalized: bool | None, *, quiet: bool) -> dict[str, float]:
+def _check(plan: Plan, normalized: bool | None, *, quiet: bool) -> dict[str, float]:
     """Check every row and measure the norms."""
     norms = np.empty(plan.source.rows, np.float64)
     row = 0
@@ -213,7 +119,7 @@ def _check(plan: _Plan, normalized: bool | None, *, quiet: bool) -> dict[str, fl
     return norm
 
 
-def _resumed(plan: _Plan, *, restart: bool) -> int | None:
+def _resumed(plan: Plan, *, restart: bool) -> int | None:
     """Rows of the source that an interrupted run has written, or None if all of them count already.
 
     Raises:
@@ -222,19 +128,21 @@ def _resumed(plan: _Plan, *, restart: bool) -> int | None:
     if plan.ids is None:
         if _generated_before(plan):
             return None
-        plan.ids = _generate(plan.modality, plan.counted, plan.source.rows)
+        plan.ids = generate_ids(plan.modality, plan.counted, plan.source.rows)
     if plan.there is None:
         return 0
     rows = find_rows(plan.ids, plan.there.id_array)
     known = np.flatnonzero((rows >= 0) & (rows < plan.counted))
-    if len(known) == len(rows) and _same(plan, rows):
+    if len(known) == len(rows) and same_rows(plan, rows):
         return None
     if len(known):
         _refuse_known(plan, rows, int(known[0]), len(known))
     if restart:
         return 0
     pending = len(plan.there) - plan.counted
-    if not np.array_equal(rows[:pending], np.arange(plan.counted, len(plan.there))) or not _same(plan, rows[:pending]):
+    if not np.array_equal(rows[:pending], np.arange(plan.counted, len(plan.there))) or not same_rows(
+        plan, rows[:pending]
+    ):
         raise SpaceError(
             f"{plan.into}: an import of something else into {plan.modality!r} was interrupted after {pending:,} rows. "
             "Run that command again to finish it, or pass restart=True to drop its rows."
@@ -242,8 +150,8 @@ def _resumed(plan: _Plan, *, restart: bool) -> int | None:
     return pending
 
 
-def _refuse_known(plan: _Plan, rows: Rows, row: int, count: int) -> None:
-    same = np.array_equal(_first_row(plan, row), plan.there.take([rows[row]])[0]) if plan.there is not None else False
+def _refuse_known(plan: Plan, rows: Rows, row: int, count: int) -> None:
+    same = plan.there is not None and np.array_equal(row_as_stored(plan, row), plan.there.take([rows[row]])[0])
     raise SpaceError(
         f"{plan.where(row)} is in {plan.into} already, as row {rows[row]} of {plan.modality!r} with "
         f"{'the same' if same else 'another'} embedding ({count:,} of {len(rows):,} ids are). "
@@ -251,45 +159,20 @@ def _refuse_known(plan: _Plan, rows: Rows, row: int, count: int) -> None:
     )
 
 
-def _first_row(plan: _Plan, row: int) -> NDArray[np.float32]:
-    x, _ = next(plan.source.blocks(row, 1))
-    return x[0].astype(plan.dtype).astype(np.float32)  # type: ignore[no-any-return]
-
-
-def _generated_before(plan: _Plan) -> bool:
+def _generated_before(plan: Plan) -> bool:
     """Whether rows with generated ids are those of an import before."""
     if plan.there is None:
         return False
     for record in plan.there.info.get("sources", []):
         if record.get("ids") == "generated" and record["rows"] == plan.source.rows:
             rows = np.arange(record["start"], record["start"] + record["rows"])
-            if _same(plan, rows):
+            if same_rows(plan, rows):
                 plan.ids = plan.there.id_array.take(rows)
                 return True
     return False
 
 
-def _generate(modality: str, start: int, count: int) -> pa.ChunkedArray:
-    import pyarrow as pa
-
-    names = (f"{modality}-{row:08d}" for row in range(start, start + count))
-    return pa.chunked_array([pa.array(names, pa.large_string(), size=count)])
-
-
-def _same(plan: _Plan, rows: Rows) -> bool:
-    """Whether the first rows of the source are, as stored, the given rows of the modality."""
-    done = 0
-    for x, _ in plan.read():
-        if done >= len(rows) or plan.there is None:
-            break
-        here = rows[done : done + len(x)]
-        if not np.array_equal(x[: len(here)].astype(plan.dtype).astype(np.float32), plan.there.take(here)):
-            return False
-        done += len(x)
-    return True
-
-
-def _write(plan: _Plan, shard_rows: int, *, restart: bool, quiet: bool) -> None:
+def _write(plan: Plan, shard_rows: int, *, restart: bool, quiet: bool) -> None:
     writer = ModalityWriter(
         plan.into,
         plan.modality,
@@ -313,7 +196,7 @@ def _write(plan: _Plan, shard_rows: int, *, restart: bool, quiet: bool) -> None:
                 progress.advance(len(x))
 
 
-def _report(plan: _Plan, norm: dict[str, float], resumed: int | None, seconds: float) -> ImportReport:
+def _report(plan: Plan, norm: dict[str, float], resumed: int | None, seconds: float) -> ImportReport:
     space = open_space(plan.into)
     embeddings = space[plan.modality]
     rows = plan.source.rows
@@ -343,7 +226,7 @@ def _report(plan: _Plan, norm: dict[str, float], resumed: int | None, seconds: f
     }
 
 
-def _warnings(plan: _Plan, entries: Mapping[str, Any], norm: Mapping[str, float]) -> Iterator[str]:
+def _warnings(plan: Plan, entries: Mapping[str, Any], norm: Mapping[str, float]) -> Iterator[str]:
     own = entries[plan.modality]["encoder"]
     if own["library"] == "unknown":
         yield (

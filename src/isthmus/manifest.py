@@ -33,6 +33,12 @@ def check_modality(name: object) -> str:
     return name
 
 
+def check_dtype(dtype: str | None) -> None:
+    """Raise SpaceError if embeddings cannot be stored as `dtype`; None stands for the default."""
+    if dtype is not None and dtype not in DTYPES:
+        raise SpaceError(f"embeddings are stored as {' or '.join(DTYPES)}, got dtype {dtype!r}. Give one of the two.")
+
+
 def today() -> str:
     """The day, UTC: enough for provenance, and two runs on one day give the same bytes."""
     return time.strftime("%Y-%m-%d", time.gmtime())
@@ -169,6 +175,53 @@ def _entry_fault(entry: Mapping[str, Any]) -> str | None:
 
 def _count(value: object, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def default_name(folder: Path) -> str:
+    """Name of a space from its folder: `clip` for `clip.space`."""
+    return folder.absolute().stem
+
+
+def check_target(
+    folder: Path, modality: str, *, dim: int, info: Mapping[str, Any], name: str | None = None
+) -> dict[str, Any] | None:
+    """Check that rows of a modality may be added at `folder`; returns the space's manifest, or None.
+
+    Raises:
+        SpaceError: The space has another name or dim, the modality was made by another encoder or preprocessing, or
+            something else than a space lies there.
+    """
+    if not (folder / MANIFEST).exists():
+        if folder.is_file() or (folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())):
+            raise SpaceError(f"{folder}: exists and is no space. Give a new path, such as NAME.space.")
+        return None
+    found = read_manifest(folder)
+    if found["dim"] != dim:
+        raise SpaceError(
+            f"{folder}: embeddings of dim {dim} do not belong in a space of dim {found['dim']}. Give another folder."
+        )
+    if name is not None and name != found["name"]:
+        raise SpaceError(
+            f"{folder}: the space is named {found['name']!r}, got the name {name!r}. Leave the name out, or give "
+            "another folder."
+        )
+    entry = found["modalities"].get(modality)
+    if entry is None:
+        return found
+    pairs = [("encoder", identity(info["encoder"], name=found["name"]))] if info.get("encoder") is not None else []
+    pairs += [("preprocessing", info["preprocessing"])] if info.get("preprocessing") is not None else []
+    for key, new in pairs:
+        old = {k: entry[key].get(k) for k in new} if key == "encoder" else entry[key]
+        if old != new:
+            raise SpaceError(
+                f"{folder}: {modality!r} was made with {key} {_brief(old)}, got {_brief(new)}. "
+                "Embeddings of two encoders are two spaces: give another folder."
+            )
+    return found
+
+
+def _brief(value: Mapping[str, Any]) -> str:
+    return str({k: v for k, v in value.items() if v is not None})
 
 
 @contextmanager

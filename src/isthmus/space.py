@@ -11,9 +11,9 @@ import numpy as np
 
 from isthmus.errors import OverlapError, SpaceError
 from isthmus.files import atomic_folder, one_line
-from isthmus.manifest import WRITING, read_manifest
+from isthmus.manifest import WRITING, default_name, read_manifest
 from isthmus.shards import SHARD_ROWS
-from isthmus.store import Embeddings, ModalityWriter, Rows, default_name, find_rows
+from isthmus.store import Embeddings, ModalityWriter, Rows, find_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
@@ -15,61 +15,24 @@ from numpy.typing import ArrayLike, NDArray
 
 from isthmus import __version__, manifest
 from isthmus.embeddings import Embeddings, Floats, Rows, find_rows, pending_shards, read_ids, read_shards
-from isthmus.errors import IsthmusError, SpaceError
-from isthmus.manifest import APPENDING, DTYPES, WHOLE, WRITING, check_modality, identity
+from isthmus.errors import SpaceError
+from isthmus.manifest import (
+    APPENDING,
+    WHOLE,
+    WRITING,
+    check_dtype,
+    check_modality,
+    check_target,
+    default_name,
+    identity,
+)
+from isthmus.rows import as_stored, with_ids
 from isthmus.shards import SHARD_ROWS, Layout, ShardWriter, merge_norms, read_shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Embeddings", "Floats", "ModalityWriter", "Rows", "check_target", "default_name", "find_rows", "read_shards"]
-
-
-def default_name(folder: Path) -> str:
-    """Name of a space from its folder: `clip` for `clip.space`."""
-    return folder.absolute().stem
-
-
-def check_target(
-    folder: Path, modality: str, *, dim: int, info: Mapping[str, Any], name: str | None = None
-) -> dict[str, Any] | None:
-    """Check that rows of a modality may be added at `folder`; returns the space's manifest, or None.
-
-    Raises:
-        SpaceError: The space has another name or dim, the modality was made by another encoder or preprocessing, or
-            something else than a space lies there.
-    """
-    if not (folder / manifest.MANIFEST).exists():
-        if folder.is_file() or (folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())):
-            raise SpaceError(f"{folder}: exists and is no space. Give a new path, such as NAME.space.")
-        return None
-    found = manifest.read_manifest(folder)
-    if found["dim"] != dim:
-        raise SpaceError(
-            f"{folder}: embeddings of dim {dim} do not belong in a space of dim {found['dim']}. Give another folder."
-        )
-    if name is not None and name != found["name"]:
-        raise SpaceError(
-            f"{folder}: the space is named {found['name']!r}, got the name {name!r}. Leave the name out, or give "
-            "another folder."
-        )
-    entry = found["modalities"].get(modality)
-    if entry is None:
-        return found
-    pairs = [("encoder", identity(info["encoder"], name=found["name"]))] if info.get("encoder") is not None else []
-    pairs += [("preprocessing", info["preprocessing"])] if info.get("preprocessing") is not None else []
-    for key, new in pairs:
-        old = {k: entry[key].get(k) for k in new} if key == "encoder" else entry[key]
-        if old != new:
-            raise SpaceError(
-                f"{folder}: {modality!r} was made with {key} {_brief(old)}, got {_brief(new)}. "
-                "Embeddings of two encoders are two spaces: give another folder."
-            )
-    return found
-
-
-def _brief(value: Mapping[str, Any]) -> str:
-    return str({k: v for k, v in value.items() if v is not None})
+__all__ = ["Embeddings", "Floats", "ModalityWriter", "Rows", "find_rows"]
 
 
 class ModalityWriter:
@@ -106,10 +69,7 @@ class ModalityWriter:
         shard_rows: int = SHARD_ROWS,
         restart: bool = False,
     ) -> None:
-        if dtype is not None and dtype not in DTYPES:
-            raise SpaceError(
-                f"embeddings are stored as {' or '.join(DTYPES)}, got dtype {dtype!r}. Give one of the two."
-            )
+        check_dtype(dtype)
         if not 1 <= shard_rows <= SHARD_ROWS:
             raise SpaceError(f"shard_rows must lie in 1 to {SHARD_ROWS:,}, got {shard_rows:,}.")
         self.space, self.modality, self.dim = Path(space), check_modality(modality), dim
@@ -331,57 +291,3 @@ class ModalityWriter:
                 with suppress(OSError):  # the first fault is the one to tell
                     self.abort()
             self._release()
-
-
-def as_stored(
-    x: NDArray[Any], dtype: str, name: Callable[[int], str], fault: type[IsthmusError] = SpaceError
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Cast (n, d) floats to the stored type and check that rows are finite and not zero.
-
-    Args:
-        x: Embeddings.
-        dtype: "float16" or "float32".
-        name: Says what and where a row is, for the message.
-        fault: What to raise.
-
-    Returns:
-        The rows as stored, and their norms (n,).
-
-    Raises:
-        SpaceError: A row is not finite, is zero, or does not survive the cast.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = np.ascontiguousarray(x, dtype=np.dtype(dtype).newbyteorder("<"))
-        wide = stored.astype(np.float64) if dtype == "float32" else stored.astype(np.float32)
-        squares = np.einsum("nd,nd->n", wide, wide)
-    bad = np.flatnonzero(~((squares > 0.0) & np.isfinite(squares)))
-    if len(bad):
-        row = int(bad[0])
-        raise fault(f"{name(row)}: {_row_fault(np.asarray(x[row], np.float64), dtype)}")
-    return stored, np.sqrt(squares, dtype=np.float64)
-
-
-def _row_fault(row: NDArray[np.float64], dtype: str) -> str:
-    if np.isnan(row).any() or np.isinf(row).any():
-        return (
-            "the embedding is not finite (NaN or infinity). Expected finite numbers: encode the item again, or leave "
-            "the row out."
-        )
-    if not row.any():
-        return "the embedding is zero and has no direction. Encode the item again, or leave the row out."
-    return (
-        f"values from {np.abs(row).min():.3g} to {np.abs(row).max():.3g} do not fit {dtype}. Store the space as "
-        "float32, or scale the embeddings."
-    )
-
-
-def with_ids(ids: pa.Array, metadata: pa.Table | None) -> pa.Table:
-    """The metadata table with `id` first, plain strings for dictionaries."""
-    import pyarrow as pa
-
-    columns = {"id": ids.cast(pa.string())}
-    for field in metadata.schema if metadata is not None else ():
-        column = metadata.column(field.name)  # type: ignore[union-attr]
-        if field.name != "id":
-            columns[field.name] = column.cast(field.type.value_type) if pa.types.is_dictionary(field.type) else column
-    return pa.table(columns)

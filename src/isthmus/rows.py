@@ -1,0 +1,68 @@
+"""Rows on their way to disk: cast to the stored type, checked, and joined with their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.errors import IsthmusError, SpaceError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def as_stored(
+    x: NDArray[Any], dtype: str, name: Callable[[int], str], fault: type[IsthmusError] = SpaceError
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Cast (n, d) floats to the stored type and check that rows are finite and not zero.
+
+    Args:
+        x: Embeddings.
+        dtype: "float16" or "float32".
+        name: Says what and where a row is, for the message.
+        fault: What to raise.
+
+    Returns:
+        The rows as stored, and their norms (n,).
+
+    Raises:
+        SpaceError: A row is not finite, is zero, or does not survive the cast.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = np.ascontiguousarray(x, dtype=np.dtype(dtype).newbyteorder("<"))
+        wide = stored.astype(np.float64) if dtype == "float32" else stored.astype(np.float32)
+        squares = np.einsum("nd,nd->n", wide, wide)
+    bad = np.flatnonzero(~((squares > 0.0) & np.isfinite(squares)))
+    if len(bad):
+        row = int(bad[0])
+        raise fault(f"{name(row)}: {_row_fault(np.asarray(x[row], np.float64), dtype)}")
+    return stored, np.sqrt(squares, dtype=np.float64)
+
+
+def _row_fault(row: NDArray[np.float64], dtype: str) -> str:
+    if np.isnan(row).any() or np.isinf(row).any():
+        return (
+            "the embedding is not finite (NaN or infinity). Expected finite numbers: encode the item again, or leave "
+            "the row out."
+        )
+    if not row.any():
+        return "the embedding is zero and has no direction. Encode the item again, or leave the row out."
+    return (
+        f"values from {np.abs(row).min():.3g} to {np.abs(row).max():.3g} do not fit {dtype}. Store the space as "
+        "float32, or scale the embeddings."
+    )
+
+
+def with_ids(ids: pa.Array, metadata: pa.Table | None) -> pa.Table:
+    """The metadata table with `id` first, plain strings for dictionaries."""
+    import pyarrow as pa
+
+    columns = {"id": ids.cast(pa.string())}
+    for field in metadata.schema if metadata is not None else ():
+        column = metadata.column(field.name)  # type: ignore[union-attr]
+        if field.name != "id":
+            columns[field.name] = column.cast(field.type.value_type) if pa.types.is_dictionary(field.type) else column
+    return pa.table(columns)
