@@ -64,11 +64,11 @@ class Found:
 
 @dataclass(frozen=True)
 class _File:
-    """A file and the name that its id begins with."""
+    """A file, the name that its id begins with, and whether the user named it itself."""
 
     path: Path
     name: str
-    named: bool
+    named: bool = False
 
     @property
     def suffix(self) -> str:
@@ -109,7 +109,7 @@ def find_items(
         items.extend(_items_of(file, modality, ids, text_column, types))
     if not items:
         raise FormatError(_nothing(given, files, modality))
-    _check_unique(items)
+    check_unique(items)
     return Found(modality, items, types)
 
 
@@ -118,13 +118,13 @@ def _expand(path: Path) -> Iterator[_File]:
     if path.is_dir():
         yield from _walk(path)
     elif path.is_file():
-        yield _File(path, path.name, True)
+        yield _File(path, _utf8(path.name), named=True)
     elif glob.has_magic(str(path)):
         root = _root(path)
         found = (Path(name) for name in glob.iglob(str(path), recursive=True))
         for file in sorted(found, key=_order):
             if file.is_file():
-                yield _File(file, file.relative_to(root).as_posix(), False)
+                yield _File(file, _utf8(file.relative_to(root).as_posix()))
     else:
         raise FormatError(f"{path}: no such file or folder. Check the path.")
 
@@ -134,8 +134,13 @@ def _walk(folder: Path) -> list[_File]:
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent) / name for name in names if not name.startswith(".")]
-    files = [_File(path, path.relative_to(folder).as_posix(), False) for path in found]
+    files = [_File(path, _utf8(path.relative_to(folder).as_posix())) for path in found]
     return sorted(files, key=lambda file: _order(file.name))
+
+
+def _utf8(name: str) -> str:
+    """A name as valid Unicode, which names of files need not be."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _order(path: str | Path) -> tuple[Any, str]:
@@ -214,10 +219,11 @@ def _items_of(file: _File, modality: str, ids: str | None, text_column: str | No
 
 
 def _name(file: _File, ids: str | None) -> str:
-    return file.path.as_posix() if ids == "path" and file.named else file.name
+    return _utf8(file.path.as_posix()) if ids == "path" and file.named else file.name
 
 
-def _check_unique(items: list[Item]) -> None:
+def check_unique(items: list[Item]) -> None:
+    """Raise a FormatError that names both places when an id stands twice."""
     seen: dict[str, int] = {}
     for number, item in enumerate(items):
         first = seen.setdefault(item.id, number)
