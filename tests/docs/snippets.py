@@ -73,17 +73,21 @@ def make_files(folder: Path, *, spaces: bool) -> None:
         return np.asarray(clean + 0.05 * rng.normal(size=clean.shape), dtype=np.float32)
 
     texts = [f"text-{i}" for i in range(400)]
-    rows = [str(i) for i in range(300)]
-    arrays = {
-        "clip": (seen(one, "text"), "image", seen(one, "item")),
-        "clap": (seen(two, "text"), "audio", seen(two, "item")),
+    photos, sounds = [f"photo-{i}" for i in range(300)], [f"sound-{i}" for i in range(300)]
+
+    def table(name: str, ids: list[str], embeddings: np.ndarray) -> None:
+        pq.write_table(pa.table({"id": ids, "embedding": pa.array(list(embeddings))}), folder / f"{name}.parquet")
+
+    content = {
+        "clip": {"text": (texts, seen(one, "text")), "image": (photos, seen(one, "item"))},
+        "clap": {"text": (texts, seen(two, "text")), "audio": (sounds, seen(two, "item"))},
     }
-    for name, (text, modality, items) in arrays.items():
+    for name, modalities in content.items():
         if spaces:
-            content = {"text": (texts, text), modality: (rows, items)}
-            isthmus.make_space(folder / f"{name}.space", content)
-        np.save(folder / f"{name}_{modality}.npy", items)
-        table = pa.table({"id": texts, "embedding": pa.array(list(text))})
-        pq.write_table(table, folder / f"{name}_text.parquet")
-    pairs = "".join(f"{i},{i}\n" for i in range(300))
+            isthmus.make_space(folder / f"{name}.space", modalities)
+        for modality, (ids, embeddings) in modalities.items():
+            table(f"{name}_{modality}", ids, embeddings)
+    np.save(folder / "clap_audio.npy", content["clap"]["audio"][1])
+    (folder / "clap_audio_ids.txt").write_text("".join(f"{name}\n" for name in sounds))
+    pairs = "".join(f"sound-{i},photo-{i}\n" for i in range(300))
     (folder / "pairs.csv").write_text("query_id,gallery_id\n" + pairs)

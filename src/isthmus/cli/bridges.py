@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,12 +53,24 @@ class Training:
             )
             checkpoints = self.checkpoint_dir or self.out.parent / f".{self.out.name}.checkpoints"
             started = time.monotonic()
-            bridge = recipe(config=config, checkpoint_dir=checkpoints, quiet=self.quiet, **settings)
-            bridge.save(self.out, overwrite=self.overwrite)
-            if self.checkpoint_dir is None:
-                shutil.rmtree(checkpoints, ignore_errors=True)
+            with self._kept_on_failure(checkpoints):
+                bridge = recipe(config=config, checkpoint_dir=checkpoints, quiet=self.quiet, **settings)
+                bridge.save(self.out, overwrite=self.overwrite)
             out.report = bridge_report(bridge, self.out, time.monotonic() - started)
             show_bridge(out, bridge)
+
+    @contextmanager
+    def _kept_on_failure(self, checkpoints: Path) -> Iterator[None]:
+        """Keep the checkpoints of a run that failed, if it came to any, and remove those of one that succeeded."""
+        worth_keeping = False
+        try:
+            yield
+        except BaseException:
+            worth_keeping = any(checkpoints.glob("*.safetensors"))
+            raise
+        finally:
+            if self.checkpoint_dir is None and not worth_keeping:
+                shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def connect(

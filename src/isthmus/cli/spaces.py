@@ -86,6 +86,19 @@ def import_(
         str | None,
         typer.Option(metavar="NAME", help="Name of a new space (default: the folder's).", show_default=False),
     ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Column or array of the embeddings, if unclear.", show_default=False),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="float16|float32", help="On disk (default: as in the source).", show_default=False),
+    ] = None,
+    normalized: Annotated[
+        bool | None,
+        typer.Option("--normalized/--not-normalized", help="Declare the norm; it is checked.", show_default=False),
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Drop the rows of an interrupted import.")] = False,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
@@ -93,15 +106,34 @@ def import_(
     from isthmus.importing import import_embeddings
 
     with output(as_json=as_json, quiet=quiet) as out:
-        report = import_embeddings(source, into, modality=modality, ids=ids, encoder=encoder, name=name)
+        report = import_embeddings(
+            source,
+            into,
+            modality=modality,
+            ids=ids,
+            encoder=encoder,
+            name=name,
+            column=column,
+            dtype=dtype,
+            normalized=normalized,
+            restart=restart,
+            quiet=quiet,
+        )
         out.report = dict(report)
         show_written(out, into)
 
 
+SHOWN = ("modality", "rows", "total_rows", "resumed_rows", "rejected", "dim", "dtype", "encoder", "seconds")
+
+
 def show_written(out: Output, into: Path) -> None:
-    """Say what an encode or import wrote: one row of every plain value in its report."""
-    plain = {key: value for key, value in out.report.items() if not isinstance(value, (dict, list, tuple))}
-    out.table(list(plain), [list(plain.values())])
+    """Say what an encode or an import wrote, and what to look at."""
+    report = out.report
+    columns = [name for name in SHOWN if name in report]
+    out.table([name.replace("_", " ") for name in columns], [[report[name] for name in columns]])
+    for line in [report.get("note"), *(report.get("warnings") or [])]:
+        if line:
+            out.say(str(line))
     out.say(f"Next: isthmus inspect {into}")
 
 

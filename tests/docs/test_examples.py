@@ -1,0 +1,56 @@
+"""The examples run, are short, and reach what they promise."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from snippets import ROOT, make_files
+
+EXAMPLES = sorted((ROOT / "examples").iterdir())
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", [p for p in EXAMPLES if p.is_file()], ids=lambda path: path.name)
+def test_an_example_is_at_most_80_lines_and_says_how_to_run_it(path: Path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 80
+    assert "Run: " in text
+
+
+def test_arrays_to_bridge_is_far_above_chance(tmp_path: Path):
+    scores = load("arrays_to_bridge").main(tmp_path)
+    assert set(scores) == {"dictionary", "ridge", "ex-mcr"}
+    assert min(scores.values()) > 20 / 200
+    assert (tmp_path / "clap-to-clip.bridge" / "bridge.json").is_file()
+
+
+def test_extend_twice_finds_shapes_by_sounds(tmp_path: Path):
+    assert load("extend_twice").main(tmp_path) > 20 / 200
+
+
+def test_the_command_line_example_scores_both_bridges(tmp_path: Path):
+    make_files(tmp_path, spaces=False)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [str(ROOT / "examples" / "command_line.sh"), str(tmp_path)]
+    subprocess.run(command, check=True, env={**os.environ, "PATH": path}, capture_output=True, timeout=300)
+    for name in ("quick", "trained"):
+        assert json.loads((tmp_path / f"{name}.json").read_text())["mean"]["r@1"] > 5 / 300
