@@ -67,47 +67,59 @@ class ConnectProjectors(nn.Module):
 
     def steps(self, side: int, prefix: str) -> Steps:
         """The route of every modality of a side, arrays named as in `arrays(prefix)`."""
-        return _mlp_route(self.second if side else self.first, f"{prefix}{'second' if side else 'first'}.")
+        name = "second" if side else "first"
+        return [{"kind": "normalize"}, *_steps(self.get_submodule(name), f"{prefix}{name}."), {"kind": "normalize"}]
 
 
 class LeafProjector(nn.Module):
     """Ex-MCR's decoupled projector of a leaf space: f_l closes the leaf's own modality gap, f_m carries it to the base.
 
     f_l is one linear layer per modality outside the overlap, starting as the identity; its output is not normalised.
-    f_m is two MLP blocks without an activation between them. The overlap skips f_l (Ex-MCR, section 3.3).
+    f_m is two MLP blocks without an activation between them. The overlap skips f_l (Ex-MCR, section 3.3). The other
+    shapes are those of the paper's ablations (section 4.5).
 
     Args:
         modalities: The leaf's modalities outside the overlap.
         dim_leaf: Width of the leaf space.
         dim_base: Width of the base space.
         ratio: Width of the hidden layers as a multiple of `dim_leaf`.
+        leaf_layer: What f_l is: "linear", an "mlp" block, or "none".
+        blocks: MLP blocks of f_m; 0 is a single linear layer.
     """
 
-    def __init__(self, modalities: Sequence[str], dim_leaf: int, dim_base: int, *, ratio: float = 2.0) -> None:
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        dim_leaf: int,
+        dim_base: int,
+        *,
+        ratio: float = 2.0,
+        leaf_layer: str = "linear",
+        blocks: int = 2,
+    ) -> None:
         super().__init__()
-        self.linear = nn.ModuleDict({name: nn.Linear(dim_leaf, dim_leaf) for name in modalities})
-        self.mlp1, self.mlp2 = MLP(dim_leaf, dim_leaf, ratio=ratio), MLP(dim_leaf, dim_base, ratio=ratio)
-        for layer in self.linear.values():
-            nn.init.eye_(layer.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        names = () if leaf_layer == "none" else modalities
+        self.linear = nn.ModuleDict({name: _leaf_layer(leaf_layer, dim_leaf, ratio) for name in names})
+        widths = [dim_leaf] * blocks + [dim_base]
+        self._to_base = [f"mlp{n}" for n in range(1, blocks + 1)] or ["straight"]
+        for n, name in enumerate(self._to_base):
+            whole = MLP(widths[n], widths[n + 1], ratio=ratio) if blocks else nn.Linear(dim_leaf, dim_base)
+            self.add_module(name, whole)
 
     def to_overlap(self, x: Tensor, modality: str) -> Tensor:
         """f_l of a modality outside the overlap, in the leaf space: (batch, dim_leaf), not normalised."""
-        out: Tensor = self.linear[modality](x)
+        out: Tensor = self.linear[modality](x) if modality in self.linear else x
         return out
 
     def to_base(self, x: Sequence[Tensor], *, joint: bool = True) -> Tensor:
         """f_m of k aligned (batch, dim_leaf) inputs: (k, batch, dim_base), unit rows."""
-        return _project(nn.Sequential(self.mlp1, self.mlp2), x, joint=joint)
+        return _project(nn.Sequential(*(self.get_submodule(name) for name in self._to_base)), x, joint=joint)
 
     def steps(self, modality: str, prefix: str) -> Steps:
         """The route of a modality: f_l where it has one, then f_m; arrays named as in `arrays(prefix)`."""
-        head: Steps = []
-        if modality in self.linear:
-            name = f"{prefix}linear.{modality}."
-            head = [{"kind": "linear", "weight": f"{name}weight", "bias": f"{name}bias"}]
-        layers = _mlp_layers(self.mlp1, f"{prefix}mlp1.") + _mlp_layers(self.mlp2, f"{prefix}mlp2.")
-        return [{"kind": "normalize"}, *head, {"kind": "mlp", "layers": layers}, {"kind": "normalize"}]
+        head = _steps(self.linear[modality], f"{prefix}linear.{modality}.") if modality in self.linear else []
+        body = [step for name in self._to_base for step in _steps(self.get_submodule(name), f"{prefix}{name}.")]
+        return [{"kind": "normalize"}, *head, *body, {"kind": "normalize"}]
 
 
 def initialize(module: nn.Module, generator: torch.Generator) -> None:
@@ -142,8 +154,19 @@ def _project(module: nn.Module, x: Sequence[Tensor], *, joint: bool) -> Tensor:
     return F.normalize(y, dim=-1).view(len(x), len(x[0]), -1)
 
 
-def _mlp_route(mlp: MLP, prefix: str) -> Steps:
-    return [{"kind": "normalize"}, {"kind": "mlp", "layers": _mlp_layers(mlp, prefix)}, {"kind": "normalize"}]
+def _leaf_layer(kind: str, dim: int, ratio: float) -> nn.Module:
+    if kind == "mlp":
+        return MLP(dim, ratio=ratio)
+    layer = nn.Linear(dim, dim)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _steps(module: nn.Module, prefix: str) -> Steps:
+    if isinstance(module, MLP):
+        return [{"kind": "mlp", "layers": _mlp_layers(module, prefix)}]
+    return [{"kind": "linear", "weight": f"{prefix}weight", "bias": f"{prefix}bias"}]
 
 
 def _mlp_layers(mlp: MLP, prefix: str) -> Steps:

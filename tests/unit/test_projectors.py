@@ -51,9 +51,10 @@ def test_f_l_starts_as_the_identity() -> None:
     assert torch.equal(projector.to_overlap(x, "audio"), x)
 
 
+@pytest.mark.parametrize(("leaf_layer", "blocks"), [("linear", 2), ("mlp", 1), ("none", 0), ("linear", 3)])
 @pytest.mark.parametrize("modality", ["audio", "text"])
-def test_a_leaf_route_equals_the_module(modality: str) -> None:
-    projector = trained(LeafProjector(["audio"], 6, 10, ratio=1.5))
+def test_a_leaf_route_equals_the_module(modality: str, leaf_layer: str, blocks: int) -> None:
+    projector = trained(LeafProjector(["audio"], 6, 10, ratio=1.5, leaf_layer=leaf_layer, blocks=blocks))
     x = torch.nn.functional.normalize(torch.randn(7, 6), dim=-1)
     start = projector.to_overlap(x, modality) if modality == "audio" else x
     expected = projector.to_base([start])[0].detach().numpy()

@@ -164,3 +164,15 @@ def test_a_collapsed_projector_scores_nothing() -> None:
             return [("x to y", same, same)]
 
     assert held_out_scores(Collapsed(), {})["x to y r@1"] == 0.0
+
+
+def test_a_subset_of_the_alignment_is_the_mean_of_its_terms() -> None:
+    module = LeafProjector(["audio"], 12, 12).eval()
+    batch = pool(40).take(np.arange(40), CPU)
+    every = ("leaf-base", "leaf-overlap", "overlap-base", "overlap-overlap")
+    losses = {}
+    for names in [every, *((name,) for name in every), every[:2]]:
+        config = ExtendConfig(align=names, intra_weight=0.0)
+        losses[names] = float(DenseAlignment(module, SLOTS, ["text"], config).loss(batch)[0].detach())
+    assert losses[every] == pytest.approx(sum(losses[(name,)] for name in every) / 4, rel=1e-5)
+    assert losses[every[:2]] == pytest.approx((losses[every[:1]] + losses[every[1:2]]) / 2, rel=1e-5)

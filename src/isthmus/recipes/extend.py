@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,7 +20,7 @@ from isthmus.bridge import Bridge
 from isthmus.bridge_space import BridgeSpace
 from isthmus.config import RecipeConfig, settle
 from isthmus.errors import ConfigError
-from isthmus.losses import dense_info_nce, intra_distance
+from isthmus.losses import dense_info_nce, info_nce, intra_distance
 from isthmus.pairs import Builder, Side, Slot, choose_kinds
 from isthmus.projectors import LeafProjector, arrays, initialize, parameter_count
 from isthmus.routes import Route
@@ -39,9 +39,17 @@ class ExtendConfig(RecipeConfig):
 
     Attributes:
         temperature: Of the InfoNCE losses (the paper's tau 2).
+        align: Which embeddings InfoNCE draws together, leaf side first; the paper's dense alignment takes all four.
+        leaf_layer: What closes the leaf's modality gap (f_l): a "linear" layer, an "mlp" block, or "none".
+        blocks: MLP blocks that carry the leaf to the base (f_m); 0 is a single linear layer.
     """
 
     temperature: float = Field(0.05, gt=0.0)
+    align: tuple[Literal["leaf-base", "leaf-overlap", "overlap-base", "overlap-overlap"], ...] = Field(
+        ("leaf-base", "leaf-overlap", "overlap-base", "overlap-overlap"), min_length=1
+    )
+    leaf_layer: Literal["linear", "mlp", "none"] = "linear"
+    blocks: int = Field(2, ge=0, le=8)
 
     paper: ClassVar[dict[str, Any]] = {"epochs": 36, "batch_size": 4096, "noise_variance": 0.004}
 
@@ -105,7 +113,10 @@ def extend(
         paired = time.monotonic()
         plan = make_plan(len(pairs), settings)
         alone = [name for name in far.embeddings if name not in names]
-        projector = LeafProjector(alone, far.dim, near.dim, ratio=settings.hidden_ratio)
+        projector = LeafProjector(
+            alone, far.dim, near.dim,
+            ratio=settings.hidden_ratio, leaf_layer=settings.leaf_layer, blocks=settings.blocks,
+        )  # fmt: skip
         initialize(projector, torch_generator(settings.seed, 1))
         projector.to(place)
         objective = DenseAlignment(projector, pairs.slots, names, settings)
@@ -158,13 +169,29 @@ class DenseAlignment:
         """lambda * intra + the dense alignment. The intra term sees f_l alone: its gradient never reaches f_m."""
         moved = [self.projector.to_overlap(batch[slot], slot.modality) for slot in self.alone]
         leaf = self.projector.to_base([*moved, *(batch[slot] for slot in self.shared)], joint=self.joint)
-        base = torch.stack([batch[slot] for slot in self.base])
-        align = dense_info_nce(leaf, base, self.config.temperature)
+        align = self._align(leaf, torch.stack([batch[slot] for slot in self.base]))
         if not moved:
             return align, {"align": align.detach()}
         target, squared = batch[self.shared[0]], self.config.intra_norm == "l2sq"
         intra = torch.stack([intra_distance(x, target, squared=squared) for x in moved]).mean()
         return align + self.config.intra_weight * intra, {"align": align.detach(), "intra": intra.detach()}
+
+    def _align(self, leaf: Tensor, base: Tensor) -> Tensor:
+        """The mean InfoNCE of the wanted pairs; all of them at once where all are wanted."""
+        tau, wanted = self.config.temperature, self.config.align
+        if len(set(wanted)) == 4:
+            return dense_info_nce(leaf, base, tau)
+        names = {slot: "overlap" if Slot(1, slot.modality) in self.shared else "base" for slot in self.base}
+        leaf_names = ["leaf"] * len(self.alone) + ["overlap"] * len(self.shared)
+        terms = [
+            info_nce(x, z, tau)
+            for x, mine in zip(leaf, leaf_names, strict=True)
+            for z, slot in zip(base, self.base, strict=True)
+            if f"{mine}-{names[slot]}" in wanted
+        ]
+        if not terms:
+            raise ConfigError(f"align names {', '.join(wanted)}, which these spaces have none of. Name others too.")
+        return torch.stack(terms).mean()
 
     @property
     def joint(self) -> bool:
