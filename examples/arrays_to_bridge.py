@@ -26,7 +26,7 @@ def embed(space: str, meaning: np.ndarray, noise: float = 0.1) -> np.ndarray:
 
 def main(folder: Path) -> dict[str, float]:
     """Make two spaces, extend one by the other, score sounds against images that no training saw."""
-    texts, images, sounds = (rng.normal(size=(n, MEANINGS)) for n in (2000, 1500, 1000))
+    texts, images, sounds = (rng.normal(size=(n, MEANINGS)) for n in (1000, 800, 600))
     text_ids = [f"text-{i}" for i in range(len(texts))]
     clip = isthmus.make_space(
         folder / "clip.space",

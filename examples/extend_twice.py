@@ -32,7 +32,7 @@ def make(folder: Path, space: str, **items: tuple[str, np.ndarray]) -> isthmus.S
 
 def main(folder: Path) -> float:
     """Return how often a sound finds the shape of the same meaning first, which nothing was trained for."""
-    texts, images, sounds, shapes = (rng.normal(size=(n, MEANINGS)) for n in (1500, 1500, 800, 800))
+    texts, images, sounds, shapes = (rng.normal(size=(n, MEANINGS)) for n in (800, 800, 500, 500))
     clip = make(folder, "clip", text=("text", texts), image=("image", images))
     clap = make(folder, "clap", text=("text", texts), audio=("sound", sounds))
     ulip = make(folder, "ulip", image=("image", images), point_cloud=("shape", shapes))

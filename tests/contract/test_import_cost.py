@@ -13,9 +13,9 @@ HEAVY = ("torch", "pyarrow", "pydantic", "scipy", "sklearn", "transformers", "pa
 
 def loaded_by(statement: str) -> set[str]:
     """Run a statement in a fresh interpreter and name the heavy packages it loaded."""
-    code = f"import sys\n{statement}\nprint(*[name for name in {HEAVY!r} if name in sys.modules])"
+    code = f"import sys\n{statement}\nprint()\nprint(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    return set(done.stdout.split())
+    return set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,9 @@ def loaded_by(statement: str) -> set[str]:
         "import isthmus; isthmus.__version__; dir(isthmus); isthmus.IsthmusError",
         "import isthmus.cli",
         "import isthmus.cli.run",
-        "from isthmus.cli import main; main(['--version'])\nimport os; sys.stdout = open(1, 'w')",
+        "from isthmus.cli import main; main(['--version'])",
+        "from isthmus.cli import main; main(['import', '--help'])",
+        "from isthmus.cli import main; main(['extend', '--help'])",
         "import isthmus.encoders",
         "import isthmus.metrics",
     ],
@@ -37,11 +39,6 @@ def test_nothing_heavy_is_loaded(statement: str):
 @pytest.mark.parametrize("statement", ["import pydantic", "import isthmus; import scipy"])
 def test_the_check_can_fail(statement: str):
     assert loaded_by(statement)
-
-
-@pytest.mark.parametrize("verb", ["import", "inspect"])
-def test_the_help_of_a_verb_loads_nothing_heavy(verb: str):
-    assert loaded_by(f"from isthmus.cli import main\nmain([{verb!r}, '--help'])").isdisjoint(HEAVY)
 
 
 def _fastest(*command: str, runs: int = 3) -> float:

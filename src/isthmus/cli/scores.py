@@ -51,10 +51,11 @@ def evaluate(
 
     with output(as_json=as_json, quiet=quiet) as out:
         target, truth, task = choose_task(gallery, pairs, classes, labels)
+        what: dict[str, Any] = {task[0]: open_reference(target, option=f"--{task[0]}"), task[1]: truth}
         out.report = evaluate_bridge(
             load_bridge(bridge),
             query=open_reference(query, option="--query"),
-            **{task[0]: open_reference(target, option=f"--{task[0]}"), task[1]: truth},
+            **what,
             baselines=baselines,
             train_pairs=train_pairs,
             space_paths=named_paths(space),
@@ -146,7 +147,7 @@ def find(bridge: Bridge, vector: np.ndarray, galleries: list[str], k: int, force
     from isthmus.cli.references import open_reference
     from isthmus.index import SearchIndex
 
-    hits = []
+    hits: list[dict[str, Any]] = []
     for reference in galleries:
         index = SearchIndex.from_bridge(bridge, open_reference(reference, option="--gallery"), force=force)
         for hit in index.search(vector, k=k)[0]:

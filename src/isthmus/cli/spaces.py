@@ -9,6 +9,7 @@ import typer
 
 from isthmus.cli import options as o
 from isthmus.cli.output import Output, output
+from isthmus.errors import ConfigError
 
 Modality = Annotated[
     str | None, typer.Option(metavar="M", help="text, image, audio, point_cloud, ...", show_default=False)
@@ -34,10 +35,35 @@ def encode(
     ] = None,
     device: o.Device = None,
     max_rejected: MaxRejected = 0.01,
+    ids: Annotated[
+        str | None,
+        typer.Option(metavar="path|stem|COLUMN", help="What the ids are.", show_default=False),
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of a table that holds the texts.", show_default=False)
+    ] = None,
+    duplicates: Annotated[
+        str, typer.Option(metavar="each|once", help="Encode equal content each time or once.")
+    ] = "each",
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of a new space (default: the folder's).", show_default=False),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="float16|float32", help="On disk (default: float16).", show_default=False)
+    ] = None,
+    same_space: Annotated[
+        bool, typer.Option("--same-space", help="Accept a second encoder, trained into the same space.")
+    ] = False,
+    encoder_options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="For the encoder; repeatable.", show_default=False),
+    ] = None,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
     """Encode raw files into a space; an interrupted run resumes."""
+    from isthmus.cli.config import parse_assignment
     from isthmus.encoding import encode
 
     with output(as_json=as_json, quiet=quiet) as out:
@@ -51,10 +77,19 @@ def encode(
             workers=workers,
             device=device,
             max_rejected=max_rejected,
+            ids=ids,
+            text_column=text_column,
+            duplicates=duplicates,
+            name=name,
+            dtype=dtype,
+            same_space=same_space,
+            encoder_options=dict(map(parse_assignment, encoder_options or [])),
             quiet=quiet,
         )
         out.report = dict(report)
         show_written(out, into)
+        if report["rejected"]:
+            out.say(f"{report['rejected']:,} rejected, with the reasons in {report['rejected_file']}")
 
 
 def import_(
@@ -123,7 +158,19 @@ def import_(
         show_written(out, into)
 
 
-SHOWN = ("modality", "rows", "total_rows", "resumed_rows", "rejected", "dim", "dtype", "encoder", "seconds")
+SHOWN = (
+    "modality",
+    "items",
+    "encoded",
+    "present",
+    "rows",
+    "total_rows",
+    "resumed_rows",
+    "rejected",
+    "encoder",
+    "seconds",
+)
+"""The plain figures of an encode or an import, in the order of its table."""
 
 
 def show_written(out: Output, into: Path) -> None:
@@ -152,26 +199,18 @@ def inspect(
 ) -> None:
     """Check the health of a space, and what two spaces share."""
     from isthmus.cli.references import split_modalities
-    from isthmus.health import inspect
+    from isthmus.health import format_report, inspect
     from isthmus.space import open_space
 
     with output(as_json=as_json, quiet=quiet) as out:
+        if via and other is None:
+            raise ConfigError(
+                "--via says what two spaces share, and only one was given. Give the second: S.space T.space."
+            )
         first, second = open_space(space), open_space(other) if other is not None else None
-        if verify:
-            for one in filter(None, (first, second)):
-                one.verify()
-        out.report = inspect(first, second, via=split_modalities(via) if via else None)
-        show_health(out)
-
-
-def show_health(out: Output) -> None:
-    """Print the tables of an `inspect` report, nested values as `key.subkey` rows."""
-    for key, value in out.report.items():
-        if isinstance(value, dict) and value and all(isinstance(item, dict) for item in value.values()):
-            columns = list(dict.fromkeys(name for item in value.values() for name in item))
-            out.table([key, *columns], [[name, *(item.get(c) for c in columns)] for name, item in value.items()])
-        elif isinstance(value, (list, tuple)):
-            for item in value:
-                out.say(f"{key}: {item}")
-        else:
-            out.say(f"{key}: {value}")
+        checked = [one.verify() for one in (first, second) if one is not None] if verify else None
+        report = inspect(first, second, via=split_modalities(via) if via else None)
+        out.report = report if checked is None else {**report, "verified_bytes": checked}
+        out.say(format_report(report))
+        if checked is not None:
+            out.say("Every checksum holds.")
