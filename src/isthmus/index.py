@@ -155,13 +155,13 @@ class SearchIndex:
     def _centred(self, queries: Array, modality: str | None, mean: Any) -> Array:
         if not self.centroids:
             return queries
-        known = self.centroids.get(modality) if modality is not None else None
-        if mean is None and known is None:
+        if mean is None and modality not in self.centroids:
             raise ConfigError(
                 f"the index is centred and holds no centroid of {modality!r} queries. "
                 f"Give modality= (one of {', '.join(self.centroids)}) or mean=, the centroid of such items."
             )
-        return normalize(queries - (np.asarray(mean, dtype=np.float32) if mean is not None else known))
+        away = self.centroids[str(modality)] if mean is None else np.asarray(mean, dtype=np.float32)
+        return normalize(queries - away)
 
     def _nearest(self, queries: Array, k: int) -> tuple[Array, Rows]:
         """Best k of a block of queries: the best of every chunk, and the best of those."""
