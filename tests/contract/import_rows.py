@@ -11,8 +11,8 @@ PACKAGE = ROOT / "src" / "isthmus"
 
 ROWS: Sequence[Sequence[str]] = (
     ("errors", "types"),
-    ("config", "geometry", "runtime"),
-    ("files", "rows"),
+    ("geometry", "runtime"),
+    ("config", "files", "rows"),
     ("arrays", "items", "manifest"),
     ("decoding", "formats", "shards"),
     ("embeddings", "sources"),
@@ -20,7 +20,8 @@ ROWS: Sequence[Sequence[str]] = (
     ("import_plan", "space"),
     ("importing",),
     ("encoders", "losses", "memory", "metrics", "model_card", "projectors", "routes"),
-    ("bridge_files", "bridge_hub", "bridge_space", "encoding", "pairs", "solvers"),
+    ("bridge_files", "bridge_space", "encoding", "pairs", "solvers"),
+    ("bridge_hub",),
     ("bridge",),
     ("sides", "training"),
     ("closed_form",),
