@@ -11,6 +11,7 @@ No similarity ever crosses from one space to the other. Each modality taking its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,12 @@ from isthmus.runtime import numpy_generator
 
 MINIMUM_OVERLAP = 8
 """Below this many shared items nothing can be learned; above it, `inspect` says how good the overlap is."""
+
+
+AUTO_NEIGHBOURS = 3.0
+"""Median effective neighbours that the preset "auto" aims at: the middle of what 0.01 gives in CLIP-like spaces."""
+AUTO_SAMPLE = 512
+"""Queries that the preset "auto" measures on."""
 
 
 class Slot(NamedTuple):
@@ -117,6 +124,30 @@ def match_overlap(base: Side, leaf: Side, via: str) -> tuple[NDArray[np.int64], 
         )
     both = np.asarray(found, dtype=np.int64)
     return both[:, 0], both[:, 1]
+
+
+def find_temperature(bank: MemoryBank, queries: Array, neighbours: float) -> float:
+    """The softmax temperature at which the median query has so many effective neighbours, exp(entropy), by bisection.
+
+    The papers' 0.01 is CLIP's own logit scale; in a space of another scale it means one neighbour, or hundreds.
+
+    Args:
+        bank: The memory.
+        queries: (n, dim) unit rows to measure on.
+        neighbours: Wanted median, above 1.
+
+    Returns:
+        A temperature in [0.001, 1].
+    """
+    low, high = math.log(0.001), 0.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        _, stats = bank.aggregate_with_stats(queries, temperature=math.exp(middle))
+        if float(np.median(stats.effective_neighbours)) < neighbours:
+            low = middle
+        else:
+            high = middle
+    return round(math.exp((low + high) / 2), 5)
 
 
 def centric_kinds(base: Side, leaf: Side, via: Sequence[str]) -> list[Kind]:
@@ -261,19 +292,26 @@ class Builder:
                 out[other] = self._average(pivot, out[pivot], other, None)[0]
         return out
 
+    def _temperature(self, name: str, side: Side, queries: Array, bank: MemoryBank) -> float:
+        """The configured temperature; under the preset "auto" the one that gives a typical query a few neighbours."""
+        if self.config.preset != "auto":
+            return self.config.temperature_of(side.name)
+        if name not in self.neighbours:
+            sample = queries[:: max(1, len(queries) // AUTO_SAMPLE)]
+            return find_temperature(bank, sample, AUTO_NEIGHBOURS)
+        return self.neighbours[name]["temperature"]
+
     def _average(self, asking: Slot, queries: Array, memory: Slot, values: list[Array] | None) -> list[Array]:
         side = self.sides[memory.side]
         if memory not in self._banks:
             keys = self.shared[memory] if memory in self.shared else side.embeddings[memory.modality]
             self._banks[memory] = MemoryBank(keys, device=self.device)
-        found, stats = self._banks[memory].aggregate_with_stats(
-            queries,
-            temperature=self.config.temperature_of(side.name),
-            values=values,
-            method=self.config.aggregation_method,
-        )
         name = f"{side.name}: {asking.modality} to {memory.modality}"
-        low, middle, high = np.percentile(stats.effective_neighbours, [10, 50, 90])
-        self.neighbours[name] = {"p10": float(low), "median": float(middle), "p90": float(high)}
+        temperature = self._temperature(name, side, queries, self._banks[memory])
+        found, stats = self._banks[memory].aggregate_with_stats(
+            queries, temperature=temperature, values=values, method=self.config.aggregation_method
+        )
+        low, middle, high = map(float, np.percentile(stats.effective_neighbours, [10, 50, 90]))
+        self.neighbours[name] = {"p10": low, "median": middle, "p90": high, "temperature": temperature}
         results = found if isinstance(found, list) else [found]
         return [normalize(r) if self.config.normalize_aggregates else r for r in results]

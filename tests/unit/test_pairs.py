@@ -166,3 +166,11 @@ def test_spaces_without_a_shared_id_are_refused(clip: Side, clap: Side) -> None:
         match_overlap(clip, other, "text")
     with pytest.raises(OverlapError, match="space 'clap' has no 'image'"):
         match_overlap(clip, clap, "image")
+
+
+def test_auto_finds_a_temperature_with_a_few_neighbours_in_every_space(clip: Side, clap: Side) -> None:
+    config = RecipeConfig(preset="auto")
+    pool = Builder(clip, clap, ["text"], config, device=CPU).build(choose_kinds(clip, clap, ["text"], None))
+    for row in pool.effective_neighbours.values():
+        assert row["median"] == pytest.approx(3.0, rel=0.25)
+        assert 0.001 <= row["temperature"] <= 1.0
