@@ -45,7 +45,7 @@ class TinyDecoder:
 
 
 class TinyEncoder(BaseEncoder):
-    """A fixed random projection. The rest of its batch shows a little in every embedding, so tests see how batches are cut.
+    """A fixed random projection. An embedding holds a little of its batch, so tests see how batches are cut.
 
     Args:
         slow: Seconds that a batch takes.
