@@ -308,13 +308,7 @@ class Bridge:
         Raises:
             ConfigError: The bridge has this space, or one of this name, already.
         """
-        for space in self.spaces:
-            if space.name == leaf.name:
-                raise ConfigError(f"the bridge joins a space called {leaf.name!r} already. Join another, or rename it.")
-            if space.fingerprints and space.fingerprints == leaf.fingerprints:
-                raise ConfigError(
-                    f"{leaf.name!r} is the space {space.name!r}, which the bridge joins already. Join another."
-                )
+        self.check_new(leaf)
         prefix = f"{leaf.name}/"
         added = {prefix + name.removeprefix(prefix): array for name, array in arrays.items()}
         if clash := sorted(added.keys() & set(self.arrays)):
@@ -333,6 +327,20 @@ class Bridge:
             record=dict(record or {}) | self._earlier(),
             history=[dict(line) for line in history],
         )
+
+    def check_new(self, leaf: BridgeSpace) -> None:
+        """Refuse a space that the bridge joins already, by its name or under another.
+
+        Raises:
+            ConfigError: It does.
+        """
+        for space in self.spaces:
+            if space.name == leaf.name:
+                raise ConfigError(f"the bridge joins a space called {leaf.name!r} already. Join another, or rename it.")
+            if space.fingerprints and space.fingerprints == leaf.fingerprints:
+                raise ConfigError(
+                    f"{leaf.name!r} is the space {space.name!r}, which the bridge joins already. Join another."
+                )
 
     def _earlier(self) -> dict[str, Any]:
         if not self.method:

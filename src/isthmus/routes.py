@@ -35,7 +35,7 @@ Route = list[Step]
 Arrays = Mapping[str, NDArray[Any]]
 """Arrays by name. A mapping with a method `shape(name)` is asked for that alone, and checks values on reading them."""
 
-ROWS = 8192
+ROWS = 4096
 """Rows that run through a route at once: bounds the memory of hidden layers and of softmax weights."""
 KEYS = 8192
 """Dictionary keys that are multiplied at once."""
