@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ def write_folder(
         with open(folder / HISTORY, "w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(plain(line), allow_nan=False) + "\n" for line in history)
         (folder / CARD).write_text(card, encoding="utf-8")
+        # safetensors writes for the owner alone; a bridge is shared like any other file.
+        shutil.copymode(folder / CARD, folder / ARRAYS)
         head = {"format": FORMAT, "format_version": FORMAT_VERSION, "projectors_sha256": sha256_file(folder / ARRAYS)}
         write_json(folder / MANIFEST, head | plain(manifest))
 

@@ -92,10 +92,17 @@ class BridgeSpace:
             BridgeError: What was recorded does not tell.
         """
         encoder = self.encoders.get(modality) or {}
-        if encoder.get("name"):
-            return str(encoder["name"])
-        if encoder.get("library") == "transformers":
-            return f"{'clap' if 'audio' in self.encoders else 'clip'}:{encoder['id']}"
+        library, name = encoder.get("library"), encoder.get("id")
+        revision = encoder.get("revision") if encoder.get("revision") != "local" else None
+        if library == "isthmus":
+            return str(name)
+        if library == "ulip":
+            return f"ulip:{name}"
+        if library == "open_clip":
+            return f"openclip:{name}" + (f"/{revision}" if revision else "")
+        if library in ("transformers", "sentence-transformers"):
+            kind = library if library != "transformers" else "clap" if "audio" in self.encoders else "clip"
+            return f"{kind}:{name}" + (f"@{revision}" if revision else "")
         raise BridgeError(
             f"the bridge does not say how to load the encoder of '{self.name}/{modality}' ({encoder_words(encoder)}). "
             "Name it with encoder= (--encoder NAME); `isthmus encoders` lists what there is."

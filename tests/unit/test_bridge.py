@@ -260,6 +260,7 @@ def test_what_is_saved_is_what_is_loaded(bridge: Bridge, tmp_path: Path, rng: np
     assert loaded.project(rows).tobytes() == bridge.project(rows).tobytes()
     loaded.save(tmp_path / "two.bridge")
     files = sorted(path.name for path in (tmp_path / "one.bridge").iterdir())
+    assert len({path.stat().st_mode for path in (tmp_path / "one.bridge").iterdir()}) == 1
     assert files == ["README.md", "bridge.json", "history.jsonl", "projectors.safetensors"]
     for name in files:
         assert (tmp_path / "one.bridge" / name).read_bytes() == (tmp_path / "two.bridge" / name).read_bytes(), name
@@ -564,13 +565,27 @@ def test_encode_loads_the_recorded_encoder(bridge: Bridge, monkeypatch: pytest.M
     got = bridge.encode(["dog.wav", Path("a.wav")], modality="audio")
     expected = FakeEncoder().encode(["dog.wav", "a.wav"])
     np.testing.assert_array_equal(got, bridge.project(expected, space="clap", modality="audio"))
-    assert asked == ["clap:laion/clap"]
+    assert asked == ["clap:laion/clap@" + "c" * 40]
     with pytest.raises(
         FingerprintError, match=r"the encoder at hand is .*laion/clap.* 'clip/text' was made by .*another id"
     ):
         bridge.encode(["a dog"], modality="text")
-    assert asked[-1] == "clip:openai/clip"
+    assert asked[-1] == "clip:openai/clip@" + "a" * 40
     assert bridge.encode(["a dog"], modality="text", space="clap").shape == (1, 6)
+
+
+@pytest.mark.parametrize(
+    ("identity", "name"),
+    [
+        ({"library": "isthmus", "id": "toy:sound", "revision": "1"}, "toy:sound"),
+        ({"library": "ulip", "id": "pointbert_ULIP-2.pt", "revision": "local"}, "ulip:pointbert_ULIP-2.pt"),
+        ({"library": "open_clip", "id": "ViT-B-32", "revision": "laion2b"}, "openclip:ViT-B-32/laion2b"),
+        ({"library": "sentence-transformers", "id": "a/b", "revision": "local"}, "sentence-transformers:a/b"),
+        ({"library": "transformers", "id": "a/b", "revision": "f00"}, "clip:a/b@f00"),
+    ],
+)
+def test_recorded_encoders_are_loaded_by_name(identity: dict[str, Any], name: str) -> None:
+    assert bridge_space("x", "leaf", 4, identity, image={}).encoder_name("image") == name
 
 
 def test_encode_refuses_another_encoder(bridge: Bridge) -> None:
