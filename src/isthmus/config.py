@@ -34,6 +34,7 @@ class RecipeConfig(BaseModel):
         intra_norm: Distance of the intra loss, "l2" as Ex-MCR prints it or "l2sq" as C-MCR does.
         batch_norm: "joint" passes all modalities of a side through BatchNorm in one batch, "separate" one by one.
         hidden_ratio: Width of hidden layers as a multiple of their input.
+        initialization: Of MLP blocks, "torch" or the authors' "xavier".
         epochs: Passes over the pool.
         batch_size: Pseudo pairs per step.
         learning_rate: AdamW's, at the start of a cosine decay to 0.
@@ -58,6 +59,7 @@ class RecipeConfig(BaseModel):
     intra_norm: Literal["l2", "l2sq"] = "l2"
     batch_norm: Literal["joint", "separate"] = "joint"
     hidden_ratio: float = Field(2.0, gt=0.0, le=64.0)
+    initialization: Literal["torch", "xavier"] = "torch"
     epochs: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=2)
     learning_rate: float = Field(1e-3, gt=0.0)

@@ -122,15 +122,27 @@ class LeafProjector(nn.Module):
         return [{"kind": "normalize"}, *head, *body, {"kind": "normalize"}]
 
 
-def initialize(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw the matrices of every MLP block from `xavier_uniform_`, as the authors do, and its biases as torch does."""
+def initialize(module: nn.Module, generator: torch.Generator, *, scheme: str = "torch") -> None:
+    """Draw the weights of every MLP block.
+
+    Before a BatchNorm only the direction of a weight matters, so its size sets how far a step turns it: torch's smaller
+    weights learn faster at the same learning rate than Xavier's, which the authors use (`docs/log.md`).
+
+    Args:
+        module: Projectors.
+        generator: What the draws come from.
+        scheme: "torch", the default of torch's linear layers, or "xavier" (`xavier_uniform_`).
+    """
     for block in module.modules():
         if not isinstance(block, (MLP, HalfMLP)):
             continue
         for layer in block.modules():
             if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight, generator=generator)
                 bound = layer.in_features**-0.5
+                if scheme == "xavier":
+                    nn.init.xavier_uniform_(layer.weight, generator=generator)
+                else:
+                    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
                 nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
 

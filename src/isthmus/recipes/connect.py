@@ -44,7 +44,13 @@ class ConnectConfig(RecipeConfig):
     temperature: float = Field(0.01, gt=0.0)
     pseudo_temperature: float | None = Field(None, gt=0.0)
 
-    paper: ClassVar[dict[str, Any]] = {"epochs": 36, "batch_size": 10240, "noise_variance": 0.004, "intra_norm": "l2sq"}
+    paper: ClassVar[dict[str, Any]] = {
+        "epochs": 36,
+        "batch_size": 10240,
+        "noise_variance": 0.004,
+        "intra_norm": "l2sq",
+        "initialization": "xavier",
+    }
 
 
 def connect(
@@ -96,7 +102,7 @@ def connect(
         paired = time.monotonic()
         plan = make_plan(len(pairs), settings)
         projectors = ConnectProjectors((sides[0].dim, sides[1].dim), settings.dim, ratio=settings.hidden_ratio)
-        initialize(projectors, torch_generator(settings.seed, 1))
+        initialize(projectors, torch_generator(settings.seed, 1), scheme=settings.initialization)
         projectors.to(place)
         objective = InterIntra(projectors, pairs.slots, names, settings)
         outcome = train(

@@ -51,7 +51,12 @@ class ExtendConfig(RecipeConfig):
     leaf_layer: Literal["linear", "mlp", "none"] = "linear"
     blocks: int = Field(2, ge=0, le=8)
 
-    paper: ClassVar[dict[str, Any]] = {"epochs": 36, "batch_size": 4096, "noise_variance": 0.004}
+    paper: ClassVar[dict[str, Any]] = {
+        "epochs": 36,
+        "batch_size": 4096,
+        "noise_variance": 0.004,
+        "initialization": "xavier",
+    }
 
 
 def extend(
@@ -68,6 +73,7 @@ def extend(
     space_paths: Mapping[str, str | Path] | None = None,
     callback: Callable[[Mapping[str, Any]], None] | None = None,
     quiet: bool = False,
+    **options: Any,
 ) -> Bridge:
     """Extend a base by a leaf, through modalities they share, without a single pair across the spaces.
 
@@ -84,6 +90,7 @@ def extend(
         space_paths: Where spaces of a base bridge lie now, by name.
         callback: Called with each epoch's row of the history.
         quiet: Show no progress.
+        **options: Settings of the closed forms, such as `center="leaf"` (see `isthmus.solvers.ClosedFormConfig`).
 
     Returns:
         A bridge of the base's spaces and the leaf.
@@ -99,7 +106,12 @@ def extend(
     if method != "ex-mcr":
         from isthmus.closed_form import fit_closed_form_bridge
 
-        return fit_closed_form_bridge(base, leaf, via=names, method=method, space_paths=space_paths)
+        options = {"seed": settings.seed, **options}
+        return fit_closed_form_bridge(base, leaf, via=names, method=method, space_paths=space_paths, **options)
+    if options:
+        raise ConfigError(
+            f"unknown option {min(options)!r}. It is no setting of ex-mcr: those go into config=ExtendConfig()."
+        )
 
     started = time.monotonic()
     over = Bridge.over(base)
@@ -117,7 +129,7 @@ def extend(
             alone, far.dim, near.dim,
             ratio=settings.hidden_ratio, leaf_layer=settings.leaf_layer, blocks=settings.blocks,
         )  # fmt: skip
-        initialize(projector, torch_generator(settings.seed, 1))
+        initialize(projector, torch_generator(settings.seed, 1), scheme=settings.initialization)
         projector.to(place)
         objective = DenseAlignment(projector, pairs.slots, names, settings)
         outcome = train(
