@@ -54,8 +54,8 @@ def ours(work: Path, data: Path, name: str, method: str, seed: int, settings: li
     bridge = work / f"{name}-{method}-{seed}.bridge"
     options = [part for setting in settings for part in ("--set", setting)]
     made = isthmus(
-        method, work / "picture.space", work / f"{leaf}.space", "--via", "text", "--out", bridge, "--seed", seed, "--overwrite",
-        "--quiet", *options,
+        method, work / "picture.space", work / f"{leaf}.space", "--via", "text", "--out", bridge,
+        "--seed", seed, "--overwrite", "--quiet", *options,
     )  # fmt: skip
     asked = ["--query", work / f"{query}.space" / modality, "--gallery", work / f"{gallery}.space" / "image"]
     pairs = data / "test" / f"pairs_{name.replace('-', '_')}.parquet"
@@ -99,11 +99,10 @@ def main() -> None:
                     rows.append(
                         {"benchmark": name, "method": method, "seed": seed, "isthmus": mine, "reference": theirs}
                     )
-                    print(
-                        f"{name} {method} seed {seed}: mAP {mine['scores']['mean']['map']:.4f} in {mine['seconds']:.1f} s"
-                        + (f", reference {theirs['map']:.4f} in {theirs['seconds']:.1f} s" if theirs else ""),
-                        flush=True,
-                    )
+                    line = f"mAP {mine['scores']['mean']['map']:.4f} in {mine['seconds']:.1f} s"
+                    if theirs:
+                        line += f", reference {theirs['map']:.4f} in {theirs['seconds']:.1f} s"
+                    print(f"{name} {method} seed {seed}: {line}", flush=True)
     summary = [summarize(rows, name, method) for name in BENCHMARKS for method in given.methods.split(",")]
     for line in summary:
         print(line)
