@@ -130,7 +130,9 @@ class _Side:
             near = tile >= np.expand_dims(each.lower[span], 1 - axis)
             each.counts[span] += np.count_nonzero(above, axis=1 - axis)
             np.logical_xor(near, above, out=near)
-            items, others = np.nonzero(near) if axis == 0 else np.nonzero(near)[::-1]
+            # Far faster than np.nonzero of two dimensions.
+            where = np.divmod(np.flatnonzero(near), tile.shape[1])
+            items, others = where[axis], where[1 - axis]
             if len(items) <= max(_AT_LEAST, tile.size // CROWD):
                 scores = _exact(self.items, self.others, items + first_item, others + first_other)
                 items = items[scores >= each.exact[items + first_item]]
