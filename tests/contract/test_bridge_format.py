@@ -1,7 +1,7 @@
 """The bridge folder of format version 1, held by a golden one: what was written once is read for ever.
 
-`python tests/contract/test_bridge_format.py` writes the golden bridge anew; do so only with a new format version, and keep
-the old one.
+`python tests/contract/test_bridge_format.py` writes the golden bridge anew; do so only with a new format version, and
+keep the old one.
 """
 
 from __future__ import annotations

@@ -619,3 +619,21 @@ def test_a_space_without_a_place_is_asked_for(bridge: Bridge, tmp_path: Path) ->
         BridgeError, match=r"'clip' lay at .*gone\.space when the bridge was made and is not there now\."
     ):
         bridge.open_space("clip")
+
+
+def test_a_space_is_opened_where_it_lies_and_must_be_the_same(tmp_path: Path, rng: np.random.Generator) -> None:
+    from isthmus.space import make_space
+
+    x = rng.standard_normal((3, 6))
+    clip = make_space(tmp_path / "clip.space", {"text": (["a", "b", "c"], x)}, encoder=CLIP)
+    bridge = Bridge.over(clip)
+    assert bridge.spaces[0] == BridgeSpace.of(clip, role="base")
+    assert bridge.space_path("clip") == tmp_path / "clip.space"
+    assert bridge.open_space("clip")["text"].ids == ["a", "b", "c"]
+    assert bridge.project(clip["text"]).tobytes() == clip["text"].unit().tobytes()
+    assert Bridge.over(bridge) is bridge
+    (tmp_path / "clip.space").rename(tmp_path / "moved.space")
+    assert bridge.open_space("clip", tmp_path / "moved.space").name == "clip"
+    make_space(tmp_path / "clip.space", {"text": (["a"], x[:1])}, encoder=CLAP)
+    with pytest.raises(FingerprintError, match=r"clip\.space/text was made by transformers laion/clap .* of 'clip'"):
+        bridge.open_space("clip")
