@@ -27,6 +27,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it becomes `path` in one step, on disk and whole, or is removed."""
     path = Path(path)
     aside = _aside(path)
+    sweep(path)
     try:
         yield aside
         sync(aside)
@@ -48,7 +49,7 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
         raise FileExistsError(f"{path} exists")
     aside, old = _aside(path), path.with_name(f".{path.name}.old-{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(aside, ignore_errors=True)
+    sweep(path)
     aside.mkdir()
     try:
         yield aside
@@ -60,12 +61,45 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     finally:
         if old.exists() and not path.exists():
             os.replace(old, path)
-        for leftover in (aside, old):
-            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        _remove(aside)
+        _remove(old)
 
 
 def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial-{os.getpid()}")
+
+
+def sweep(path: Path, *, held: bool = False) -> None:
+    """Remove what killed processes left beside `path` when they wrote it.
+
+    Args:
+        path: What they wrote.
+        held: Nobody else writes it now, as the caller holds a lock; otherwise what living processes of this machine
+            write is left alone.
+    """
+    for leftover in path.parent.glob(f".{globbing.escape(path.name)}.partial-*"):
+        process = leftover.name.rsplit("-", 1)[-1]
+        if held or (process.isdigit() and (int(process) == os.getpid() or not _lives(int(process)))):
+            _remove(leftover)
+
+
+def _lives(process: int) -> bool:
+    if os.name == "nt":  # os.kill would end it there
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

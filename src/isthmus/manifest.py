@@ -12,7 +12,7 @@ from typing import Any
 
 from isthmus import __version__
 from isthmus.errors import FormatError, SpaceError
-from isthmus.files import read_json, sha256_json, write_json
+from isthmus.files import read_json, sha256_json, sweep, write_json
 
 MANIFEST = "space.json"
 FORMAT = "isthmus-space"
@@ -182,6 +182,10 @@ def default_name(folder: Path) -> str:
     return folder.absolute().stem
 
 
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 def check_target(
     folder: Path, modality: str, *, dim: int, info: Mapping[str, Any], name: str | None = None
 ) -> dict[str, Any] | None:
@@ -192,7 +196,8 @@ def check_target(
             something else than a space lies there.
     """
     if not (folder / MANIFEST).exists():
-        if folder.is_file() or (folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())):
+        # A writer that was killed before its first manifest leaves empty folders, hidden files and hidden folders.
+        if folder.is_file() or any(path.is_file() and not _hidden(path, folder) for path in folder.rglob("*")):
             raise SpaceError(f"{folder}: exists and is no space. Give a new path, such as NAME.space.")
         return None
     found = read_manifest(folder)
@@ -231,6 +236,7 @@ def change(folder: Path, *, name: str, dim: int) -> Iterator[dict[str, Any]]:
     Other processes that change the same manifest wait, so that two modalities can be written side by side.
     """
     with lock(folder, wait=True):
+        sweep(folder / MANIFEST, held=True)
         manifest = read_manifest(folder) if (folder / MANIFEST).exists() else new_manifest(name, dim)
         yield manifest
         entries = manifest["modalities"].values()

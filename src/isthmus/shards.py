@@ -176,15 +176,17 @@ class ShardWriter:
             "metadata": _seal(meta, self.layout.metadata(self.index)),
             "norm": measure_norms(self._path, self.rows, self.dim, self.dtype),
         }
+        # All three are made aside, so that a kill leaves nothing in the folders that others read.
+        seal = self.layout.aside / self.layout.marker(self.index).name
+        write_json(seal, marker)
         for path, target in (
             (self._path, self.layout.embeddings(self.index)),
             (meta, self.layout.metadata(self.index)),
+            (seal, self.layout.marker(self.index)),
         ):
             target.parent.mkdir(exist_ok=True)
             os.replace(path, target)
             sync(target.parent)
-        self.layout.marker(self.index).parent.mkdir(exist_ok=True)
-        write_json(self.layout.marker(self.index), marker)
         shutil.rmtree(self.layout.aside, ignore_errors=True)
         return marker
 

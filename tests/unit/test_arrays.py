@@ -150,7 +150,7 @@ def test_a_changed_npz_is_refused_when_read(tmp_path: Path):
     raw = bytearray((tmp_path / "a.npz").read_bytes())
     raw[len(raw) // 2] ^= 0xFF
     (tmp_path / "a.npz").write_bytes(bytes(raw))
-    with pytest.raises(FormatError, match="is damaged|is cut short|npy header"):
+    with pytest.raises(FormatError, match=r"is damaged|is cut short|npy header"):
         list(open_arrays(tmp_path / "a.npz")[0].blocks(0, 100))
 
 

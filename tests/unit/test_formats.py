@@ -55,7 +55,7 @@ def test_npz_columns_go_with_the_rows(tmp_path: Path, start: int, size: int):
 
 def test_columns_that_are_no_table(tmp_path: Path):
     np.savez(tmp_path / "a.npz", embeddings=X, raw=np.array([b"\xff"] * 23))
-    with pytest.raises(FormatError, match="array 'raw' of [|]S1 is no column of a table"):
+    with pytest.raises(FormatError, match=r"array 'raw' of [|]S1 is no column of a table"):
         open_file(tmp_path / "a.npz").column("raw")
 
 

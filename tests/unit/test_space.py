@@ -46,7 +46,7 @@ def test_make_and_open(tmp_path: Path):
     np.testing.assert_array_equal(np.asarray(space["text"]), X[:5].astype(np.float16))
     assert space.manifest["modalities"]["image"]["preprocessing"] == {"size": 224}
     assert space.verify().keys() == {"image", "text"}
-    with pytest.raises(SpaceError, match="space 'clip' has no modality 'audio'. It has: image, text"):
+    with pytest.raises(SpaceError, match=r"space 'clip' has no modality 'audio'. It has: image, text"):
         space["audio"]
 
 
@@ -58,7 +58,7 @@ def test_make_space_refuses_and_leaves_nothing(tmp_path: Path):
         (r"s\.space: 'image' got 12 embeddings for 11 ids", {"image": (IDS[:11], X)}),
         ("dim 3 do not belong in a space of dim 4", {"image": (IDS, X), "text": (IDS, X[:, :3])}),
         ("id 'i2': the embedding is zero", {"image": (IDS, X * (np.arange(12) != 2)[:, None])}),
-        ("holds the id 'i0' already", {"image": (IDS[:11] + ["i0"], X)}),
+        ("holds the id 'i0' already", {"image": ([*IDS[:11], "i0"], X)}),
         ("'image' got no rows", {"image": ([], X[:0])}),
         ("cannot name a modality", {"Image": (IDS, X)}),
         ("metadata cannot be read as a table", {"image": (IDS, X, {"a": [1], "b": [1, 2]})}),
@@ -73,7 +73,7 @@ def test_make_space_refuses_and_leaves_nothing(tmp_path: Path):
 def test_make_space_replaces_only_when_told(tmp_path: Path):
     path = tmp_path / "s.space"
     make_space(path, {"image": (IDS, X)})
-    with pytest.raises(SpaceError, match="exists. Give another path, or overwrite=True"):
+    with pytest.raises(SpaceError, match=r"exists. Give another path, or overwrite=True"):
         make_space(path, {"text": (IDS, X)})
     with pytest.raises(SpaceError, match="zero"):
         make_space(path, {"text": (IDS, X * 0)}, overwrite=True)
@@ -215,8 +215,8 @@ def test_no_overlap(tmp_path: Path):
     with pytest.raises(OverlapError) as caught:
         overlap(a, b, "text")
     assert str(caught.value) == (
-        "spaces 'clip' and 'clap' share 0 of 12 text ids (clip: 'cap-0', clap: '0'). via=\"text\" needs the same texts encoded by "
-        "both spaces. Encode one file with both encoders, or give ids with --ids."
+        "spaces 'clip' and 'clap' share 0 of 12 text ids (clip: 'cap-0', clap: '0'). via=\"text\" needs the same texts encoded "
+        "by both spaces. Encode one file with both encoders, or give ids with --ids."
     )
     with pytest.raises(
         OverlapError,
