@@ -23,7 +23,7 @@ ROWS: Sequence[Sequence[str]] = (
     ("bridge_files", "bridge_space", "encoding", "pairs", "solvers"),
     ("bridge_hub",),
     ("bridge",),
-    ("sides", "training"),
+    ("checkpoint", "sides", "training"),
     ("closed_form",),
     ("recipes.connect", "recipes.extend"),
     ("baselines", "health", "index"),

@@ -22,7 +22,7 @@ from isthmus.errors import CheckFailed, FingerprintError, OverlapError
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "PermissionError: /x may not be read or written", 2),
         (FileNotFoundError(errno.ENOENT, "No such file", "y"), "FileNotFoundError: y does not exist.", 2),
         (OSError("strange"), "OSError: a file: strange.", 2),
-        (KeyboardInterrupt(), "Interrupted:", 130),
+        (KeyboardInterrupt(), "", 130),
         (MemoryError(), "MemoryError: not enough memory.", 2),
         (ValueError("bug"), "InternalError: ValueError: bug. This is a fault of isthmus", 2),
         (SystemExit(0), "", 0),

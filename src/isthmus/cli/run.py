@@ -68,21 +68,24 @@ def _isthmus(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return 0 done, 1 a check said no, 2 wrong usage or bad input, 130 interrupted."""
+    line = ""
     try:
         code = build()(args=None if arguments is None else list(arguments), prog_name="isthmus", standalone_mode=False)
     except BaseException as error:
         if os.environ.get("ISTHMUS_DEBUG", "") not in ("", "0"):
             traceback.print_exc()
         line, code = describe(error)
-        if line:
-            print(line, file=sys.stderr)
+    if code == INTERRUPTED:  # newer typer turns the interrupt into this code by itself
+        line = "Interrupted: the same command goes on from the last checkpoint or whole shard."
+    if line:
+        print(line, file=sys.stderr)
     return int(code or DONE)
 
 
 def describe(error: BaseException) -> tuple[str, int]:
     """Turn whatever ended a verb into the one line that a person reads and the exit code that a program reads."""
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        return "Interrupted: the same command goes on from the last checkpoint or whole shard.", INTERRUPTED
+        return "", INTERRUPTED
     if isinstance(error, (typer.Exit, SystemExit)):
         code = getattr(error, "exit_code", getattr(error, "code", 1))
         return "", code if isinstance(code, int) else 1

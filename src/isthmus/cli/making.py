@@ -1,0 +1,119 @@
+"""Making a bridge and saving it: what `connect` and `extend` share."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.cli.output import Output, output
+from isthmus.errors import BridgeError, ConfigError
+
+if TYPE_CHECKING:
+    from isthmus.bridge import Bridge
+    from isthmus.config import RecipeConfig
+
+
+@dataclass(frozen=True)
+class Making:
+    """Where a bridge goes and how it is made, as the options say."""
+
+    out: Path
+    preset: str | None
+    config: Path | None
+    assignments: list[str] | None
+    memory_limit: str | None
+    checkpoint_dir: Path | None
+    overwrite: bool
+    quiet: bool
+    as_json: bool
+
+    def settings(self, model: type[RecipeConfig]) -> dict[str, Any]:
+        """The configuration of a recipe that trains, as its argument `config`."""
+        from isthmus.cli.config import resolve
+
+        config = resolve(
+            model,
+            file=self.config,
+            assignments=self.assignments or [],
+            preset=self.preset,
+            memory_limit=self.memory_limit,
+        )
+        return {"config": config}
+
+    def closed_form_settings(self, method: str, center: str | None) -> dict[str, Any]:
+        """The settings of a closed form, as arguments; options that only training has are refused."""
+        from isthmus.cli.config import collect
+        from isthmus.solvers import ClosedFormConfig
+
+        if self.preset or self.memory_limit or self.checkpoint_dir:
+            raise ConfigError(f"--preset, --memory-limit and --checkpoint-dir are of ex-mcr, got --method {method}.")
+        known = {field.name: None for field in fields(ClosedFormConfig) if field.name not in ("method", "seed")}
+        settings = collect(self.config, self.assignments or [], known)
+        return settings if center is None else {**settings, "center": read_center(center)}
+
+    def run(self, recipe: Callable[..., Bridge], **settings: Any) -> None:
+        """Run a recipe, save its bridge, drop the checkpoints and report."""
+        with output(as_json=self.as_json, quiet=self.quiet) as out:
+            if self.out.exists() and not self.overwrite:
+                raise BridgeError(f"--out {self.out} exists already. Give another folder, or --overwrite.")
+            checkpoints = self.checkpoint_dir or self.out.parent / f".{self.out.name}.checkpoints"
+            started = time.monotonic()
+            with self._kept_on_failure(checkpoints):
+                bridge = recipe(checkpoint_dir=checkpoints, quiet=self.quiet, **settings)
+                bridge.save(self.out, overwrite=self.overwrite)
+            out.report = bridge_report(bridge, self.out, time.monotonic() - started)
+            show_bridge(out, bridge)
+
+    @contextmanager
+    def _kept_on_failure(self, checkpoints: Path) -> Iterator[None]:
+        """Keep the checkpoints of a run that failed, if it came to any, and remove those of one that succeeded."""
+        worth_keeping = False
+        try:
+            yield
+        except BaseException:
+            worth_keeping = any(checkpoints.glob("*.safetensors"))
+            raise
+        finally:
+            if self.checkpoint_dir is None and not worth_keeping:
+                shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def read_center(text: str) -> bool | str:
+    """Read `--center`: which spaces have every modality's own mean removed first."""
+    known: dict[str, bool | str] = {"no": False, "leaf": "leaf", "both": True}
+    if text not in known:
+        raise ConfigError(f"--center got {text!r}, expected one of {', '.join(known)}.")
+    return known[text]
+
+
+def bridge_report(bridge: Bridge, path: Path, seconds: float) -> dict[str, Any]:
+    """What `connect --json` and `extend --json` print: the description of the bridge, the counts and scores first."""
+    described = bridge.describe()
+    record = described["record"]
+    overlap = sum((record.get("overlap") or {}).values())
+    rows = (record.get("pseudo_pairs") or {}).get("rows", overlap)
+    return {
+        "path": str(path),
+        "rows": rows,
+        "seconds": seconds,
+        "held_out": record.get("held_out"),
+        "gap": record.get("gap"),
+        **described,
+    }
+
+
+def show_bridge(out: Output, bridge: Bridge) -> None:
+    """Print what a finished bridge holds and what to do next."""
+    path = out.report["path"]
+    out.say(bridge.summary())
+    before, after = ((out.report["gap"] or {}).get(when, {}) for when in ("before", "after"))
+    if after:
+        rows = [[name, before.get(name), after.get(name)] for name in {**before, **after}]
+        out.table(["modality gap", "before", "after"], rows)
+    out.say(f"Saved {path} in {out.report['seconds']:.1f} s.")
+    out.say(f"Next: isthmus evaluate {path} --query S.space/M --gallery T.space/M --pairs P.csv --baselines")
