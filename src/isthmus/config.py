@@ -27,7 +27,7 @@ class RecipeConfig(BaseModel):
         aggregation_temperature: Softmax temperature of the pseudo pairs (the papers' tau 1); a table of space names
             gives each space its own.
         aggregation_method: How memory banks are averaged: exact, bf16, compressed or auto.
-        normalize_aggregates: Scale aggregated embeddings to unit length after every hop (method notes, ambiguity 2).
+        normalize_aggregates: Scale aggregated embeddings to unit length after every hop.
         noise_cosine: Expected cosine between an embedding and its noisy self; 1 is no noise.
         noise_variance: Variance per coordinate instead, as the papers give it; it overrides `noise_cosine`.
         intra_weight: Weight of the intra loss (the papers' lambda).
