@@ -69,7 +69,7 @@ def inspect(
 
 @dataclass(frozen=True)
 class _Moments:
-    """What one pass over all rows of a modality gathers: norms (n,), sum of unit rows (d,), hashes of rows (n,)."""
+    """What one pass over all rows gathers: norms (n,), 0 where not finite; the sum of unit rows (d,); hashes (n,)."""
 
     norms: NDArray[np.float64]
     unit_sum: NDArray[np.float64]
@@ -94,8 +94,11 @@ def _moments(embeddings: Embeddings) -> _Moments:
     row = 0
     for x in embeddings.blocks(_BLOCK):
         here = slice(row, row + len(x))
-        norms[here] = np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))
-        total += (1.0 / np.maximum(norms[here], 1e-30)) @ x
+        length = np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))
+        if not (finite := np.isfinite(length)).all():
+            length[~finite], x = 0.0, np.where(finite[:, None], x, np.float32(0.0))
+        norms[here] = length
+        total += (1.0 / np.maximum(length, 1e-30)) @ x
         # Equal rows have equal hashes; two different ones among a million agree by chance once in ten million runs.
         hashes[here] = np.einsum(
             "nd,d->n", (x + np.float32(0.0)).view(np.uint32), factors, dtype=np.uint64, casting="unsafe"
@@ -144,8 +147,8 @@ def _space_warnings(
 
 def _modality_report(embeddings: Embeddings, moments: _Moments, sample: int, seed: int) -> dict[str, Any]:
     rows = sample_rows(len(embeddings), sample, seed)
-    x = embeddings.take(rows)
-    x /= np.maximum(moments.norms[rows], 1e-30)[:, None]
+    rows = rows[moments.norms[rows] > 0.0]
+    x = embeddings.take(rows) / np.asarray(moments.norms[rows], np.float32)[:, None]
     encoder = embeddings.info["encoder"]
     return {
         "rows": len(embeddings),
@@ -156,7 +159,8 @@ def _modality_report(embeddings: Embeddings, moments: _Moments, sample: int, see
         "max_norm": round(float(moments.norms.max()), 6),
         "unit_share": round(float(np.mean(np.abs(moments.norms - 1.0) <= UNIT_TOLERANCE)), 6),
         "mean_cosine": round(moments.mean_cosine, 6),
-        "effective_rank": round(effective_rank(x), 2),
+        "effective_rank": round(effective_rank(x), 2) if len(x) else 0.0,
+        "unusable": int(np.count_nonzero(moments.norms == 0.0)),
         "duplicates": len(moments.hashes) - len(np.unique(moments.hashes)),
         "encoder": None if encoder["library"] == "unknown" else encoder["id"],
         "fingerprint": embeddings.fingerprint,
@@ -171,8 +175,8 @@ def sample_rows(rows: int, sample: int, seed: int) -> NDArray[np.int64]:
 
 
 def _modality_warnings(embeddings: Embeddings, report: Mapping[str, Any], moments: _Moments) -> Iterator[str]:
-    if not moments.norms.all() or not np.isfinite(moments.norms).all():
-        yield "has rows that are zero or not finite, which cannot be used. Check it with --verify, and make it again."
+    if report["unusable"]:
+        yield f"has {report['unusable']:,} rows that are zero or not finite. Check with --verify, make it again."
     if report["rows"] > 1 and report["mean_cosine"] > COLLAPSED_COSINE:
         yield (
             f"nearly collapsed: rows have a mean cosine of {report['mean_cosine']:.3f}, so neighbours mean little. "

@@ -22,7 +22,7 @@ ROWS, SHARD_ROWS = 300, 100
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
 # Imports into FOLDER/N/s.space for every second N, killed by SIGKILL at the N-th call of a function that changes the
-# disk, until one import comes to its end. Each runs in a fork of its own, made before anything else has started threads.
+# disk, until one import comes to its end. Each runs in a fork of its own, made before any thread.
 SCRIPT = """
 import os, signal, sys
 import pyarrow.compute, pyarrow.parquet

@@ -215,8 +215,9 @@ def test_no_overlap(tmp_path: Path):
     with pytest.raises(OverlapError) as caught:
         overlap(a, b, "text")
     assert str(caught.value) == (
-        "spaces 'clip' and 'clap' share 0 of 12 text ids (clip: 'cap-0', clap: '0'). via=\"text\" needs the same texts encoded "
-        "by both spaces. Encode one file with both encoders, or give ids with --ids."
+        "spaces 'clip' and 'clap' share 0 of 12 text ids (clip: 'cap-0', clap: '0'). "
+        'via="text" needs the same texts encoded by '
+        "both spaces. Encode one file with both encoders, or give ids with --ids."
     )
     with pytest.raises(
         OverlapError,
