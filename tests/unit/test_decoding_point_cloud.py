@@ -225,12 +225,10 @@ def test_what_is_refused(data: bytes, suffix: str, reason: str):
         decode_point_cloud(data, suffix=suffix)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", [".ply", ".stl", ".off", ".glb"])
 def test_truncated_meshes_are_never_passed_off_as_whole_binary(suffix: str):
-    """A file that ends early can be told where the format announces its sizes."""
+    """A file that ends early can be told where the format announces its sizes; obj, which is text, announces none."""
     data = exported(trimesh.creation.icosphere(subdivisions=3), suffix)
-    if suffix == ".obj":
-        pytest.skip("obj announces nothing: a file cut between two lines is a smaller mesh")
     with pytest.raises(Rejected):
         decode_point_cloud(data[: len(data) // 2], suffix=suffix)
 

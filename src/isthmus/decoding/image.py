@@ -69,7 +69,9 @@ def open_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Any:
         except image_module.UnidentifiedImageError as error:
             raise Rejected("no image format that Pillow reads") from error
         except OSError as error:
-            raise Rejected(f"cannot be read: {error.strerror or error}") from error
+            # Pillow raises it without a number for headers that end too early.
+            fault = f"cannot be read: {error.strerror}" if error.errno else f"truncated or damaged ({error})"
+            raise Rejected(fault) from error
         except Exception as error:  # parsers of damaged headers raise struct, value, syntax and overflow errors
             raise Rejected(f"damaged header ({type(error).__name__}: {error})") from error
         with image:

@@ -197,7 +197,8 @@ def _load_numpy(data: bytes, suffix: str) -> Shape:
     except Rejected:
         raise
     except Exception as error:  # zip, header, memory and pickle faults
-        pickled = "pickle" in str(error).lower()
+        # numpy takes any file that it does not know for a pickle
+        pickled = data[:1] == b"\x80" or (data[:2] in (b"\x93N", b"PK") and "pickle" in str(error).lower())
         hint = "pickled; save plain arrays (npz with xyz and rgb)" if pickled else f"damaged ({type(error).__name__})"
         raise Rejected(hint) from error
     xyz, rgb = _numbers(xyz, "points"), None if rgb is None else _numbers(rgb, "colours")

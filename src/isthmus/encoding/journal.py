@@ -108,7 +108,7 @@ class Journal:
                 head = json.loads(line)
                 ids, offset = head["ids"], self._stream.tell()
                 payload = self._stream.read(4 * self.dim * len(ids))
-                if head["dim"] != self.dim or zlib.crc32(payload) != head["crc"]:
+                if line[-1:] != b"\n" or head["dim"] != self.dim or zlib.crc32(payload) != head["crc"]:
                     break
             except (ValueError, KeyError, TypeError):
                 break
