@@ -80,7 +80,7 @@ REGISTRY: dict[str, Entry] = {
         "text",
         ("sentence_transformers",),
     ),
-    "toy": Entry("isthmus.encoders.toy:load", "picture", ("image", "text"), 64),
+    "toy": Entry("isthmus.encoders.toy:load", "picture", ("image", "text"), 128, "demo", ("PIL",)),
 }
 
 

@@ -34,7 +34,7 @@ class AudioDecoder:
         Raises:
             Rejected: It holds no sound, is silent, or damaged.
         """
-        return self.cut(decode_audio(item.read_bytes(), rate=self.rate))
+        return self.cut(decode_audio(item.content(), rate=self.rate))
 
     def cut(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
         """The windows of a mono signal at this rate."""
