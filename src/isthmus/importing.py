@@ -39,7 +39,7 @@ class ImportReport(TypedDict):
     dim: int
     dtype: str
     ids: str
-    encoder: str
+    encoder: str | None
     normalized: bool
     norm: dict[str, float]
     shards: int
@@ -199,7 +199,7 @@ def _write(plan: Plan, shard_rows: int, *, restart: bool, quiet: bool) -> None:
 def _report(plan: Plan, norm: dict[str, float], resumed: int | None, seconds: float) -> ImportReport:
     space = open_space(plan.into)
     embeddings = space[plan.modality]
-    rows = plan.source.rows
+    rows, maker = plan.source.rows, embeddings.info["encoder"]
     added = 0 if resumed is None else rows
     note = f"imported {rows:,} rows" + (f", {resumed:,} of them by an interrupted run before" if resumed else "")
     if resumed is None:
@@ -216,7 +216,7 @@ def _report(plan: Plan, norm: dict[str, float], resumed: int | None, seconds: fl
         "dim": space.dim,
         "dtype": embeddings.dtype,
         "ids": plan.how,
-        "encoder": str(embeddings.info["encoder"]["id"]),
+        "encoder": None if maker["library"] == "unknown" else str(maker["id"]),
         "normalized": norm["unit_share"] == 1.0,
         "norm": {key: round(value, 6) for key, value in norm.items()},
         "shards": len(embeddings.shards),

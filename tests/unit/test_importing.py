@@ -61,7 +61,7 @@ def test_every_format(tmp_path: Path, suffix: str, dtype: str):
     assert report["ids"] == {"npz": "column ids", "parquet": "column id"}.get(suffix, "generated")
     assert (report["rows"], report["total_rows"], report["rejected"], report["unchanged"]) == (40, 40, 0, False)
     assert report["normalized"] is True
-    assert report["note"] == "imported 40 rows"
+    assert (report["note"], report["encoder"]) == ("imported 40 rows", None)
     assert any("ids were generated" in text for text in report["warnings"]) != named
     assert any("no encoder is known: the name 's'" in text for text in report["warnings"])
 
