@@ -9,11 +9,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow lint format types docs bench results clean
+.PHONY: help demo test test-slow lint format types docs pages bench results clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
-	@echo "Targets: demo test test-slow lint format types docs bench results clean"
+	@echo "Targets: demo test test-slow lint format types docs pages bench results clean"
 
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "isthmus needs Python >= 3.10; give one: make PYTHON=python3.12"; exit 2; }
@@ -49,6 +49,10 @@ bench: $(READY)
 
 results: $(READY)
 	$(BIN)/python benchmarks/render_results.py
+
+pages: $(READY)
+	$(BIN)/python tests/docs/cli_page.py --write
+	$(BIN)/python tests/docs/config_table.py --write
 
 clean:
 	rm -rf .venv build dist site isthmus-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

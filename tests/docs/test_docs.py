@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from cli_page import PAGE, help_of, verbs
+from config_table import shown, table
 from snippets import PAGES, ROOT, make_files, run_page, snippets
 
 WITH_SNIPPETS = [page for page in PAGES if snippets(page)]
@@ -71,6 +72,10 @@ def test_the_command_line_page_has_every_option(verb: str):
 def test_the_command_line_page_has_no_verb_too_many():
     shown = re.findall(r"^## isthmus (\w+)", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert shown == verbs()
+
+
+def test_the_table_of_settings_is_the_configs():
+    assert shown() == table(), "python tests/docs/config_table.py --write"
 
 
 def test_no_python_of_the_readme_is_left_unrun():

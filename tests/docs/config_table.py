@@ -1,0 +1,48 @@
+"""Write the settings of `connect` and `extend` into docs/python.md: `python tests/docs/config_table.py --write`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "python.md"
+START, END = "<!-- config -->", "<!-- /config -->"
+
+
+def described(model: type[Any]) -> dict[str, str]:
+    """Read `name: words` out of the Attributes section of a docstring."""
+    section = inspect.cleandoc(model.__doc__ or "").split("Attributes:")[-1]
+    found = re.findall(r"^    (\w+): (.*(?:\n {6,}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(words.split()) for name, words in found}
+
+
+def table() -> str:
+    """The settings as a table: those of both recipes, then those of one."""
+    from isthmus import ConnectConfig, ExtendConfig
+    from isthmus.config import RecipeConfig
+
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for model, only in ((RecipeConfig, ""), (ConnectConfig, "`connect`: "), (ExtendConfig, "`extend`: ")):
+        words = described(model)
+        own = [name for name in model.model_fields if model is RecipeConfig or name not in RecipeConfig.model_fields]
+        for name in own:
+            default = model.model_fields[name].default
+            lines.append(f"| `{name}` | `{default}` | {only}{words[name].replace('|', '&#124;')} |")
+    return "\n".join(lines)
+
+
+def shown() -> str:
+    """What the page shows now."""
+    return PAGE.read_text(encoding="utf-8").split(START)[1].split(END)[0].strip()
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv:
+        text = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(f"{text.split(START)[0]}{START}\n{table()}\n{END}{text.split(END)[1]}", encoding="utf-8")
+    else:
+        print(table())
