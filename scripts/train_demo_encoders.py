@@ -19,18 +19,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isthmus.demo import world
-from isthmus.encoders.toy_towers import SAMPLES, character_codes, make_towers
+from isthmus.encoders.toy import REVISION, WEIGHTS, load_space
+from isthmus.encoders.toy_decoders import SAMPLES
+from isthmus.encoders.toy_towers import ToySpace, character_codes
+from isthmus.geometry import effective_rank
 
 ROOT = Path(__file__).resolve().parents[1]
-WEIGHTS = ROOT / "src/isthmus/encoders/weights"
 RESULTS = ROOT / "benchmarks/results/demo_encoders.json"
 SEEDS = {"picture": 11, "sound": 22, "shape": 33}
-STEPS = {"picture": 1800, "sound": 800, "shape": 1800}
+STEPS = {"picture": 1800, "sound": 800, "shape": 1200}
+WHITENING_FLOOR = 0.06
 PAIRS = {"picture": ("image", "text"), "sound": ("audio", "text"), "shape": ("point_cloud", "image")}
 
 Draw = Callable[[np.ndarray], dict[str, Tensor]]
@@ -79,59 +82,59 @@ def drawer(name: str, split: world.Split, rng: np.random.Generator, strength: fl
     }
 
 
-def train(name: str, steps: int, batch: int) -> tuple[nn.ModuleDict, float]:
-    """Train one encoder; returns its towers and the seconds it took."""
+def train(name: str, steps: int, batch: int) -> tuple[ToySpace, float]:
+    """Train one encoder; returns it and the seconds it took."""
     start, seed = time.perf_counter(), SEEDS[name]
     torch.manual_seed(seed)
-    towers = make_towers(name)
+    space = ToySpace(name)
     rng = np.random.default_rng(seed)
     draw, split = drawer(name, world.SPLITS[name], rng, strength=1.6), world.SPLITS[name]
     first, second = PAIRS[name]
     scale = nn.Parameter(torch.tensor(2.7))
-    optimizer = torch.optim.AdamW([*towers.parameters(), scale], lr=2e-3, weight_decay=0.02)
+    optimizer = torch.optim.AdamW([*space.parameters(), scale], lr=2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
     for step in range(steps):
         # Distinct numbers, so that no negative is a positive in disguise.
         numbers = rng.choice(split.numbers, size=batch, replace=False)
         data = draw(numbers)
-        x, y = towers[first](data[first]), towers[second](data[second])
+        x, y = space(data[first], first), space(data[second], second)
         logits = x @ y.T * scale.clamp(max=4.6).exp()
         target = torch.arange(batch)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(towers.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(space.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % 250 == 0 or step == steps - 1:
             print(
-                f"{name} step {step:5d} loss {loss.item():.4f} scale {scale.exp().item():.1f}"
-                f" {time.perf_counter() - start:.0f} s",
+                f"{name} step {step:5d} loss {loss.item():.4f} {time.perf_counter() - start:.0f} s",
                 flush=True,
             )
-    return towers.eval(), time.perf_counter() - start
+    return space.eval(), time.perf_counter() - start
 
 
 @torch.no_grad()
-def score(name: str, towers: nn.ModuleDict, *, draws: int = 3) -> dict[str, Any]:
+def score(name: str, space: ToySpace, *, draws: int = 3) -> dict[str, Any]:
     """Retrieval between an encoder's own two modalities on the evaluation's numbers and writers, one pair a number."""
     first, second = PAIRS[name]
     split = world.SPLITS["test"]
     numbers, rows = np.array(split.numbers), []
     for seed in range(draws):
         data = drawer(name, split, np.random.default_rng((7, seed)), strength=1.0)(numbers)
-        x, y = towers[first](data[first]), towers[second](data[second])
+        x, y = space(data[first], first), space(data[second], second)
         similarity = (x @ y.T).numpy()
         rows.append([hits(similarity), hits(similarity.T), similarity.diagonal().mean(), similarity.mean()])
     mean = np.mean(rows, axis=0)
     return {
         "pair": f"{first}-{second}",
         "dim": int(x.shape[1]),
-        "parameters": sum(p.numel() for p in towers.parameters()),
+        "parameters": sum(p.numel() for p in space.parameters()),
         "gallery": len(numbers),
         "chance_r@1": round(1 / len(numbers), 4),
         f"{first}_to_{second}_r@1": round(float(mean[0]), 4),
         f"{second}_to_{first}_r@1": round(float(mean[1]), 4),
+        "effective_rank": round(effective_rank(np.concatenate([x.numpy(), y.numpy()])), 1),
         "cosine_pairs": round(float(mean[2]), 3),
         "cosine_all": round(float(mean[3]), 3),
     }
@@ -144,18 +147,23 @@ def hits(similarity: np.ndarray) -> float:
     return float((similarity.diagonal() > rival.max(1)).mean())
 
 
-def save(name: str, towers: nn.ModuleDict) -> Path:
+@torch.no_grad()
+def whiten(name: str, space: ToySpace) -> None:
+    """Set the encoder's last map from its own training numbers and writers, drawn as the world draws them."""
+    split, rows = world.SPLITS[name], []
+    draw = drawer(name, split, np.random.default_rng((SEEDS[name], 1)), strength=1.0)
+    for _ in range(10):
+        data = draw(np.array(split.numbers))
+        rows += [space(data[modality], modality) for modality in PAIRS[name]]
+    space.whiten(torch.cat(rows), floor=WHITENING_FLOOR)
+
+
+def save(name: str, space: ToySpace) -> Path:
     path = WEIGHTS / f"{name}.safetensors"
-    state = {k: v.half() if v.is_floating_point() else v for k, v in towers.state_dict().items()}
-    save_file(state, path, metadata={"encoder": f"toy:{name}", "revision": "1"})
+    state = {k: v.half() if v.is_floating_point() else v for k, v in space.state_dict().items()}
+    save_file(state, str(path), metadata={"encoder": f"toy:{name}", "revision": REVISION})
+    path.chmod(0o644)
     return path
-
-
-def load(name: str) -> nn.ModuleDict:
-    towers = make_towers(name)
-    state = load_file(WEIGHTS / f"{name}.safetensors")
-    towers.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    return towers.eval()
 
 
 def main() -> None:
@@ -166,15 +174,18 @@ def main() -> None:
     parser.add_argument("--score", action="store_true", help="score the shipped weights, train nothing")
     options = parser.parse_args()
     WEIGHTS.mkdir(exist_ok=True)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in options.only or SEEDS:
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         seconds = results.get(name, {}).get("train_seconds")
         if not options.score:
-            towers, seconds = train(name, options.steps or STEPS[name], options.batch)
-            save(name, towers)
-        results[name] = score(name, load(name)) | {"train_seconds": seconds and round(seconds)}
+            space, seconds = train(name, options.steps or STEPS[name], options.batch)
+            whiten(name, space)
+            save(name, space)
+        results[name] = score(name, load_space(name, WEIGHTS / f"{name}.safetensors")) | {
+            "train_seconds": seconds and round(seconds)
+        }
         print(json.dumps({name: results[name]}, indent=1))
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The small world of the demo: the numbers 000 to 999, seen, heard, felt and read.
 
 One number gives an image (three handwritten digits), a sound (three telephone keys), a point cloud (the strokes of
-another writer's digits, extruded) and texts (words, digits, other phrasings). The digits are the 1,797 that scikit-learn
-ships (UCI Optical Recognition of Handwritten Digits, 8 x 8 pixels). They come in the order of the forms that people
+another writer's digits, extruded) and texts (words, digits, other phrasings). The digits are the 1,797 of scikit-learn
+(UCI Optical Recognition of Handwritten Digits, 8 x 8 pixels). They come in the order of the forms that people
 filled in, taken here as one writer each: a form opens with 0123456789 three times, which is how `FORMS` was found.
 
 Everything is split before anything is drawn: `SPLITS` gives each encoder's training, the bridge's memories and the
@@ -225,8 +225,8 @@ def dial(number: int, rng: np.random.Generator) -> Floats:
 
 # fmt: off
 _ONES: Final = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )
 _TENS: Final = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 # fmt: on

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-RATE: Final = 8000
-SAMPLES: Final = 12000
-"""Sounds are cut or padded to 1.5 s at 8 kHz."""
+DIMS: Final = {"picture": 128, "sound": 96, "shape": 64}
+"""Dimension of each encoder's space."""
 
 ALPHABET: Final = " -.,0123456789abcdefghijklmnopqrstuvwxyz"
 """Characters that texts are read in, after lower-casing; any other counts as one unknown. Code 0 is padding."""
@@ -182,10 +181,53 @@ def character_codes(texts: list[str]) -> Tensor:
     return codes
 
 
-def make_towers(name: str) -> nn.ModuleDict:
-    """Untrained towers of one of the demo's encoders, by modality: `picture`, `sound` or `shape`."""
+class ToySpace(nn.Module):
+    """The towers of one of the demo's encoders, and the last map that both share.
+
+    That map is no part of the contrastive training: it is the identity then, and set afterwards to a soft whitening, so
+    that the ten directions that training settles the numbers with do not drown the rest of the space.
+
+    Args:
+        name: `picture`, `sound` or `shape`.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        dim = DIMS[name]
+        self.towers = nn.ModuleDict(_towers(name, dim))
+        self.mean: Tensor
+        self.matrix: Tensor
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("matrix", torch.eye(dim))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What it embeds."""
+        return tuple(self.towers)
+
+    def forward(self, inputs: Tensor, modality: str) -> Tensor:
+        """Embed a batch of one modality: (n, dim) unit rows."""
+        return F.normalize((self.towers[modality](inputs) - self.mean) @ self.matrix, dim=-1)
+
+    @torch.no_grad()
+    def whiten(self, embeddings: Tensor, *, floor: float) -> None:
+        """Set the last map from (n, dim) embeddings made without it.
+
+        Args:
+            embeddings: Of all modalities together.
+            floor: Added to the variances of the principal directions, the largest being 1, before they are evened out.
+        """
+        mean = embeddings.double().mean(0)
+        centred = embeddings.double() - mean
+        variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
+        variances = variances.clamp(min=0) / variances.max()
+        self.mean = mean.float()
+        self.matrix = (directions * (variances + floor).rsqrt() @ directions.T).float()
+
+
+def _towers(name: str, dim: int) -> dict[str, nn.Module]:
     if name == "picture":
-        return nn.ModuleDict({"image": ImageTower(128), "text": TextTower(128, recurrent=True)})
+        return {"image": ImageTower(dim), "text": TextTower(dim, recurrent=True)}
     if name == "sound":
-        return nn.ModuleDict({"audio": SoundTower(96), "text": TextTower(96, recurrent=False)})
-    return nn.ModuleDict({"point_cloud": PointTower(64), "image": ImageTower(64, width=48)})
+        return {"audio": SoundTower(dim), "text": TextTower(dim, recurrent=False)}
+    return {"point_cloud": PointTower(dim), "image": ImageTower(dim, width=48)}

@@ -1,0 +1,301 @@
+"""The demo: raw files to spaces, spaces to a bridge, the bridge's scores on numbers that nothing was trained on.
+
+Read `run` from top to bottom: it is the flow that a user of isthmus goes through, on the small world of
+`isthmus.demo.world`. Everything follows from the seed.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from isthmus.demo import raw, table, world
+from isthmus.errors import ConfigError
+from isthmus.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from isthmus.bridge import Bridge
+    from isthmus.recipes.extend import ExtendConfig
+    from isthmus.store import Embeddings
+
+SPACES: Final = {
+    "picture": ("toy:picture", "memory", ("image", "text")),
+    "sound": ("toy:sound", "memory", ("audio", "text")),
+    "shape": ("toy:shape", "memory", ("point_cloud", "image")),
+    "picture-test": ("toy:picture", "test", ("image", "text")),
+    "sound-test": ("toy:sound", "test", ("audio",)),
+    "shape-test": ("toy:shape", "test", ("point_cloud",)),
+}
+"""By name: the encoder, the files it reads, and the modalities."""
+
+HOME: Final = {"image": "picture-test", "text": "picture-test", "audio": "sound-test", "point_cloud": "shape-test"}
+"""The space of each test modality."""
+
+FOLDERS: Final = ("raw", "spaces", "pairs", "unified.bridge")
+REPORT: Final = "demo.json"
+PICTURE: Final = "demo.png"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of the small world the demo draws; smaller is for tests.
+
+    Attributes:
+        memory: Items of each unpaired memory.
+        numbers: Numbers of the evaluation; None is all 240.
+        config: Settings of both extensions; None is the defaults.
+        oracle_steps: Training steps of the paired projector.
+    """
+
+    memory: Mapping[str, int] = field(default_factory=lambda: dict(raw.MEMORY))
+    numbers: int | None = None
+    config: ExtendConfig | None = None
+    oracle_steps: int = 900
+
+
+def run(
+    out: str | Path, *, seed: int = 0, quiet: bool = False, say: Say | None = None, size: Size | None = None
+) -> dict[str, Any]:
+    """Tell the whole story in a folder.
+
+    Args:
+        out: Folder for everything that the demo makes: `raw`, `spaces`, `pairs`, `unified.bridge`, `demo.png` and
+            `demo.json`. An earlier demo in it is replaced.
+        seed: Of the world's drawing and of training.
+        quiet: Say nothing.
+        say: Where lines go; None prints them.
+        size: How much to draw; None is all.
+
+    Returns:
+        What `demo.json` holds: scores of every task with baselines and oracles, gaps, seconds, commands to try.
+
+    Raises:
+        ConfigError: `out` holds something else.
+        DependencyError: Pillow, soundfile or matplotlib is not installed.
+    """
+    out, size = Path(out), size or Size()
+    tell = (lambda line: None) if quiet else say or print
+    steps = _Steps(tell)
+    _clear(out)
+    tell("A small world: the numbers 000 to 999, seen, heard, felt and read.")
+
+    memory = raw.write_memory(out / "raw/memory", seed=seed, sizes=size.memory)
+    test = raw.write_test(out / "raw/test", seed=seed, count=size.numbers)
+    files = _write_pairs(out / "pairs", memory, test)
+    steps.done(f"drew {sum(map(len, [*memory.ids.values(), *test.ids.values()])):,} items into {out / 'raw'}")
+
+    _encode_all(out / "spaces", {"memory": memory, "test": test})
+    steps.done("encoded them with three encoders that were trained apart")
+
+    bridge = _extend(out, seed, size.config, steps)
+    bridge.save(out / "unified.bridge")
+
+    tasks = {task: _evaluate(out, bridge, task, files[task]) for task in raw.TASKS}
+    _add_projector_oracle(out, tasks, memory, test, seed, size.oracle_steps)
+    steps.done("scored the bridge, the baselines and the paired oracles")
+
+    scene = _draw(out, bridge, test, seed)
+    steps.done(f"drew {out / PICTURE}")
+
+    report = _report(out, bridge, tasks, test, scene, seed)
+    report["seconds"] = {**steps.seconds, "all": steps.total()}
+    write_json(out / REPORT, report)
+    _tell_results(tell, out, report)
+    return report
+
+
+class _Steps:
+    """What was done and how long it took."""
+
+    def __init__(self, tell: Say) -> None:
+        self.tell, self.seconds = tell, dict[str, float]()
+        self.start = self.last = time.perf_counter()
+
+    def done(self, what: str) -> None:
+        now = time.perf_counter()
+        self.seconds[what.split()[0]] = self.seconds.get(what.split()[0], 0.0) + now - self.last
+        self.tell(f"  {now - self.last:5.1f} s  {what}")
+        self.last = now
+
+    def total(self) -> float:
+        return time.perf_counter() - self.start
+
+
+def _clear(out: Path) -> None:
+    """Make room: an earlier demo goes, anything else stays and is an error."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if (
+            not out.is_dir()
+            or not (out / REPORT).is_file()
+            or "isthmus_demo" not in read_json(out / REPORT, kind="demo")
+        ):
+            raise ConfigError(f"{out} is not empty and holds no earlier demo. Give --out another folder.")
+        for name in FOLDERS:
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / PICTURE).unlink(missing_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / REPORT, {"isthmus_demo": 1, "state": "running"})
+
+
+def _write_pairs(folder: Path, memory: raw.Drawn, test: raw.Drawn) -> dict[tuple[str, str], tuple[Path, Path]]:
+    """The truth of the evaluation, and the real pairs of the memory that only the oracles see, task by task."""
+    files = {}
+    for query, gallery in raw.TASKS:
+        truth, oracle = folder / f"{query}-{gallery}.csv", folder / f"only-for-the-oracle-{query}-{gallery}.csv"
+        raw.write_pairs(truth, test, query, gallery)
+        raw.write_pairs(oracle, memory, query, gallery)
+        files[query, gallery] = (truth, oracle)
+    return files
+
+
+def _encode_all(folder: Path, drawn: Mapping[str, raw.Drawn]) -> None:
+    from isthmus.encoders import load_encoder
+    from isthmus.encoding import encode
+
+    encoders = {name: load_encoder(name) for name, _, _ in SPACES.values()}
+    for space, (encoder, part, modalities) in SPACES.items():
+        for modality in modalities:
+            # Decoding an item takes less than a millisecond: starting workers would take longer.
+            encode(
+                drawn[part].source(modality), encoder=encoders[encoder], into=folder / f"{space}.space",
+                modality=modality, batch_size=64, workers=0, quiet=True,
+            )  # fmt: skip
+
+
+def _extend(out: Path, seed: int, config: ExtendConfig | None, steps: _Steps) -> Bridge:
+    """The picture space by the sound space through texts, and the result by the shape space through images."""
+    from isthmus.recipes.extend import extend
+    from isthmus.space import open_space
+
+    picture, sound, shape = (open_space(out / f"spaces/{name}.space") for name in ("picture", "sound", "shape"))
+    bridge = extend(picture, sound, via="text", seed=seed, config=config, device="cpu", quiet=True)
+    steps.done("extended picture by sound, through texts that both encoders read")
+    bridge = extend(bridge, shape, via="image", seed=seed, config=config, device="cpu", quiet=True)
+    steps.done("extended the result by shape, through images that both encoders see")
+    return bridge
+
+
+def _test(out: Path, modality: str) -> Embeddings:
+    from isthmus.space import open_space
+
+    return open_space(out / f"spaces/{HOME[modality]}.space")[modality]
+
+
+def _evaluate(out: Path, bridge: Bridge, task: tuple[str, str], files: tuple[Path, Path]) -> dict[str, Any]:
+    from isthmus.evaluate import evaluate_bridge
+
+    query, gallery = (_test(out, modality) for modality in task)
+    return evaluate_bridge(bridge, query=query, gallery=gallery, pairs=files[0], baselines=True, train_pairs=files[1])
+
+
+def _add_projector_oracle(
+    out: Path,
+    tasks: Mapping[tuple[str, str], dict[str, Any]],
+    memory: raw.Drawn,
+    test: raw.Drawn,
+    seed: int,
+    steps: int,
+) -> None:
+    """Beside the closed-form oracles: the bridge's own network, trained on real audio-image pairs."""
+    from isthmus.demo.oracle import paired_projector
+    from isthmus.evaluate import evaluate_retrieval
+    from isthmus.space import open_space
+
+    started = time.perf_counter()
+    sounds = open_space(out / "spaces/sound.space")["audio"]
+    images = open_space(out / "spaces/picture.space")["image"]
+    pairs = np.array(raw.pair_rows(memory.numbers["audio"], memory.numbers["image"]))
+    x, y = (
+        sounds.unit(sounds.rows_of([memory.ids["audio"][i] for i in pairs[:, 0]])),
+        images.unit(images.rows_of([memory.ids["image"][j] for j in pairs[:, 1]])),
+    )
+    query, gallery = _test(out, "audio"), _test(out, "image")
+    projected = paired_projector(x, y, query.unit(), seed=seed, steps=steps)
+    truth = [
+        (test.ids["audio"][i], test.ids["image"][j])
+        for i, j in raw.pair_rows(test.numbers["audio"], test.numbers["image"])
+    ]
+    scores = evaluate_retrieval((query.ids, projected), gallery, truth).to_dict()
+    seconds = time.perf_counter() - started
+    tasks["audio", "image"]["baselines"]["paired_projector"] = {**scores["mean"], **scores, "seconds": seconds}
+
+
+def _draw(out: Path, bridge: Bridge, test: raw.Drawn, seed: int) -> dict[str, Any]:
+    from isthmus.demo import picture
+    from isthmus.geometry import modality_gap
+
+    spaces = {modality: _test(out, modality) for modality in ("image", "audio", "point_cloud")}
+    rows = {modality: space.rows_of(test.ids[modality]) for modality, space in spaces.items()}
+    scene = picture.Scene(
+        sounds=[test.folder / "audio" / name for name in test.ids["audio"]],
+        images=[test.folder / "image" / name for name in test.ids["image"]],
+        numbers=test.numbers["image"],
+        before={modality: space.unit(rows[modality]) for modality, space in spaces.items()},
+        after={modality: bridge.project(space)[rows[modality]] for modality, space in spaces.items()},
+    )
+    picture.draw(out / PICTURE, scene, seed=seed)
+    after = scene.after
+    return {f"{a} - {b}": modality_gap(after[a], after[b]) for a, b in (("audio", "image"), ("point_cloud", "image"))}
+
+
+def _report(
+    out: Path,
+    bridge: Bridge,
+    tasks: Mapping[tuple[str, str], Any],
+    test: raw.Drawn,
+    gaps: Mapping[str, float],
+    seed: int,
+) -> dict[str, Any]:
+    named = {"-".join(task): {**report, **table.shares(report)} for task, report in tasks.items()}
+    return {
+        "isthmus_demo": 1,
+        "state": "done",
+        "seed": seed,
+        "numbers": len(test.numbers["image"]),
+        "memory": {modality: len(ids) for modality, ids in test.ids.items()} and bridge.record.get("pseudo_pairs"),
+        "tasks": named,
+        "gap_on_test": dict(gaps),
+        "next": _commands(out, test),
+    }
+
+
+def _commands(out: Path, test: raw.Drawn) -> list[str]:
+    """Commands that work on what the demo wrote."""
+    number = int(test.numbers["image"][len(test.numbers["image"]) // 3])
+    bridge, spaces, raws = (shlex.quote(str(out / name)) for name in ("unified.bridge", "spaces", "raw/test"))
+    return [
+        f"isthmus search {bridge} --audio {raws}/audio/{number:03d}.wav --gallery {spaces}/picture-test.space/image -k 5",
+        f"isthmus search {bridge} --text {shlex.quote(world.in_words(number))}"
+        f" --gallery {spaces}/shape-test.space/point_cloud -k 5",
+        f"isthmus search {bridge} --point-cloud {raws}/point_cloud/{number:03d}.ply"
+        f" --gallery {spaces}/sound-test.space/audio -k 5",
+        f"isthmus inspect {spaces}/picture.space {spaces}/sound.space --via text",
+        f"isthmus evaluate {bridge} --query {spaces}/sound-test.space/audio"
+        f" --gallery {spaces}/picture-test.space/image --pairs {shlex.quote(str(out / 'pairs/audio-image.csv'))} --baselines",
+    ]
+
+
+def _tell_results(tell: Say, out: Path, report: Mapping[str, Any]) -> None:
+    tell("Not one audio-image, audio-3D or 3D-text pair was used on the way.")
+    tell("")
+    tell(f"Finding {report['numbers']} numbers that no training saw, drawn by writers that no training saw:")
+    tell("")
+    for line in table.lines(report["tasks"]):
+        tell(line)
+    tell("")
+    for line in table.verdicts(report["tasks"]):
+        tell(line)
+    tell(f"Look at {out / PICTURE}; every figure is in {out / REPORT}. {report['seconds']['all']:.0f} s in all.")
+    tell("")
+    tell("Try next:")
+    for command in report["next"]:
+        tell(f"  {command}")
