@@ -12,14 +12,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from isthmus.bridge import Bridge, load_bridge
-    from isthmus.recipes.connect import ConnectConfig, connect
     from isthmus.encoding import encode
     from isthmus.errors import IsthmusError
     from isthmus.evaluate import evaluate_bridge, evaluate_retrieval, evaluate_zero_shot
-    from isthmus.recipes.extend import ExtendConfig, extend
     from isthmus.health import inspect
     from isthmus.importing import import_embeddings
     from isthmus.index import SearchIndex
+    from isthmus.recipes.connect import ConnectConfig, connect
+    from isthmus.recipes.extend import ExtendConfig, extend
     from isthmus.space import Space, make_space, open_space
 
 _DOOR = {

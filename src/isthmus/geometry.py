@@ -1,4 +1,4 @@
-"""Geometry of plain arrays: normalising, cosines, centroids, gaps and the size of noise. Float32 numpy in, float32 numpy out."""
+"""Geometry of plain arrays, float32 numpy in and out: normalising, cosines, centroids, gaps and the size of noise."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ def centroid(x: Array) -> Array:
 
 
 def modality_gap(x: Array, y: Array) -> float:
-    """Norm of the difference between two modalities' centroids, (n, d) and (m, d) unit rows (Liang et al., arXiv 2203.02053)."""
+    """Norm of the difference of two modalities' centroids, (n, d) and (m, d) unit rows (Liang et al., arXiv 2203.02053)."""
     return float(np.linalg.norm(centroid(x) - centroid(y)))
 
 
 def noise_std(cosine: float, dim: int) -> float:
     """Per-coordinate standard deviation of Gaussian noise that leaves unit vectors at an expected cosine.
 
-    A unit vector x and normalize(x + s * g), g standard normal in `dim` dimensions, have a cosine near 1 / sqrt(1 + dim * s**2).
+    A unit vector x and normalize(x + s * g), g standard normal in `dim` dimensions, have a cosine near
+    1 / sqrt(1 + dim * s**2).
     The papers' variance of 0.004 at 512 dimensions is a cosine of 0.573; held fixed, the variance would mean
     0.703 at 256 and 0.404 at 1280 dimensions, so isthmus fixes the cosine (C-MCR and Ex-MCR, section 3.2).
 
@@ -52,7 +53,7 @@ def noise_std(cosine: float, dim: int) -> float:
 
 
 def noise_cosine(variance: float, dim: int) -> float:
-    """The expected cosine that a per-coordinate noise `variance` leaves in `dim` dimensions: the inverse of `noise_std`."""
+    """The expected cosine that a noise `variance` per coordinate leaves in `dim` dimensions; inverse of `noise_std`."""
     if variance < 0.0:
         raise ValueError(f"the noise variance must not be negative, got {variance}")
     return 1.0 / math.sqrt(1.0 + dim * variance)

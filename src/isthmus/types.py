@@ -17,7 +17,7 @@ _SHORT: Final = {IMAGE: "img", POINT_CLOUD: "pc"}
 
 
 def embedding_stem(modality: str) -> str:
-    """Return the stem of a modality's embedding folder and shards, as clip-retrieval names them: `img_emb`, `text_emb`."""
+    """Return the stem of a modality's folder and shards, as clip-retrieval names them: `img_emb`, `text_emb`."""
     return f"{_SHORT.get(modality, modality)}_emb"
 
 
