@@ -31,7 +31,7 @@ def centroid(x: Array) -> Array:
 
 
 def modality_gap(x: Array, y: Array) -> float:
-    """Norm of the difference of two modalities' centroids, (n, d) and (m, d) unit rows (Liang et al., arXiv 2203.02053)."""
+    """Norm of the difference of the centroids of (n, d) and (m, d) unit rows (Liang et al., arXiv 2203.02053)."""
     return float(np.linalg.norm(centroid(x) - centroid(y)))
 
 
