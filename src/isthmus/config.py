@@ -35,6 +35,7 @@ class RecipeConfig(BaseModel):
         batch_norm: "joint" passes all modalities of a side through BatchNorm in one batch, "separate" one by one.
         hidden_ratio: Width of hidden layers as a multiple of their input.
         initialization: Of MLP blocks, "torch" or the authors' "xavier".
+        members: Projectors trained from different draws and averaged; each is the method's own.
         epochs: Passes over the pool.
         batch_size: Pseudo pairs per step.
         learning_rate: AdamW's, at the start of a cosine decay to 0.
@@ -60,6 +61,7 @@ class RecipeConfig(BaseModel):
     batch_norm: Literal["joint", "separate"] = "joint"
     hidden_ratio: float = Field(2.0, gt=0.0, le=64.0)
     initialization: Literal["torch", "xavier"] = "torch"
+    members: int = Field(1, ge=1, le=64)
     epochs: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=2)
     learning_rate: float = Field(1e-3, gt=0.0)

@@ -64,6 +64,11 @@ class Plan:
         return len(self.train_rows) // self.batch_size
 
     @property
+    def scored_rows(self) -> NDArray[np.int64]:
+        """Held-out rows that are scored."""
+        return self.held_out_rows[:_SCORED]
+
+    @property
     def steps(self) -> int:
         """Steps of the run."""
         return self.epochs * self.steps_per_epoch
@@ -92,14 +97,14 @@ def make_plan(n: int, config: RecipeConfig) -> Plan:
     """Split a pool of `n` pseudo pairs and settle the batch size and the epochs that were left open.
 
     The papers' batches of 4096 and 10240 are for millions of pairs; on a pool of 41,000 they leave ten steps an epoch.
-    An open batch size aims at forty steps an epoch within 128 to 4096, and open epochs at some 1,000 steps in all,
-    within 4 to 36: `docs/log.md` has the measurements.
+    An open batch size aims at eighty steps an epoch within 128 to 4096, and open epochs at some 1,000 steps of all
+    members together, within 1 to 36: `docs/log.md` has the measurements.
 
     Raises:
         ConfigError: The pool is too small to hold anything out or to fill a batch.
     """
     held = min(max(int(n * config.held_out), min(_SCORED, n // 10)), n // 2)
-    batch = config.batch_size or min(4096, max(128, 2 ** round(math.log2(max(n / 40, 1)))))
+    batch = config.batch_size or min(4096, max(128, 2 ** round(math.log2(max(n / 80, 1)))))
     if config.batch_size is None:
         batch = min(batch, n - held)
     if held < 2 or batch < 2 or n - held < batch:
@@ -109,7 +114,7 @@ def make_plan(n: int, config: RecipeConfig) -> Plan:
         )
     order = numpy_generator(config.seed, _HELD_OUT).permutation(n)
     per_epoch = (n - held) // batch
-    epochs = config.epochs or min(36, max(4, round(1000 / per_epoch)))
+    epochs = config.epochs or min(36, max(1, round(1000 / config.members / per_epoch)))
     return Plan(epochs, batch, np.sort(order[held:]), order[:held])
 
 
@@ -123,6 +128,7 @@ def train(
     device: torch.device,
     checkpoint: Path | None = None,
     callback: Callable[[Mapping[str, Any]], None] | None = None,
+    member: int = 0,
     quiet: bool = False,
 ) -> Outcome:
     """Train a module's projectors on pseudo pairs and leave it with the best held-out checkpoint, in eval mode.
@@ -136,6 +142,7 @@ def train(
         device: Where to train.
         checkpoint: File to write checkpoints to and to resume from; None trains without.
         callback: Called with each epoch's row of the history.
+        member: Number of the member that is trained; every member sees batches and noise of its own.
         quiet: Show no progress.
 
     Raises:
@@ -152,16 +159,17 @@ def train(
     state = _State(module, optimizer, _identity(module, pairs, config, plan))
     if checkpoint is not None and checkpoint.is_file():
         state.load(checkpoint)
-    held_out = pairs.take(plan.held_out_rows[:_SCORED], device)
+    held_out = pairs.take(plan.scored_rows, device)
     noise = _noise(pairs, config)
     saved = time.monotonic()
-    with Progress("train", plan.steps, unit="steps", quiet=quiet, done=state.step) as progress:
+    label = "train" if config.members == 1 else f"train {member + 1} of {config.members}"
+    with Progress(label, plan.steps, unit="steps", quiet=quiet, done=state.step) as progress:
         while state.step < plan.steps:
             epoch, place = divmod(state.step, plan.steps_per_epoch)
             if place == 0 or state.order is None:
-                state.order = numpy_generator(config.seed, _PERMUTATION, epoch).permutation(plan.train_rows)
+                state.order = numpy_generator(config.seed, _PERMUTATION, epoch, member).permutation(plan.train_rows)
             rows = state.order[place * plan.batch_size : (place + 1) * plan.batch_size]
-            batch = _noisy(pairs.take(rows, device), noise, _generator(device, config.seed, state.step))
+            batch = _noisy(pairs.take(rows, device), noise, _generator(device, config.seed, state.step, member))
             for group in optimizer.param_groups:
                 group["lr"] = 0.5 * config.learning_rate * (1.0 + math.cos(math.pi * state.step / plan.steps))
             loss, parts = objective.loss(batch)
@@ -175,7 +183,8 @@ def train(
                 state.finish_epoch(objective, held_out, {k: float(v) for k, v in parts.items()})
                 if callback is not None:
                     callback(state.history[-1])
-            if checkpoint is not None and time.monotonic() - saved >= config.checkpoint_seconds:
+            over = state.step == plan.steps or time.monotonic() - saved >= config.checkpoint_seconds
+            if checkpoint is not None and over:
                 state.save(checkpoint)
                 saved = time.monotonic()
     state.restore_best()
@@ -226,9 +235,9 @@ def _noisy(batch: Batch, std: Mapping[Slot, float], generator: torch.Generator) 
     return out
 
 
-def _generator(device: torch.device, seed: int, step: int) -> torch.Generator:
+def _generator(device: torch.device, seed: int, step: int, member: int) -> torch.Generator:
     place = device if device.type == "cuda" else torch.device("cpu")
-    words = np.random.SeedSequence((seed, _NOISE, step)).generate_state(1, np.uint64)
+    words = np.random.SeedSequence((seed, _NOISE, step, member)).generate_state(1, np.uint64)
     return torch.Generator(place).manual_seed(int(words[0] >> np.uint64(1)))
 
 

@@ -35,7 +35,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     three_spaces(tmp_path, n=300)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command(tmp_path, "whole.bridge"), check=True, env=environment, capture_output=True)
-    checkpoints = tmp_path / ".killed.bridge.checkpoints" / "extend.safetensors"
+    checkpoints = tmp_path / ".killed.bridge.checkpoints" / "extend-0.safetensors"
     rng, kills = random.Random(0), 0
     for _ in range(3):
         process = subprocess.Popen(command(tmp_path, "killed.bridge"), env=environment, stderr=subprocess.DEVNULL)
