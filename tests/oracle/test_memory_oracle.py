@@ -88,3 +88,44 @@ def test_nearest_rows_over_several_chunks():
     assert isinstance(rows, torch.Tensor)
     np.testing.assert_array_equal(rows.numpy(), np.argsort(-cosines, axis=1, kind="stable")[:, :7])
     np.testing.assert_allclose(scores.numpy(), -np.sort(-cosines, axis=1)[:, :7], atol=1e-6)
+
+
+DIRECTIONS = [
+    ("picture/text", "picture/image"),
+    ("picture/image", "picture/text"),
+    ("sound/text", "sound/audio"),
+    ("sound/audio", "sound/text"),
+    ("shape/point_cloud", "shape/image"),
+]
+
+
+def real(shared, name):
+    import pyarrow.parquet as pq
+
+    column = pq.read_table(shared / "data" / "embeddings" / f"{name}.parquet", columns=["embedding"])["embedding"]
+    return column.combine_chunks().values.to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.float32)
+
+
+@pytest.mark.parametrize(("asking", "memory"), DIRECTIONS)
+def test_compressed_holds_on_real_embeddings(shared, asking, memory):
+    """At the papers' temperature on every real direction, on other queries than those it checked itself on."""
+    queries, keys = real(shared, asking), real(shared, memory)
+    queries = queries[np.random.default_rng(1).permutation(len(queries))[:2000]]
+    bank = MemoryBank(keys)
+    got = bank.aggregate(queries, method="compressed")
+    assert bank.report["used"] == "compressed", bank.report["fell_back"]
+    exact = bank.aggregate(queries)
+    error = np.linalg.norm(got - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    assert np.percentile(error, 99) <= 0.01
+    assert (unit(got) * unit(exact)).sum(1).min() >= 0.99
+    bank.aggregate(queries, method="compressed", temperature=0.05)
+    assert bank.report["used"] == "exact"
+
+
+def test_bf16_on_real_embeddings(shared):
+    queries, keys = real(shared, "picture/image")[:1000], real(shared, "picture/text")
+    bank = MemoryBank(keys)
+    got = bank.aggregate(queries, method="bf16")
+    assert bank.report["used"] == "bf16"
+    exact = bank.aggregate(queries)
+    assert (np.linalg.norm(got - exact, axis=1) / np.linalg.norm(exact, axis=1)).mean() <= 0.01

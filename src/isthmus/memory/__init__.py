@@ -1,8 +1,10 @@
-"""Memory banks: the the softmax averages that pseudo pairs are made of, exact or approximate and checked."""
+"""Memory banks: the softmax averages that pseudo pairs are made of, exact or approximate and checked."""
 
 from __future__ import annotations
 
 from isthmus.memory.bank import METHODS, MemoryBank, Stats
+from isthmus.memory.check import describe
 from isthmus.memory.partial import Partial
+from isthmus.memory.sparse import SparseWeights
 
-__all__ = ["METHODS", "MemoryBank", "Partial", "Stats"]
+__all__ = ["METHODS", "MemoryBank", "Partial", "SparseWeights", "Stats", "describe"]

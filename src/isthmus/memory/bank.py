@@ -11,9 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from isthmus.errors import ConfigError
-from isthmus.memory.exact import MEMORY_BLOCK, QUERY_BLOCK, Work, partial_sums
+from isthmus.memory.check import make_plan, percentiles
+from isthmus.memory.exact import Work, partial_sums
+from isthmus.memory.nearest import nearest_rows
 from isthmus.memory.partial import Partial
 from isthmus.memory.rows import RESIDENT_BYTES, Matrix, Rows
+from isthmus.memory.sparse import SparseWeights, sparse_weights
 from isthmus.runtime import resolve_device
 
 METHODS = ("exact", "bf16", "compressed", "auto")
@@ -80,6 +83,8 @@ class MemoryBank:
         values: Matrix | Sequence[Matrix] | None = None,
         method: str = "exact",
         tolerance: float = 0.01,
+        seed: int = 0,
+        out: Any = None,
     ) -> Any:
         """Average memory rows under softmax(queries . keys / temperature).
 
@@ -89,8 +94,12 @@ class MemoryBank:
             values: What is averaged: None for the memory itself, an (m, d_v) matrix row-aligned with the memory, or a
                 list of such matrices, averaged under the same weights. Taken as they are, never normalised.
             method: "exact", "bf16", "compressed" or "auto".
-            tolerance: Largest relative error of an approximate method, as its 99th percentile; over it the exact
-                method is used.
+            tolerance: Largest relative error of an approximate method (its mean and 99th percentile; three times this
+                for the percentile of bf16) and largest loss of cosine, on 256 random queries that are done exactly
+                too; over it the exact method is used.
+            seed: Of those queries.
+            out: Array or memory map to write the result into (a list of them where `values` is a list), float32 or
+                float16; then it is returned, and the results are never held whole.
 
         Returns:
             (q, d_v) float32, not normalised: a tensor on the device where the queries are a tensor, else an array.
@@ -99,8 +108,8 @@ class MemoryBank:
         Raises:
             ConfigError: An option is out of range or the shapes do not fit.
         """
-        results, _ = self._run(queries, temperature, values, method, tolerance, stats=False)
-        return results
+        run = _Run(self, queries, values, temperature, stats=False)
+        return run.aggregate(method, tolerance, seed, out)
 
     def aggregate_with_stats(
         self,
@@ -110,10 +119,13 @@ class MemoryBank:
         values: Matrix | Sequence[Matrix] | None = None,
         method: str = "exact",
         tolerance: float = 0.01,
+        seed: int = 0,
+        out: Any = None,
     ) -> tuple[Any, Stats]:
         """`aggregate`, and with it each query's effective neighbours and the report of the run."""
-        results, neighbours = self._run(queries, temperature, values, method, tolerance, stats=True)
-        return results, Stats(np.asarray(neighbours.cpu().numpy(), dtype=np.float32), self.report)
+        run = _Run(self, queries, values, temperature, stats=True)
+        results = run.aggregate(method, tolerance, seed, out)
+        return results, Stats(np.asarray(run.neighbours.cpu().numpy(), dtype=np.float32), self.report)
 
     def partial(
         self,
@@ -124,10 +136,8 @@ class MemoryBank:
         stats: bool = True,
     ) -> Partial:
         """The unfinished exact sums of the queries over this memory, to merge with those of other parts of it."""
-        wanted, _ = self._values(values)
-        work = Work(self.keys, wanted, _positive("temperature", temperature), stats, self.normalize)
-        asked = self._queries(queries)
-        return partial_sums(work, asked.block(0, asked.n))
+        run = _Run(self, queries, values, temperature, stats=stats)
+        return partial_sums(run.work, run.queries.block(0, run.queries.n))
 
     def nearest(self, queries: Matrix, k: int = 1) -> tuple[Any, Any]:
         """The k memory rows of highest cosine, exactly, best first.
@@ -141,48 +151,40 @@ class MemoryBank:
         """
         if k < 1:
             raise ConfigError(f"k must be at least 1, got {k}.")
-        asked, k = self._queries(queries), min(k, self.keys.n)
-        scores = torch.full((asked.n, k), -torch.inf, device=self.device)
-        rows = torch.zeros((asked.n, k), dtype=torch.int64, device=self.device)
-        for start, chunk in self.keys.chunks():
-            for low in range(0, len(chunk), 4 * MEMORY_BLOCK):
-                keys = chunk[low : low + 4 * MEMORY_BLOCK]
-                for first in range(0, asked.n, QUERY_BLOCK):
-                    part = slice(first, min(first + QUERY_BLOCK, asked.n))
-                    found, where = (asked.block(part.start, part.stop) @ keys.T).topk(min(k, len(keys)), dim=1)
-                    both = torch.cat([scores[part], found], dim=1)
-                    best, order = both.topk(k, dim=1)
-                    rows[part] = torch.cat([rows[part], where + (start + low)], dim=1).gather(1, order)
-                    scores[part] = best
+        scores, rows = nearest_rows(self.keys, self._queries(queries), min(k, self.keys.n))
         return _like(queries, scores), _like(queries, rows)
 
-    def _run(
-        self, queries: Matrix, temperature: float, values: Any, method: str, tolerance: float, *, stats: bool
-    ) -> tuple[Any, torch.Tensor]:
-        if method not in METHODS:
-            raise ConfigError(f"unknown method {method!r}. Expected one of {', '.join(METHODS)}.")
-        wanted, many = self._values(values)
-        work = Work(self.keys, wanted, _positive("temperature", temperature), stats, self.normalize)
-        asked = self._queries(queries)
-        results = [torch.empty((asked.n, width), device=self.device) for width in work.widths]
-        neighbours = torch.ones(asked.n, device=self.device)
-        for start in range(0, asked.n, work.pass_queries):
-            stop = min(start + work.pass_queries, asked.n)
-            partial = partial_sums(work, asked.block(start, stop))
-            for out, total in zip(results, partial.sums, strict=True):
-                torch.div(total, partial.total[:, None], out=out[start:stop])
-            if stats:
-                neighbours[start:stop] = partial.effective_neighbours()
-        self.report = {"asked": method, "used": "exact", "tolerance": tolerance, "fell_back": None}
-        finished = [_like(queries, r) for r in results]
-        return (finished if many else finished[0]), neighbours
+    def sparse(
+        self,
+        queries: Matrix,
+        *,
+        temperature: float = 0.01,
+        mass: float = 0.999,
+        max_k: int = 256,
+        tolerance: float = 0.01,
+        seed: int = 0,
+    ) -> SparseWeights:
+        """The weights of each query that matter, instead of the average that they give.
+
+        Args:
+            queries: (q, d).
+            temperature: Softmax temperature.
+            mass: Share of a query's weight that its kept rows hold, unless `max_k` is fewer.
+            max_k: Rows per query at most.
+            tolerance: Largest 99th percentile of the relative error of the recomposed averages, on 256 random queries.
+            seed: Of those queries.
+
+        Raises:
+            CheckFailed: The tolerance is not held; at high temperatures the weights are not sparse.
+            ConfigError: An option is out of range.
+        """
+        work = Work(self.keys, [None], _positive("temperature", temperature), False, self.normalize)
+        return sparse_weights(work, self._queries(queries), mass, max_k, _positive("tolerance", tolerance), seed)
 
     def _queries(self, queries: Matrix) -> Rows:
         asked = Rows(queries, self.device, unit=self.normalize, name="queries", resident_bytes=0)
         if asked.dim != self.dim:
-            raise ConfigError(
-                f"the queries have {asked.dim} dimensions and the memory {self.dim}. Expected the same space."
-            )
+            raise ConfigError(f"the queries have {asked.dim} dimensions, the memory {self.dim}. Expected one space.")
         return asked
 
     def _values(self, values: Any) -> tuple[list[Rows | None], bool]:
@@ -192,12 +194,64 @@ class MemoryBank:
             None if v is None else Rows(v, self.device, unit=False, name="values", resident_bytes=self._resident_bytes)
             for v in given
         ]
-        for v in rows:
-            if v is not None and v.n != self.keys.n:
+        for number, v in enumerate(rows):
+            if v is None:
+                continue
+            if v.n != self.keys.n:
                 raise ConfigError(
-                    f"the values have {v.n} rows and the memory {self.keys.n}. Expected one value per memory row."
+                    f"the values have {v.n} rows, the memory {self.keys.n}. Expected a value per memory row."
                 )
+            if _same(v, self.keys):
+                rows[number] = None
         return rows, many
+
+
+class _Run:
+    """One aggregation: its work, its queries, and the effective neighbours that it finds."""
+
+    def __init__(self, bank: MemoryBank, queries: Matrix, values: Any, temperature: float, *, stats: bool) -> None:
+        self.bank, self.given, self.stats = bank, queries, stats
+        wanted, self.many = bank._values(values)
+        # The neighbours come free where the memory itself is averaged.
+        self.work = Work(
+            bank.keys, wanted, _positive("temperature", temperature), stats or None in wanted, bank.normalize
+        )
+        self.queries = bank._queries(queries)
+        self.neighbours = torch.ones(self.queries.n, device=bank.device)
+
+    def aggregate(self, method: str, tolerance: float, seed: int, out: Any) -> Any:
+        if method not in METHODS:
+            raise ConfigError(f"unknown method {method!r}. Expected one of {', '.join(METHODS)}.")
+        results = self._results(out)
+        plan = make_plan(self.work, self.queries, method, _positive("tolerance", tolerance), seed)
+        for start in range(0, self.queries.n, self.work.pass_queries):
+            part = slice(start, min(start + self.work.pass_queries, self.queries.n))
+            sums = plan.sums(self.work, self.queries.block(part.start, part.stop))
+            for result, average in zip(results, sums.finish(), strict=True):
+                result[part] = average if isinstance(result, torch.Tensor) else average.cpu().numpy()
+            if self.work.stats:
+                self.neighbours[part] = sums.effective_neighbours()
+        if self.work.stats:
+            plan.report["effective_neighbours"] = percentiles(self.neighbours)
+        self.bank.report = plan.report
+        finished = [r if out is not None else _like(self.given, r) for r in results]
+        return finished if self.many else finished[0]
+
+    def _results(self, out: Any) -> list[Any]:
+        shapes = [(self.queries.n, width) for width in self.work.widths]
+        if out is None:
+            return [torch.empty(shape, device=self.bank.device) for shape in shapes]
+        given = list(out) if isinstance(out, (list, tuple)) else [out]
+        if [tuple(o.shape) for o in given] != shapes:
+            raise ConfigError(f"out has shapes {[tuple(o.shape) for o in given]}. Expected {shapes}.")
+        return given
+
+
+def _same(a: Rows, b: Rows) -> bool:
+    """Whether two held matrices are one and the same memory."""
+    if a.tensor is None or b.tensor is None:
+        return False
+    return a.tensor.shape == b.tensor.shape and a.tensor.data_ptr() == b.tensor.data_ptr()
 
 
 def _positive(name: str, value: float) -> float:

@@ -16,12 +16,15 @@ import torch
 from isthmus.memory.partial import Partial
 from isthmus.memory.rows import Rows
 
-QUERY_BLOCK = 1024
-MEMORY_BLOCK = 2048
 _PASS_BYTES = 96 << 20
 _HEADROOM = 60.0
 """exp(60) * rows stays far below float32's largest number, and exp(60 - 147) is its smallest normal one."""
 _LOWEST_CONSTANT_SHIFT_TEMPERATURE = 0.01
+
+
+def block_sizes(device: torch.device) -> tuple[int, int]:
+    """Queries and memory rows that meet at a time: what a CPU's caches hold, or what fills an accelerator."""
+    return (1024, 2048) if device.type == "cpu" else (8192, 16384)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,6 @@ class Work:
     temperature: float
     stats: bool
     bounded: bool
-    bf16: bool = False
 
     @property
     def widths(self) -> list[int]:
@@ -46,7 +48,8 @@ class Work:
     def pass_queries(self) -> int:
         """Queries per pass over a streamed memory, so that their sums stay in bounded memory."""
         per_query = 4 * (sum(self.widths) + self.keys.dim + 3)
-        return max(QUERY_BLOCK, _PASS_BYTES // per_query // QUERY_BLOCK * QUERY_BLOCK)
+        block = block_sizes(self.keys.device)[0]
+        return max(block, _PASS_BYTES // per_query // block * block)
 
 
 def partial_sums(work: Work, queries: torch.Tensor) -> Partial:
@@ -58,33 +61,40 @@ def partial_sums(work: Work, queries: torch.Tensor) -> Partial:
     """
     constant = work.bounded and work.temperature >= _LOWEST_CONSTANT_SHIFT_TEMPERATURE
     found = _pass(work, queries, constant=constant)
-    if constant:
-        # What was flushed to zero is below rows * 1e-38 in all: against this floor it is less than 1e-7 of the total.
-        weak = torch.nonzero(found.total < work.keys.n * 1e-30)[:, 0]
-        if len(weak):
-            _replace(found, weak, _pass(work, queries[weak], constant=False))
+    return redo_weak(work, queries, found) if constant else found
+
+
+def redo_weak(work: Work, queries: torch.Tensor, found: Partial) -> Partial:
+    """Do again, with a running maximum, the queries whose shift was so far off that their sums ran under or over.
+
+    What was flushed to zero is below rows * 1e-38 in all: against the floor here it is less than 1e-7 of the total.
+    """
+    weak = torch.nonzero(~((found.total > work.keys.n * 1e-30) & torch.isfinite(found.total)))[:, 0]
+    if len(weak):
+        again = _pass(work, queries[weak], constant=False)
+        for mine, theirs in zip(_tensors(found), _tensors(again), strict=True):
+            mine[weak] = theirs
     return found
 
 
 def _pass(work: Work, queries: torch.Tensor, *, constant: bool) -> Partial:
-    state = _empty(work, len(queries), constant=constant)
+    state = empty(work, len(queries), 1.0 / work.temperature - _HEADROOM if constant else -torch.inf)
     scaled = queries * (1.0 / work.temperature)
-    scores = torch.empty((min(QUERY_BLOCK, len(queries)), min(MEMORY_BLOCK, work.keys.n)), device=queries.device)
-    spare = torch.empty_like(scores) if _needs_copy(work) else None
+    query_block, memory_block = block_sizes(queries.device)
+    scores = torch.empty(min(query_block, len(queries)) * min(memory_block, work.keys.n), device=queries.device)
+    spare = torch.empty_like(scores) if keeps_logits(work) else None
     for start, chunk in work.keys.chunks():
-        stop = start + len(chunk)
-        values = [chunk if v is None else v.block(start, stop) for v in work.values]
-        for first in range(0, len(queries), QUERY_BLOCK):
-            block = _slice(state, first, min(first + QUERY_BLOCK, len(queries)))
-            for low in range(0, len(chunk), MEMORY_BLOCK):
-                high = low + MEMORY_BLOCK
-                keys = chunk[low:high]
-                logits = scores.flatten()[: len(block.total) * len(keys)].view(len(block.total), len(keys))
-                torch.mm(scaled[first : first + QUERY_BLOCK], keys.T, out=logits)
-                _absorb(block, logits, [v[low:high] for v in values], spare, constant=constant)
-    if work.stats and not _needs_copy(work):
-        own = next(s for s, v in zip(state.sums, work.values, strict=True) if v is None)
-        state.moment = torch.linalg.vecdot(scaled, own)
+        values = [chunk if v is None else v.block(start, start + len(chunk)) for v in work.values]
+        for first in range(0, len(queries), query_block):
+            asking = scaled[first : first + query_block]
+            block = slice_of(state, slice(first, first + len(asking)))
+            for low in range(0, len(chunk), memory_block):
+                keys = chunk[low : low + memory_block]
+                logits = scores[: len(asking) * len(keys)].view(len(asking), len(keys))
+                torch.mm(asking, keys.T, out=logits)
+                _absorb(block, logits, [v[low : low + memory_block] for v in values], spare, constant=constant)
+    if not keeps_logits(work):
+        fill_moment(work, state, scaled)
     return state
 
 
@@ -93,43 +103,53 @@ def _absorb(
 ) -> None:
     """Add a block of logits (overwritten) to the running sums."""
     if not constant:
-        shift = torch.maximum(state.shift, logits.amax(dim=1))
-        scale = torch.exp(state.shift - shift)
-        state.shift.copy_(shift)
-        for running in (state.total, *state.sums, *([] if spare is None or state.moment is None else [state.moment])):
-            running.mul_(scale if running.dim() == 1 else scale[:, None])
-    if spare is not None and state.moment is not None:
-        kept = spare.flatten()[: logits.numel()].view_as(logits).copy_(logits)
-    weights = logits.sub_(state.shift[:, None]).exp_()
+        rescale(state, torch.maximum(state.shift, logits.amax(dim=1)), moment=spare is not None)
+    if spare is None or state.moment is None:
+        weights = logits.sub_(state.shift[:, None]).exp_()
+    else:
+        weights = torch.sub(logits, state.shift[:, None], out=spare[: logits.numel()].view_as(logits)).exp_()
+        state.moment.add_(logits.mul_(weights).sum(dim=1))
     state.total.add_(weights.sum(dim=1))
     for running, block in zip(state.sums, values, strict=True):
         running.addmm_(weights, block)
-    if spare is not None and state.moment is not None:
-        state.moment.add_(kept.mul_(weights).sum(dim=1))
 
 
-def _needs_copy(work: Work) -> bool:
-    """The mean logit is query . average where the keys themselves are averaged; else it needs the logits kept."""
+def keeps_logits(work: Work) -> bool:
+    """Whether the weighted logits must be summed: where the keys themselves are averaged, they are query . average."""
     return work.stats and all(v is not None for v in work.values)
 
 
-def _empty(work: Work, n: int, *, constant: bool) -> Partial:
+def fill_moment(work: Work, state: Partial, scaled: torch.Tensor) -> None:
+    """Set the moment from the sums of the keys, where they are averaged; `scaled` is query / temperature."""
+    if work.stats and not keeps_logits(work):
+        own = next(s for s, v in zip(state.sums, work.values, strict=True) if v is None)
+        state.moment = torch.linalg.vecdot(scaled, own)
+
+
+def empty(work: Work, n: int, shift: float) -> Partial:
+    """The sums of n queries over no rows."""
     device = work.keys.device
-    shift = 1.0 / work.temperature - _HEADROOM if constant else -torch.inf
     zeros = [torch.zeros((n, width), device=device) for width in work.widths]
     moment = torch.zeros(n, device=device) if work.stats else None
     return Partial(torch.full((n,), shift, device=device), torch.zeros(n, device=device), moment, zeros, work.keys.n)
 
 
-def _slice(state: Partial, start: int, stop: int) -> Partial:
-    part = slice(start, stop)
+def slice_of(state: Partial, part: slice) -> Partial:
+    """Views of some queries' sums."""
     moment = None if state.moment is None else state.moment[part]
     return Partial(state.shift[part], state.total[part], moment, [s[part] for s in state.sums], state.rows)
 
 
-def _replace(state: Partial, rows: torch.Tensor, other: Partial) -> None:
-    state.shift[rows], state.total[rows] = other.shift, other.total
-    if state.moment is not None and other.moment is not None:
-        state.moment[rows] = other.moment
-    for mine, theirs in zip(state.sums, other.sums, strict=True):
-        mine[rows] = theirs
+def rescale(state: Partial, shift: torch.Tensor, *, moment: bool) -> None:
+    """Express the sums relative to a new shift, in place; the moment too where it is being summed."""
+    scale = torch.exp(state.shift - shift)
+    state.shift.copy_(shift)
+    state.total.mul_(scale)
+    if moment and state.moment is not None:
+        state.moment.mul_(scale)
+    for running in state.sums:
+        running.mul_(scale[:, None])
+
+
+def _tensors(state: Partial) -> list[torch.Tensor]:
+    return [state.shift, state.total, *([] if state.moment is None else [state.moment]), *state.sums]

@@ -40,7 +40,7 @@ class Partial:
         mine, yours = [tuple(s.shape) for s in self.sums], [tuple(s.shape) for s in other.sums]
         if mine != yours or self.total.shape != other.total.shape:
             raise ConfigError(
-                f"partial sums of shapes {mine} and {yours} cannot be merged. Expected the same queries and values."
+                f"partial sums of shapes {mine} and {yours} do not merge. Expected the same queries and values."
             )
         if (self.moment is None) != (other.moment is None):
             raise ConfigError("one partial has statistics and the other has none. Ask for them in both or in neither.")

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from isthmus.errors import ConfigError, SpaceError
 
 CHUNK_BYTES = 32 << 20
-"""Float32 bytes that a streamed matrix holds in memory at a time."""
+"""Float32 bytes that are read from a matrix at a time."""
+CHUNK_ROWS = 16384
+"""Rows that are read at a time on a CPU, whose caches then hold their scores with a block of queries."""
 RESIDENT_BYTES = 128 << 20
 """Matrices of at most this many float32 bytes are copied once and kept, larger ones are read a chunk at a time."""
 _EPS = 1e-12
@@ -74,8 +76,8 @@ class Rows:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows that are read from disk at a time."""
-        return self.n if self.resident else max(1, CHUNK_BYTES // (4 * self.dim))
+        """Rows that are read at a time."""
+        return max(1, min(CHUNK_ROWS if self.device.type == "cpu" else self.n, CHUNK_BYTES // (4 * max(1, self.dim))))
 
     def block(self, start: int, stop: int) -> torch.Tensor:
         """Rows `start` to `stop` as (k, d) float32 on the device; a view where the matrix is held."""
@@ -100,7 +102,7 @@ class Rows:
 
     def chunks(self) -> Iterator[tuple[int, torch.Tensor]]:
         """The whole matrix, once, as (first row, block) pairs."""
-        for start in range(0, self.n, max(1, self.chunk_rows)):
+        for start in range(0, self.n, self.chunk_rows):
             yield start, self.block(start, min(start + self.chunk_rows, self.n))
 
     def _slices(self, start: int, stop: int) -> Iterator[Any]:

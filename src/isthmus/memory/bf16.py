@@ -1,0 +1,94 @@
+"""The bf16 method: both products in bfloat16, where the processor multiplies it faster than float32.
+
+A bfloat16 product rounds its operands and its result to eight bits. Subtracting the memory mean from the scores, and a
+reference near each query's largest logit inside the product (one more column), leaves results near zero where they
+matter, so that the rounding of the result costs nothing and that of the operands is all that remains.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+
+import torch
+
+from isthmus.memory.exact import Work, block_sizes, empty, fill_moment, keeps_logits, redo_weak, slice_of
+from isthmus.memory.partial import Partial
+from isthmus.memory.rows import Rows
+
+_LOOK = 1024
+_PAD = 32
+
+
+@cache
+def pays(device: torch.device) -> bool:
+    """Whether this processor multiplies bfloat16 faster than float32, timed once on a CPU."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if device.type != "cpu":
+        return False
+    return _seconds(torch.bfloat16) < 0.8 * _seconds(torch.float32)
+
+
+def _seconds(dtype: torch.dtype) -> float:
+    a, b = torch.ones((256, 512), dtype=dtype), torch.ones((512, 1024), dtype=dtype)
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        torch.mm(a, b)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def bf16_sums(work: Work, queries: torch.Tensor) -> Partial:
+    """What `exact.partial_sums` gives, with both products in bfloat16.
+
+    Where the processor is not faster at it, the operands are rounded and multiplied in float32, which is no worse.
+    """
+    look = _even(work.keys)
+    mean = look.mean(dim=0)
+    scaled = queries / work.temperature
+    reference = (scaled @ (look - mean).T).amax(dim=1).bfloat16().float()
+    state = empty(work, len(queries), 0.0)
+    state.shift.copy_(reference + scaled @ mean)
+    left = _low(_widen(scaled, -reference))
+    query_block, memory_block = block_sizes(queries.device)
+    for start, chunk in work.keys.chunks():
+        right = _low(_widen(chunk - mean, torch.ones(len(chunk), device=chunk.device)))
+        values = [_low(chunk if v is None else v.block(start, start + len(chunk))) for v in work.values]
+        for first in range(0, len(queries), query_block):
+            part = slice(first, min(first + query_block, len(queries)))
+            block = slice_of(state, part)
+            for low in range(0, len(chunk), memory_block):
+                rows = slice(low, low + memory_block)
+                logits = torch.mm(left[part], right[rows].T).float()
+                _absorb(block, logits, [v[rows] for v in values], keep=keeps_logits(work))
+    fill_moment(work, state, scaled)
+    return redo_weak(work, queries, state)
+
+
+def _absorb(state: Partial, logits: torch.Tensor, values: list[torch.Tensor], *, keep: bool) -> None:
+    weights = _low(torch.exp(logits))
+    wide = weights.float()
+    state.total.add_(wide.sum(dim=1))
+    if keep and state.moment is not None:
+        state.moment.add_(logits.add_(state.shift[:, None]).mul_(wide).sum(dim=1))
+    for running, block in zip(state.sums, values, strict=True):
+        running.add_(torch.mm(weights, block))
+
+
+def _low(x: torch.Tensor) -> torch.Tensor:
+    low = x.bfloat16()
+    return low if pays(x.device) else low.float()
+
+
+def _widen(x: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+    """Append a column, and zeros up to a width that vector units like."""
+    wide = x.new_zeros((len(x), x.shape[1] + _PAD))
+    wide[:, : x.shape[1]] = x
+    wide[:, x.shape[1]] = column
+    return wide
+
+
+def _even(keys: Rows) -> torch.Tensor:
+    return keys.take(torch.linspace(0, keys.n - 1, min(_LOOK, keys.n)).long())

@@ -1,0 +1,259 @@
+"""The compressed method: score every row in a low-rank sketch, then do the few that matter in float32.
+
+No row is left out unseen: partition indexes miss nearest rows of real embeddings, which is the error that matters.
+Rows whose sketched logit lies within a threshold of the query's largest are rescored in float32 and averaged. A
+threshold, unlike a number of rows, keeps as many as a query needs. The rows beyond it are together about as heavy as a
+fixed share of the last band before it, and lie in the same direction: that band stands in for them.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch.nn.functional import embedding_bag
+
+from isthmus.memory.exact import Work, empty, rescale, slice_of
+from isthmus.memory.partial import Partial
+from isthmus.memory.sketch import Sketch
+
+BAND = 2.0
+"""Width in logits of the last band before the threshold, whose weight stands in for the tail."""
+_QUERIES = 512
+_TILE = 2048
+"""Memory rows that meet 512 queries at a time: 2 MB of scores, which stay cached while they are looked through."""
+_LOOK = 512
+
+_Hits: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows that matter to a block of queries, among a chunk of the memory: a sparse matrix of float32 logits.
+
+    Attributes:
+        starts: (q + 1,) where each query's entries start.
+        columns: (nnz,) rows of the chunk.
+        queries: (nnz,) query of each entry, ascending.
+        logits: (nnz,) exact logits.
+    """
+
+    starts: torch.Tensor
+    columns: torch.Tensor
+    queries: torch.Tensor
+    logits: torch.Tensor
+
+    def per_query(self, values: torch.Tensor) -> torch.Tensor:
+        """(q,) sums of (nnz,) values."""
+        return values.new_zeros(len(self.starts) - 1).index_add_(0, self.queries, values)
+
+
+class Scan:
+    """One pass of queries over the memory.
+
+    Args:
+        work: Keys and temperature.
+        sketch: Of the memory and such queries.
+        threshold: Logits below a query's largest at which rows stop to matter.
+        queries: (q, d) float32.
+    """
+
+    def __init__(self, work: Work, sketch: Sketch, threshold: float, queries: torch.Tensor) -> None:
+        _hush()
+        self.keys, self.sketch, self.threshold = work.keys, sketch, threshold
+        self.scaled = queries / work.temperature
+        self.offset = self.scaled @ sketch.mean
+        # The last column of a query times the ones in the memory's subtracts the floor: what matters is then positive.
+        self.asking = sketch.of_queries(queries)
+        self.best = self._first_look()
+        self.floor = self.best - threshold
+        self.asking[:, -1] = -self.floor
+        self.kept = 0
+        self._buffers = _Buffers()
+
+    @property
+    def largest(self) -> torch.Tensor:
+        """(q,) largest sketched logit so far, as a logit."""
+        return self.best + self.offset
+
+    def run(self, use: Callable[[slice, int, torch.Tensor, Found], None]) -> None:
+        """Scan the memory once and hand the rows found to `use`: queries, first row of the chunk, chunk, found."""
+        blocks = [slice(i, min(i + _QUERIES, len(self.best))) for i in range(0, len(self.best), _QUERIES)]
+        with _threads(self.scaled.device) as pool:
+            for start, chunk in self.keys.chunks():
+                sketched = self.sketch.of_memory(chunk)
+
+                def step(
+                    part: slice, start: int = start, chunk: torch.Tensor = chunk, sketched: torch.Tensor = sketched
+                ) -> int:
+                    found = self._find(part, chunk, sketched)
+                    use(part, start, chunk, found)
+                    return len(found.columns)
+
+                self.kept += sum(pool.map(step, blocks) if pool else map(step, blocks))
+
+    def _first_look(self) -> torch.Tensor:
+        """Largest sketched logits among a few rows from all over the memory, for a floor to start from."""
+        rows = torch.linspace(0, self.keys.n - 1, min(_LOOK, max(1, self.keys.n // 16))).long()
+        look = self.sketch.of_memory(self.keys.take(rows))
+        parts = [(part @ look.T).amax(dim=1) for part in torch.split(self.asking, 4096)]
+        return torch.cat(parts) if parts else self.asking[:, 0]
+
+    def _find(self, part: slice, chunk: torch.Tensor, sketched: torch.Tensor) -> Found:
+        tiles = [self._tile(part, sketched[low : low + _TILE], low) for low in range(0, len(chunk), _TILE)]
+        queries, columns, scores = (torch.cat(x) for x in zip(*tiles, strict=True))
+        # Earlier tiles were held against a best that later ones surpassed.
+        keep = torch.nonzero(scores >= self.floor[part][queries])[:, 0]
+        keep = keep[_sorted(queries[keep])]
+        queries, columns = queries[keep], columns[keep]
+        starts = torch.zeros(part.stop - part.start + 1, dtype=torch.int64, device=queries.device)
+        torch.cumsum(torch.bincount(queries, minlength=len(starts) - 1), 0, out=starts[1:])
+        logits = _pair_products(self.scaled[part], chunk, starts, queries, columns)
+        return Found(starts, columns, queries, logits)
+
+    def _tile(self, part: slice, sketched: torch.Tensor, low: int) -> _Hits:
+        """Rows of a tile that reach their query's floor, which they then raise."""
+        asking, best, floor = self.asking[part], self.best[part], self.floor[part]
+        buffers = self._buffers.get((len(asking), len(sketched)), best.device)
+        torch.mm(asking, sketched.T, out=buffers.scores)
+        queries, columns, above = _positive(buffers.scores, buffers.over)
+        scores = above.add_(floor[queries])
+        best.scatter_reduce_(0, queries, scores, "amax")
+        torch.sub(best, self.threshold, out=floor)
+        torch.neg(floor, out=asking[:, -1])
+        return queries, columns + low, scores
+
+
+def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float, tail: float) -> Partial:
+    """What `exact.partial_sums` gives, from the rows that matter alone.
+
+    Args:
+        work: What to average.
+        queries: (q, d) float32.
+        sketch: Of the memory and such queries.
+        threshold: Logits below a query's largest at which rows stop to matter.
+        tail: Weight of the rows beyond it, as a share of the last band's.
+    """
+    scan = Scan(work, sketch, threshold, queries)
+    state = empty(work, len(queries), -torch.inf)
+
+    def add(part: slice, start: int, chunk: torch.Tensor, found: Found) -> None:
+        values = [chunk if v is None else v.block(start, start + len(chunk)) for v in work.values]
+        block = slice_of(state, part)
+        rescale(block, scan.largest[part], moment=True)
+        relative = found.logits - block.shift[found.queries]
+        weights = torch.exp(relative)
+        weights += (tail * weights) * (relative < BAND - threshold)
+        block.total.add_(found.per_query(weights))
+        if block.moment is not None:
+            block.moment.add_(found.per_query(weights * found.logits))
+        for running, matrix in zip(block.sums, values, strict=True):
+            bags = embedding_bag(found.columns, matrix, found.starts[:-1], mode="sum", per_sample_weights=weights)
+            running.add_(bags)
+
+    scan.run(add)
+    return state
+
+
+def probe(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float) -> tuple[float, float]:
+    """Rows that a query keeps, and the weight of the tail as a share of the last band's.
+
+    The weights of bands of logits fall off about geometrically: the ratio of the last two extrapolates to the rest.
+    """
+    scan = Scan(work, sketch, threshold, queries)
+    bands = torch.zeros(len(queries), 2, device=queries.device)
+    total = torch.zeros(len(queries), device=queries.device)
+
+    def add(part: slice, start: int, chunk: torch.Tensor, found: Found) -> None:
+        relative = found.logits - scan.largest[part][found.queries]
+        weights = torch.exp(relative)
+        total[part] += found.per_query(weights)
+        for number in (0, 1):
+            high = (number + 1) * BAND - threshold
+            inside = (relative < high) & (relative >= high - BAND)
+            bands[part, number] += found.per_query(weights * inside)
+
+    scan.run(add)
+    last, before = (bands / total[:, None]).sum(dim=0).tolist()
+    ratio = min(0.5, last / before) if before > 0.0 else 0.0
+    return scan.kept / max(1, len(queries)), ratio / (1.0 - ratio)
+
+
+class _Buffers(threading.local):
+    """A thread's scores and their signs: fresh memory for each tile would cost as much as the product in it."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def get(self, shape: tuple[int, int], device: torch.device) -> _Buffers:
+        """Give `scores` (float32) and `over` (bool) that shape."""
+        needed = shape[0] * shape[1]
+        if self.size < needed:
+            self.size = needed
+            self._scores = torch.empty(needed, device=device)
+            self._over = torch.empty(needed, dtype=torch.bool, device=device)
+        self.scores, self.over = self._scores[:needed].view(shape), self._over[:needed].view(shape)
+        return self
+
+
+def _positive(scores: torch.Tensor, over: torch.Tensor) -> _Hits:
+    """Row, column and value of every score that is not negative."""
+    if scores.device.type != "cpu":
+        rows, columns = torch.nonzero(scores >= 0.0, as_tuple=True)
+        return rows, columns, scores[rows, columns]
+    # numpy compares and finds positions five times faster than torch on a CPU.
+    flat = np.flatnonzero(np.greater_equal(scores.numpy(), np.float32(0.0), out=over.numpy()))
+    rows_np, columns_np = np.divmod(flat, scores.shape[1])
+    values = scores.numpy().ravel().take(flat)
+    return torch.from_numpy(rows_np), torch.from_numpy(columns_np), torch.from_numpy(values)
+
+
+def _sorted(queries: torch.Tensor) -> torch.Tensor:
+    """Order that sorts small query numbers, keeping equal ones as they are."""
+    if queries.device.type != "cpu":
+        return torch.argsort(queries, stable=True)
+    return torch.from_numpy(np.argsort(queries.numpy().astype(np.uint16), kind="stable"))
+
+
+def _pair_products(
+    queries: torch.Tensor, keys: torch.Tensor, starts: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+) -> torch.Tensor:
+    """(nnz,) products of the pairs (rows[i], columns[i])."""
+    if queries.device.type == "cpu":
+        pattern = torch.sparse_csr_tensor(
+            starts, columns, torch.zeros(len(columns)), (len(queries), len(keys)), check_invariants=False
+        )
+        products: torch.Tensor = torch.sparse.sampled_addmm(pattern, queries, keys.T, beta=0.0).values()
+        return products
+    out = torch.empty(len(columns), device=queries.device)
+    for first in range(0, len(columns), 1 << 17):
+        part = slice(first, first + (1 << 17))
+        out[part] = torch.linalg.vecdot(queries[rows[part]], keys[columns[part]])
+    return out
+
+
+@cache
+def _hush() -> None:
+    """Let torch say once, unheard, that its sparse tensors are young; it says so once in a process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.zeros(0, dtype=torch.int64), torch.zeros(0), (1, 1))
+
+
+@contextmanager
+def _threads(device: torch.device) -> Iterator[ThreadPoolExecutor | None]:
+    """A thread per core that torch may use, each working alone on its own queries; none on an accelerator."""
+    count = torch.get_num_threads()
+    if device.type != "cpu" or count == 1:
+        yield None
+        return
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield pool

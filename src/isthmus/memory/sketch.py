@@ -1,0 +1,96 @@
+"""A low-rank sketch of the scores between queries and a memory, found from both of them.
+
+The score of a query q against a memory row k is a bilinear form, so the best sketch depends on both sides: with the
+queries' second moment Q and the memory's covariance K, the error of keeping r directions is the tail of the spectrum
+of Q^(1/2) K Q^(1/2). Real contrastive embeddings fill a fraction of their dimensions, and what matters is the error of
+the score, not of the vectors, which is why a sketch of the memory alone does worse. The memory mean is
+subtracted: it moves all scores of a query alike, which a softmax does not see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from isthmus.memory.rows import Rows
+
+_SAMPLE = 4096
+"""Rows that the moments are taken of, at least; sixteen times the width if that is more."""
+_STEP = 8
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """Maps under which (queries @ left) @ ((memory - mean) @ right).T approximates logits up to a constant per query.
+
+    Attributes:
+        left: (d, r) for queries; holds 1 / temperature. The last column is zero, for a constant per query.
+        right: (d, r) for memory rows; the last column is zero.
+        shift: (r,) what is added to memory rows: minus the mean's image, and one in the last column.
+        mean: (d,) of the memory.
+        residual: Standard deviation of what the sketch misses, in logits.
+    """
+
+    left: torch.Tensor
+    right: torch.Tensor
+    shift: torch.Tensor
+    mean: torch.Tensor
+    residual: float
+
+    @property
+    def rank(self) -> int:
+        """Directions that are kept, and one for a constant."""
+        return int(self.left.shape[1])
+
+    def of_queries(self, queries: torch.Tensor) -> torch.Tensor:
+        """(q, d) to (q, r)."""
+        return queries @ self.left
+
+    def of_memory(self, rows: torch.Tensor) -> torch.Tensor:
+        """(m, d) to (m, r)."""
+        return torch.addmm(self.shift, rows, self.right)
+
+
+class Spectrum:
+    """The directions of a memory and its queries in the order in which they matter to the scores."""
+
+    def __init__(self, keys: Rows, queries: Rows, temperature: float) -> None:
+        size = max(_SAMPLE, 16 * keys.dim)
+        sample, rows = _spread(queries, size), _spread(keys, size)
+        self.mean = rows.mean(dim=0)
+        rows = rows - self.mean
+        moment = (sample.T @ sample / len(sample)).double()
+        covariance = (rows.T @ rows / len(rows)).double()
+        # A floor, so that directions that the sampled queries happen not to take are not blown up.
+        floor = 1e-4 * moment.diagonal().mean()
+        values, vectors = torch.linalg.eigh(moment)
+        roots = (values.clamp_(min=0.0) + floor).sqrt()
+        root, inverse = vectors * roots @ vectors.T, vectors / roots @ vectors.T
+        power, turn = torch.linalg.eigh(root @ covariance @ root)
+        turn = turn.flip(1)
+        self.left, self.right = inverse @ turn / temperature, root @ turn
+        power = power.flip(0).clamp_(min=0.0) / temperature**2
+        self.missed = (power.sum() - power.cumsum(0)).clamp_(min=0.0).sqrt()
+
+    def rank(self, residual: float) -> int:
+        """Fewest directions, one short of a multiple of eight, that leave at most `residual` logits of error."""
+        enough = int((self.missed > residual).sum()) + 1
+        return min(len(self.mean), -(-(enough + 1) // _STEP) * _STEP - 1)
+
+    def sketch(self, rank: int) -> Sketch:
+        """The sketch of that many directions."""
+        zero = self.left.new_zeros(len(self.mean), 1)
+        left, right = (torch.cat([x[:, :rank], zero], dim=1).float() for x in (self.left, self.right))
+        shift = -(self.mean @ right)
+        shift[-1] = 1.0
+        return Sketch(left, right, shift, self.mean, float(self.missed[rank - 1]))
+
+
+def _spread(rows: Rows, size: int) -> torch.Tensor:
+    """About `size` rows, evenly spread over the matrix in short runs, so that a file is read in few places."""
+    if rows.n <= size:
+        return rows.block(0, rows.n)
+    run = size // 64
+    starts = torch.linspace(0, rows.n - run, 64).long().tolist()
+    return torch.cat([rows.block(start, start + run) for start in starts])

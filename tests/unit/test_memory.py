@@ -1,0 +1,494 @@
+"""Memory banks: what may be given, what comes back, how approximations are judged, what is said of faults."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from isthmus.errors import CheckFailed, ConfigError, FormatError, SpaceError
+from isthmus.memory import MemoryBank, Partial, SparseWeights, describe
+from isthmus.memory.rows import Rows
+
+CPU = torch.device("cpu")
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def world(seed=0, *, rows=6000, queries=1200, dim=48, rank=12):
+    """Embeddings as real encoders make them: few directions matter, and a query has a few near rows."""
+    rng = np.random.default_rng(seed)
+    axes = rng.standard_normal((rank, dim)).astype(np.float32)
+    keys = rng.standard_normal((rows, rank)).astype(np.float32) @ axes
+    near = keys[rng.integers(0, rows, queries)]
+    noise = 0.02 * np.sqrt(rank) * rng.standard_normal((queries, dim)).astype(np.float32)
+    return (near + 0.4 * rng.standard_normal((queries, rank)).astype(np.float32) @ axes + noise).astype(
+        np.float32
+    ), keys
+
+
+def isotropic(seed=0, rows=6000, queries=1200, dim=48):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((queries, dim)).astype(np.float32), rng.standard_normal((rows, dim)).astype(np.float32)
+
+
+def errors(got, exact):
+    error = np.linalg.norm(got - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    return error, (unit(got) * unit(exact)).sum(1)
+
+
+class Stored:
+    """What the bank sees of the embeddings of a space."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.read = array, array.shape, 0
+
+    def take(self, rows, /):
+        self.read += len(rows)
+        return self.array[rows].astype(np.float32)
+
+
+# What may be given
+
+
+@pytest.fixture
+def small():
+    queries, keys = world(3, rows=3000, queries=200)
+    return queries, keys, MemoryBank(keys).aggregate(queries)
+
+
+def test_tensors_in_give_tensors_out(small):
+    queries, keys, expected = small
+    got = MemoryBank(torch.from_numpy(keys)).aggregate(torch.from_numpy(queries))
+    assert isinstance(got, torch.Tensor)
+    np.testing.assert_array_equal(got.numpy(), expected)
+
+
+@pytest.mark.parametrize("resident_bytes", [0, 1 << 30])
+def test_a_memory_map_a_space_and_shards_give_what_the_array_gives(small, tmp_path, resident_bytes):
+    queries, keys, expected = small
+    half = keys.astype(np.float16)
+    np.save(tmp_path / "keys.npy", half)
+    mapped = np.load(tmp_path / "keys.npy", mmap_mode="r")
+    expected = MemoryBank(half).aggregate(queries)
+    for given in (
+        mapped,
+        Stored(half),
+        [half[:7], mapped[7:2000], Stored(half[2000:])],
+        iter([half[:1500], half[1500:]]),
+    ):
+        bank = MemoryBank(given, resident_bytes=resident_bytes)
+        assert bank.keys.resident == (resident_bytes > 0)
+        np.testing.assert_allclose(bank.aggregate(queries), expected, atol=1e-6)
+
+
+def test_a_streamed_memory_is_read_once_per_pass(monkeypatch):
+    monkeypatch.setattr("isthmus.memory.rows.CHUNK_BYTES", 4 * 48 * 500)
+    queries, keys = world(4)
+    stored = Stored(keys)
+    bank = MemoryBank(stored, resident_bytes=0)
+    bank.aggregate(queries)
+    assert stored.read == len(keys)
+
+
+@pytest.mark.parametrize("method", ["exact", "bf16", "compressed"])
+def test_streaming_in_small_chunks_changes_nothing(monkeypatch, method):
+    queries, keys = world(5)
+    bank = MemoryBank(keys)
+    expected = bank.aggregate(queries, method=method)
+    assert bank.report["used"] == method
+    monkeypatch.setattr("isthmus.memory.rows.CHUNK_BYTES", 4 * 48 * 700)
+    got = MemoryBank(Stored(keys), resident_bytes=0).aggregate(Stored(queries), method=method)
+    np.testing.assert_allclose(got, expected, atol=3e-3 if method == "compressed" else 2e-5)
+
+
+def test_rows_are_taken_from_several_shards_in_the_order_asked_for(small):
+    _, keys, _ = small
+    rows = Rows([keys[:10], keys[10:11], keys[11:]], CPU, unit=True, name="memory", resident_bytes=0)
+    wanted = torch.tensor([2999, 0, 10, 10, 9, 11, 500])
+    np.testing.assert_allclose(rows.take(wanted).numpy(), unit(keys)[wanted.numpy()], atol=1e-6)
+
+
+def test_the_memory_given_is_never_changed(small):
+    queries, keys, _ = small
+    before, asked = keys.copy(), queries.copy()
+    bank = MemoryBank(keys)
+    for method in ("exact", "bf16", "compressed"):
+        bank.aggregate(queries, method=method, values=[keys, None])
+    np.testing.assert_array_equal(keys, before)
+    np.testing.assert_array_equal(queries, asked)
+
+
+def test_unit_rows_are_used_where_they_lie():
+    keys = unit(world(6)[1]).astype(np.float32)
+    bank = MemoryBank(keys)
+    assert bank.keys.tensor.data_ptr() == torch.from_numpy(keys).data_ptr()
+
+
+def test_read_only_and_foreign_arrays_are_taken(small):
+    queries, keys, expected = small
+    frozen = keys.copy()
+    frozen.setflags(write=False)
+    np.testing.assert_allclose(MemoryBank(frozen).aggregate(queries), expected, atol=1e-6)
+    np.testing.assert_allclose(MemoryBank(keys.astype(">f8")).aggregate(queries.astype(">f4")), expected, atol=1e-6)
+    np.testing.assert_allclose(MemoryBank(np.asfortranarray(keys)).aggregate(queries[::-1])[::-1], expected, atol=1e-6)
+
+
+def test_no_queries_give_no_rows(small):
+    _, keys, _ = small
+    bank = MemoryBank(keys)
+    assert bank.aggregate(np.zeros((0, 48), np.float32), method="auto").shape == (0, 48)
+    assert bank.nearest(np.zeros((0, 48), np.float32), 3)[0].shape == (0, 3)
+
+
+def test_a_memory_of_one_row():
+    got, stats = MemoryBank(np.eye(1, 4, dtype=np.float32)).aggregate_with_stats(
+        np.ones((3, 4), np.float32), method="auto"
+    )
+    np.testing.assert_allclose(got, np.eye(1, 4).repeat(3, 0))
+    np.testing.assert_allclose(stats.effective_neighbours, 1.0)
+
+
+def test_results_are_written_where_asked(small, tmp_path):
+    queries, keys, expected = small
+    target = np.lib.format.open_memmap(tmp_path / "out.npy", mode="w+", dtype=np.float16, shape=expected.shape)
+    other = np.zeros((len(queries), 5), np.float32)
+    values = np.random.default_rng(0).standard_normal((len(keys), 5)).astype(np.float32)
+    got = MemoryBank(keys).aggregate(queries, values=[None, values], out=[target, other])
+    assert got[0] is target
+    np.testing.assert_allclose(target, expected, atol=5e-3)
+    np.testing.assert_allclose(other, MemoryBank(keys).aggregate(queries, values=values), atol=1e-6)
+    with pytest.raises(ConfigError, match=r"out has shapes \[\(2, 2\)\]\. Expected \[\(200, 48\)\]\."):
+        MemoryBank(keys).aggregate(queries, out=np.zeros((2, 2)))
+
+
+# Partial sums
+
+
+@pytest.mark.parametrize("temperature", [0.003, 0.01, 0.2])
+def test_partial_sums_merge_to_the_whole_in_any_order(temperature):
+    queries, keys = world(7)
+    whole = MemoryBank(keys).partial(queries, temperature=temperature)
+    a, b, c = (
+        MemoryBank(part).partial(queries, temperature=temperature) for part in (keys[:1], keys[1:4000], keys[4000:])
+    )
+    for merged in (a.merge(b).merge(c), a.merge(b.merge(c)), c.merge(a).merge(b)):
+        np.testing.assert_allclose(merged.finish()[0], whole.finish()[0], atol=1e-6)
+        np.testing.assert_allclose(merged.effective_neighbours(), whole.effective_neighbours(), rtol=1e-3)
+        assert merged.rows == len(keys)
+
+
+def test_partial_sums_are_saved_and_loaded(tmp_path):
+    queries, keys = world(8, rows=500, queries=20)
+    partial = MemoryBank(keys).partial(queries, values=[keys, keys[:, :3]])
+    partial.save(tmp_path / "p.safetensors")
+    again = Partial.load(tmp_path / "p.safetensors")
+    assert again.rows == 500
+    for mine, theirs in zip(again.finish(), partial.finish(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(again.effective_neighbours(), partial.effective_neighbours())
+
+
+def test_partial_sums_that_do_not_fit_are_refused(tmp_path):
+    queries, keys = world(9, rows=500, queries=20)
+    bank = MemoryBank(keys)
+    with pytest.raises(ConfigError, match=r"partial sums of shapes \[\(20, 48\)\] and \[\(7, 48\)\] do not merge"):
+        bank.partial(queries).merge(bank.partial(queries[:7]))
+    bare = bank.partial(queries, values=keys[:, :48] + 0.0, stats=False)
+    with pytest.raises(ConfigError, match="one partial has statistics and the other has none"):
+        bank.partial(queries).merge(bare)
+    with pytest.raises(ConfigError, match="these partial sums hold no statistics"):
+        bare.effective_neighbours()
+    (tmp_path / "x").write_bytes(b"no")
+    with pytest.raises(
+        FormatError, match=r"x is no file of partial sums \(.*\)\. Expected one written by Partial\.save"
+    ):
+        Partial.load(tmp_path / "x")
+
+
+# Approximations
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_compressed_holds_its_tolerance_on_low_rank_data(threads):
+    queries, keys = world(10)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        bank = MemoryBank(keys)
+        got, stats = bank.aggregate_with_stats(queries, method="compressed", values=[None, keys[:, :5] + 1.0])
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    exact, truth = bank.aggregate_with_stats(queries, values=[None, keys[:, :5] + 1.0])
+    assert stats.report["used"] == "compressed"
+    assert stats.report["fell_back"] is None
+    assert stats.report["check"]["queries"] == 256
+    assert stats.report["rank"] <= 24
+    for mine, theirs in zip(got, exact, strict=True):
+        error, cosine = errors(mine, theirs)
+        assert np.percentile(error, 99) <= 0.01
+        assert cosine.min() >= 0.99
+    ratio = stats.effective_neighbours / truth.effective_neighbours
+    assert 0.9 < np.median(ratio) < 1.1
+
+
+@pytest.mark.parametrize("tolerance", [0.001, 0.05])
+def test_compressed_is_as_exact_as_it_is_told_to_be(tolerance):
+    queries, keys = world(11)
+    bank = MemoryBank(keys)
+    got = bank.aggregate(queries, method="compressed", tolerance=tolerance)
+    assert bank.report["used"] == "compressed"
+    error, _ = errors(got, bank.aggregate(queries))
+    assert np.percentile(error, 99) <= tolerance
+
+
+def test_compressed_refuses_isotropic_data():
+    queries, keys = isotropic()
+    bank = MemoryBank(keys)
+    got = bank.aggregate(queries, method="compressed")
+    assert bank.report["used"] == "exact"
+    assert "directions" in bank.report["fell_back"]
+    np.testing.assert_array_equal(got, bank.aggregate(queries))
+
+
+def test_compressed_refuses_a_high_temperature():
+    queries, keys = world(12)
+    bank = MemoryBank(keys)
+    got = bank.aggregate(queries, method="compressed", temperature=0.2)
+    assert bank.report["used"] == "exact"
+    assert "of 6,000 rows" in bank.report["fell_back"]
+    np.testing.assert_array_equal(got, bank.aggregate(queries, temperature=0.2))
+
+
+def test_a_scan_that_misses_is_caught_and_done_exactly(monkeypatch):
+    """Whatever goes wrong in the approximation, the sample done exactly finds it."""
+    queries, keys = world(13)
+    from isthmus.memory import check
+
+    def wrong(work, asking, sketch, threshold, tail):
+        sums = check.partial_sums(work, asking)
+        sums.sums[0][: len(asking) // 20] *= -1.0
+        return sums
+
+    monkeypatch.setattr(check, "compressed_sums", wrong)
+    bank = MemoryBank(keys)
+    got = bank.aggregate(queries, method="compressed")
+    assert bank.report["used"] == "exact"
+    assert "99th percentile" in bank.report["fell_back"] or "mean relative error" in bank.report["fell_back"]
+    assert bank.report["check"]["p99"] > 0.01
+    assert "exact (compressed was refused" in describe(bank.report)
+    np.testing.assert_array_equal(got, bank.aggregate(queries))
+
+
+def test_nan_results_never_pass_the_check(monkeypatch):
+    queries, keys = world(14)
+    from isthmus.memory import check
+
+    def broken(work, asking, sketch, threshold, tail):
+        sums = check.partial_sums(work, asking)
+        sums.sums[0][:] = torch.nan
+        return sums
+
+    monkeypatch.setattr(check, "compressed_sums", broken)
+    bank = MemoryBank(keys)
+    assert np.isfinite(bank.aggregate(queries, method="compressed")).all()
+    assert bank.report["used"] == "exact"
+
+
+def test_bf16_is_within_its_tolerance():
+    queries, keys = world(15)
+    bank = MemoryBank(keys)
+    got, stats = bank.aggregate_with_stats(queries, method="bf16", values=[None, keys[:, :6] + 0.5])
+    exact, truth = bank.aggregate_with_stats(queries, values=[None, keys[:, :6] + 0.5])
+    assert bank.report["used"] == "exact"
+    assert stats.report["used"] == "bf16"
+    for mine, theirs in zip(got, exact, strict=True):
+        error, _ = errors(mine, theirs)
+        assert error.mean() <= 0.01
+        assert error.mean() > 1e-5
+    assert 0.9 < np.median(stats.effective_neighbours / truth.effective_neighbours) < 1.1
+
+
+def test_native_bf16_products_are_as_good(monkeypatch):
+    """On a processor that multiplies bf16 itself the results of the products are bf16 too."""
+    monkeypatch.setattr("isthmus.memory.bf16.pays", lambda device: True)
+    queries, keys = world(16, rows=2000, queries=300)
+    bank = MemoryBank(keys)
+    got = bank.aggregate(queries, method="bf16", tolerance=0.02)
+    assert bank.report["used"] == "bf16"
+    error, _ = errors(got, bank.aggregate(queries))
+    assert error.mean() <= 0.01
+
+
+def test_bf16_does_again_what_runs_over():
+    """A query whose nearest row is far better than any row looked at first would overflow: it is done exactly."""
+    rng = np.random.default_rng(0)
+    keys = np.concatenate([rng.standard_normal((5000, 4)) * 0.01 - np.eye(1, 4), np.eye(1, 4)]).astype(np.float32)
+    queries = np.eye(1, 4, dtype=np.float32).repeat(300, 0)
+    got = MemoryBank(np.roll(keys, 17, axis=0)).aggregate(queries, method="bf16")
+    np.testing.assert_allclose(got, queries, atol=1e-3)
+
+
+def test_auto_is_exact_where_little_is_to_be_gained():
+    queries, keys = world(17)
+    bank = MemoryBank(keys)
+    bank.aggregate(queries, method="auto")
+    assert bank.report["used"] == "exact"
+    assert bank.report["fell_back"] is None
+
+
+def test_auto_compresses_a_large_job_and_refuses_what_it_cannot_hold(monkeypatch):
+    monkeypatch.setattr("isthmus.memory.check._SMALL", 0.0)
+    queries, keys = world(18)
+    bank = MemoryBank(keys)
+    bank.aggregate(queries, method="auto")
+    assert bank.report["used"] == "compressed"
+    bank.aggregate(queries, method="auto", temperature=0.3)
+    assert bank.report["used"] in ("exact", "bf16")
+
+
+def test_the_report_is_json_and_the_sample_is_seeded():
+    queries, keys = world(19)
+    bank = MemoryBank(keys)
+    reports = []
+    for seed in (0, 0, 1):
+        _, stats = bank.aggregate_with_stats(queries, method="compressed", seed=seed)
+        reports.append(json.loads(json.dumps(stats.report)))
+    assert reports[0] == reports[1]
+    assert reports[0]["check"] != reports[2]["check"]
+    assert set(reports[0]) >= {"asked", "used", "fell_back", "tolerance", "check", "effective_neighbours"}
+    assert "compressed, relative error" in describe(reports[0])
+
+
+# Sparse weights
+
+
+def test_sparse_weights_recompose_the_average(tmp_path):
+    queries, keys = world(20)
+    bank = MemoryBank(keys)
+    weights = bank.sparse(queries)
+    other = np.random.default_rng(0).standard_normal((len(keys), 9)).astype(np.float32)
+    error, cosine = errors(weights.recompose(np.arange(len(weights)), unit(keys)), bank.aggregate(queries))
+    assert np.percentile(error, 99) <= 0.01
+    assert cosine.min() > 0.99
+    some = np.array([7, 3, 3, 1100])
+    np.testing.assert_allclose(weights.recompose(some, other), bank.aggregate(queries, values=other)[some], atol=0.05)
+    sums = np.add.reduceat(weights.weights.astype(np.float32), weights.starts[:-1])
+    np.testing.assert_allclose(sums, 1.0, atol=2e-2)
+    assert weights.report["check"]["p99"] <= 0.01
+    weights.save(tmp_path / "w.safetensors")
+    again = SparseWeights.load(tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(again.indices, weights.indices)
+    np.testing.assert_array_equal(again.recompose(some, other), weights.recompose(some, other))
+    stored = Stored(other)
+    np.testing.assert_array_equal(weights.recompose(some, stored), weights.recompose(some, other))
+
+
+def test_sparse_weights_of_a_streamed_memory_are_the_same(monkeypatch):
+    queries, keys = world(21)
+    expected = MemoryBank(keys).sparse(queries)
+    monkeypatch.setattr("isthmus.memory.rows.CHUNK_BYTES", 4 * 48 * 700)
+    got = MemoryBank(Stored(keys), resident_bytes=0).sparse(queries)
+    rows = np.arange(len(got))
+    np.testing.assert_allclose(got.recompose(rows, keys), expected.recompose(rows, keys), atol=0.05)
+
+
+def test_sparse_weights_take_few_bytes():
+    queries, keys = world(22)
+    weights = MemoryBank(keys).sparse(queries, max_k=8, tolerance=0.5)
+    assert np.diff(weights.starts).max() <= 8
+    assert weights.indices.dtype == np.int32
+    assert weights.weights.dtype == np.float16
+    assert weights.report["bytes"] == weights.indices.nbytes + weights.weights.nbytes
+
+
+def test_weights_that_are_not_sparse_are_refused(tmp_path):
+    queries, keys = world(23)
+    bank = MemoryBank(keys)
+    with pytest.raises(
+        CheckFailed, match=r"at temperature 0\.3 are not sparse: [\d,]+ of 6,000 rows matter .* max_k is 64"
+    ):
+        bank.sparse(queries, temperature=0.3, max_k=64)
+    with pytest.raises(CheckFailed, match=r"mass 0\.5 and max_k 64 are off by .* over 0\.01\. Raise mass"):
+        bank.sparse(queries, mass=0.5, max_k=64)
+    with pytest.raises(ConfigError, match=r"mass must lie between 0 and 1 and max_k be at least 1, got 1\.0 and 64"):
+        bank.sparse(queries, mass=1.0, max_k=64)
+    (tmp_path / "x").write_bytes(b"no")
+    with pytest.raises(
+        FormatError, match=r"x is no file of sparse weights \(.*\)\. Expected one written by SparseWeights"
+    ):
+        SparseWeights.load(tmp_path / "x")
+
+
+# What is said when something is wrong
+
+
+def test_faults_of_the_input_are_one_clear_line(small):
+    queries, keys, _ = small
+    bank = MemoryBank(keys)
+    with pytest.raises(ConfigError, match="the memory holds no rows"):
+        MemoryBank(np.zeros((0, 4), np.float32))
+    with pytest.raises(ConfigError, match="the memory hold no rows"):
+        MemoryBank([])
+    with pytest.raises(ConfigError, match=r"the memory have shape \(4,\)\. Expected \(n, d\)"):
+        MemoryBank(np.zeros(4, np.float32))
+    with pytest.raises(ConfigError, match=r"the memory have shape \(2, 5\) in part 1\. Expected \(n, d\) with one d"):
+        MemoryBank([np.ones((2, 4)), np.ones((2, 5))])
+    with pytest.raises(ConfigError, match="the queries have 7 dimensions, the memory 48"):
+        bank.aggregate(np.ones((2, 7), np.float32))
+    with pytest.raises(
+        ConfigError, match=r"the values have 10 rows, the memory 3000\. Expected a value per memory row"
+    ):
+        bank.aggregate(queries, values=keys[:10])
+    with pytest.raises(ConfigError, match=r"unknown method 'fast'\. Expected one of exact, bf16, compressed, auto"):
+        bank.aggregate(queries, method="fast")
+    for temperature in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="the temperature must be above 0, got"):
+            bank.aggregate(queries, temperature=temperature)
+    with pytest.raises(ConfigError, match=r"the tolerance must be above 0, got 0"):
+        bank.aggregate(queries, tolerance=0)
+    with pytest.raises(ConfigError, match="k must be at least 1, got 0"):
+        bank.nearest(queries, 0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_rows_that_are_not_finite_are_named(small, bad):
+    queries, keys, _ = small
+    spoiled = keys.copy()
+    spoiled[2500, 3] = bad
+    with pytest.raises(SpaceError, match="row 2500 of the memory holds NaN or infinity"):
+        MemoryBank(spoiled)
+    asking = queries.copy()
+    asking[150, 0] = bad
+    with pytest.raises(SpaceError, match="row 150 of the queries holds NaN or infinity"):
+        MemoryBank(keys).aggregate(asking)
+
+
+def test_a_zero_query_averages_everything():
+    _, keys = world(24, rows=100)
+    got = MemoryBank(keys).aggregate(np.zeros((1, 48), np.float32))
+    np.testing.assert_allclose(got[0], unit(keys).mean(0), atol=1e-6)
+
+
+def test_memory_stays_bounded():
+    """4,096 queries over 60,000 rows: the score matrix alone would be a gigabyte."""
+    code = """
+import resource, numpy as np, torch
+from isthmus.memory import MemoryBank
+rng = np.random.default_rng(0)
+keys = rng.standard_normal((60_000, 32), dtype=np.float32); keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+queries = keys[:4096] + 0.0
+MemoryBank(keys[:3000]).aggregate(queries[:10])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+MemoryBank(keys).aggregate(queries)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 100
