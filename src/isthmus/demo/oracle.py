@@ -1,23 +1,56 @@
-"""The demo's paired oracle: the bridge's own projector, trained on real pairs that the bridge never gets to see."""
+"""The demo's paired oracle: the bridge's own network, trained on real pairs that the bridge never gets to see."""
 
 from __future__ import annotations
 
 import math
+import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from isthmus.evaluate import evaluate_retrieval
 from isthmus.geometry import Array, noise_std
 from isthmus.losses import dense_info_nce
+from isthmus.metrics.truth import Names, read_pairs
 from isthmus.projectors import LeafProjector, initialize
 from isthmus.runtime import torch_generator
+from isthmus.store import Embeddings
+
+NOISE_COSINE = 0.573
+TEMPERATURE = 0.05
+BATCH = 128
+"""As `extend` settles them on a pool of this size."""
+
+Pair = tuple[Embeddings, Embeddings]
 
 
-def paired_projector(
-    x: Array, y: Array, query: Array, *, seed: int = 0, steps: int = 900, batch: int = 128, noise_cosine: float = 0.573
-) -> Array:
-    """Train f_m(f_l(.)) on row-aligned pairs with the noise and temperature of `extend`, and project other rows with it.
+def paired_projector_row(
+    memory: Pair, test: Pair, *, real_pairs: Path, truth: Path, seed: int, steps: int
+) -> dict[str, Any]:
+    """Train on all real pairs of two memories and score on the test: a row as those of `evaluate_bridge`'s baselines.
+
+    Args:
+        memory: Query and gallery modality of the memories.
+        test: Query and gallery of the evaluation.
+        real_pairs: Pairs of the memories, query_id and gallery_id.
+        truth: Pairs of the test.
+        seed: Of training.
+        steps: Of training.
+    """
+    started = time.perf_counter()
+    names = [Names.of(each.modality, each.ids, len(each)) for each in memory]
+    x, y = (each.unit(rows) for each, rows in zip(memory, read_pairs(real_pairs, *names), strict=True))
+    projected = paired_projector(x, y, test[0].unit(), seed=seed, steps=steps)
+    scores = evaluate_retrieval((test[0].ids, projected), test[1], truth).to_dict()
+    return {**scores["mean"], **scores, "seconds": time.perf_counter() - started}
+
+
+def paired_projector(x: Array, y: Array, query: Array, *, seed: int, steps: int) -> Array:
+    """Train f_m(f_l(.)) on row-aligned pairs with `extend`'s noise and temperature, and project other rows with it.
 
     Args:
         x: (n, d) unit rows of the leaf.
@@ -25,8 +58,6 @@ def paired_projector(
         query: (q, d) rows of the leaf to project.
         seed: Of initialisation, batches and noise.
         steps: Of AdamW, with cosine decay.
-        batch: Pairs a step.
-        noise_cosine: As in `ExtendConfig`.
 
     Returns:
         (q, dim) unit rows.
@@ -36,22 +67,24 @@ def paired_projector(
     initialize(projector, generator)
     optimizer = torch.optim.AdamW(projector.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
-
-    def noisy(rows: torch.Tensor) -> torch.Tensor:
-        noise = torch.randn(rows.shape, generator=generator)
-        return F.normalize(rows + noise_std(noise_cosine, rows.shape[1]) * noise, dim=-1)
-
-    def project(rows: torch.Tensor) -> torch.Tensor:
-        return projector.to_base([projector.to_overlap(rows, "leaf")])
-
     left, right = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(np.ascontiguousarray(y))
     for _ in range(steps):
-        chosen = torch.randint(len(left), (batch,), generator=generator)
-        loss = dense_info_nce(project(noisy(left[chosen])), noisy(right[chosen])[None], 0.05)
+        chosen = torch.randint(len(left), (BATCH,), generator=generator)
+        target = _noisy(right[chosen], generator)[None]
+        loss = dense_info_nce(_project(projector, _noisy(left[chosen], generator)), target, TEMPERATURE)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     projector.eval()
     with torch.no_grad():
-        return np.asarray(project(torch.from_numpy(np.ascontiguousarray(query)))[0].numpy(), dtype=np.float32)
+        return np.asarray(_project(projector, torch.from_numpy(np.ascontiguousarray(query)))[0].numpy())
+
+
+def _project(projector: LeafProjector, rows: Tensor) -> Tensor:
+    return projector.to_base([projector.to_overlap(rows, "leaf")])
+
+
+def _noisy(rows: Tensor, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(rows.shape, generator=generator)
+    return F.normalize(rows + noise_std(NOISE_COSINE, rows.shape[1]) * noise, dim=-1)

@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.decoding import require
-from isthmus.geometry import Array, modality_gap, normalize
+from isthmus.geometry import Array, modality_gap
 
 INK: Final = "#1d2733"
 SOFT: Final = "#8a96a3"
 HIT: Final = "#1a9e5c"
-COLOURS: Final = {"image": "#2f6fde", "audio": "#e4572e", "point_cloud": "#8e5bd0"}
+COLOURS: Final = {"image": "#2f6fde", "audio": "#d9480f"}
+MARKERS: Final = {"image": "o", "audio": "^", "point_cloud": "s"}
+HUNDREDS: Final = {1: "#2f6fde", 4: "#e8590c", 7: "#8e44ad"}
+"""Hundreds that the 2D view shows, with their colours: three, since three means lie in a plane without loss."""
 TITLE: Final = "Sounds find images they were never paired with: numbers that no training saw"
 WORDS: Final = {"image": "images", "audio": "sounds", "point_cloud": "point clouds"}
 
@@ -58,14 +61,14 @@ def draw(path: Path, scene: Scene, *, title: str = TITLE, seed: int = 0, rows: i
     require("matplotlib", extra="demo", purpose="the demo's picture").use("Agg")
     import matplotlib.pyplot as plt
 
-    with plt.rc_context({"font.size": 9, "font.family": "sans-serif", "text.color": INK, "axes.titlecolor": INK}):
-        figure = plt.figure(figsize=(15, 8.2), dpi=110, facecolor="white")
-        figure.suptitle(title, x=0.03, y=0.975, ha="left", fontsize=15, fontweight="bold")
+    with plt.rc_context({"font.size": 10, "font.family": "sans-serif", "text.color": INK, "axes.titlecolor": INK}):
+        figure = plt.figure(figsize=(15, 8.4), dpi=110, facecolor="white")
+        figure.suptitle(title, x=0.025, y=0.975, ha="left", fontsize=15, fontweight="bold")
         left = figure.add_gridspec(
-            rows, hits + 1, left=0.03, right=0.555, top=0.855, bottom=0.03, wspace=0.09, hspace=0.32,
+            rows, hits + 1, left=0.025, right=0.58, top=0.865, bottom=0.025, wspace=0.07, hspace=0.3,
             width_ratios=[1.25] + [1] * hits,
         )  # fmt: skip
-        right = figure.add_gridspec(2, 2, left=0.615, right=0.985, top=0.855, bottom=0.06, wspace=0.1, hspace=0.24)
+        right = figure.add_gridspec(2, 2, left=0.63, right=0.988, top=0.865, bottom=0.035, wspace=0.1, hspace=0.24)
         _gallery(figure, left, scene, np.random.default_rng(seed).permutation(len(scene.numbers))[:rows], hits)
         for column, (when, embeddings) in enumerate((("before", scene.before), ("after", scene.after))):
             _cosines(figure.add_subplot(right[0, column]), scene, embeddings, when)
@@ -77,9 +80,9 @@ def draw(path: Path, scene: Scene, *, title: str = TITLE, seed: int = 0, rows: i
 def _gallery(figure: Any, grid: Any, scene: Scene, chosen: NDArray[np.int64], hits: int) -> None:
     from PIL import Image
 
-    figure.text(0.03, 0.905, "a sound is heard ...", fontsize=11, color=SOFT)
+    figure.text(0.025, 0.905, "a sound is heard ...", fontsize=11, color=SOFT)
     figure.text(
-        0.145, 0.905, "... and these images are nearest, best first (framed: the same number)", fontsize=11, color=SOFT
+        0.153, 0.905, "... and these images are nearest, best first (framed: the same number)", fontsize=11, color=SOFT
     )
     order = np.argsort(-(scene.after["audio"][chosen] @ scene.after["image"].T), axis=1, kind="stable")
     for line, query in enumerate(chosen):
@@ -112,21 +115,27 @@ def _cosines(axes: Any, scene: Scene, embeddings: dict[str, Array], when: str) -
 
 
 def _view(axes: Any, scene: Scene, embeddings: dict[str, Array], when: str, *, legend: bool) -> None:
-    """The two directions that vary most; a line joins the sound and the image of one number."""
+    """Numbers of three hundreds, in the plane through the means of their images: where do the other modalities fall?"""
     names = list(embeddings)
-    rows = _together(*(embeddings[name] for name in names))
-    flat = _plane(np.concatenate(rows))
-    points = dict(zip(names, np.split(flat, len(names)), strict=True))
-    sounds, images = points["audio"], points["image"]
-    for a, b in zip(sounds[::3], images[::3], strict=True):
-        axes.plot([a[0], b[0]], [a[1], b[1]], color="#c3cad2", linewidth=0.6, zorder=1)
+    rows = dict(zip(names, _together(*(embeddings[name] for name in names)), strict=True))
+    hundreds = scene.numbers // 100
+    plane, origin = _plane(np.stack([rows["image"][hundreds == digit].mean(axis=0) for digit in HUNDREDS]))
     for name in names:
-        axes.scatter(*points[name].T, s=10, color=COLOURS[name], alpha=0.8, linewidths=0, zorder=2, label=WORDS[name])
-    gap = modality_gap(*_together(embeddings["audio"], embeddings["image"]))
-    axes.set_title(f"{when}: gap sounds - images {gap:.2f}", fontsize=10.5, loc="left")
+        flat = (rows[name] - origin) @ plane
+        for digit, colour in HUNDREDS.items():
+            points = flat[hundreds == digit]
+            axes.scatter(*points.T, s=26, marker=MARKERS[name], color=colour, alpha=0.75, linewidths=0)
+            if name == "image" and len(points):
+                where, way = points.mean(axis=0), points.mean(axis=0) / np.linalg.norm(points.mean(axis=0))
+                axes.text(*(where + 0.3 * way), f"{digit}xx", color=colour, fontsize=12, fontweight="bold", ha="center")
+        axes.scatter([], [], s=26, marker=MARKERS[name], color=SOFT, label=WORDS[name])
+    gap = modality_gap(rows["audio"], rows["image"])
+    axes.set_title(f"{when}: sound-image gap {gap:.2f}", fontsize=10.5, loc="left")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.12)
     _bare(axes)
     if legend:
-        axes.legend(loc="upper left", fontsize=8, frameon=False, handletextpad=0.1, borderpad=0.1)
+        axes.legend(loc="lower left", fontsize=8.5, frameon=False, handletextpad=0.1, borderpad=0.0)
 
 
 def _together(*sides: Array) -> list[Array]:
@@ -135,12 +144,11 @@ def _together(*sides: Array) -> list[Array]:
     return [np.pad(side, ((0, 0), (0, width - side.shape[1]))) for side in sides]
 
 
-def _plane(rows: Array) -> NDArray[np.float64]:
-    """(n, d) to (n, 2), principal components."""
-    centred = np.asarray(normalize(rows), dtype=np.float64)
-    centred = centred - centred.mean(axis=0)
-    _, _, directions = np.linalg.svd(centred, full_matrices=False)
-    return np.asarray(centred @ directions[:2].T)
+def _plane(means: Array) -> tuple[Array, Array]:
+    """The plane through three means: (d, 2) orthonormal directions, and (d,) the middle of the three."""
+    origin = means.mean(axis=0)
+    _, _, directions = np.linalg.svd(means - origin, full_matrices=False)
+    return directions[:2].T, origin
 
 
 def _spectrogram(path: Path) -> NDArray[np.float64]:

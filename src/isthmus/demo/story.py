@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from isthmus.demo import raw, table, world
 from isthmus.errors import ConfigError
 from isthmus.files import read_json, write_json
@@ -100,13 +98,14 @@ def run(
     bridge.save(out / "unified.bridge")
 
     tasks = {task: _evaluate(out, bridge, task, files[task]) for task in raw.TASKS}
-    _add_projector_oracle(out, tasks, memory, test, seed, size.oracle_steps)
+    oracle = _network_oracle(out, files["audio", "image"], seed, size.oracle_steps)
+    tasks["audio", "image"]["baselines"]["paired_projector"] = oracle
     steps.done("scored the bridge, the baselines and the paired oracles")
 
-    scene = _draw(out, bridge, test, seed)
+    _draw(out, bridge, test, seed)
     steps.done(f"drew {out / PICTURE}")
 
-    report = _report(out, bridge, tasks, test, scene, seed)
+    report = {"seed": seed, **_report(out, bridge, tasks, test)}
     report["seconds"] = {**steps.seconds, "all": steps.total()}
     write_json(out / REPORT, report)
     _tell_results(tell, out, report)
@@ -132,18 +131,17 @@ class _Steps:
 
 def _clear(out: Path) -> None:
     """Make room: an earlier demo goes, anything else stays and is an error."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if (
-            not out.is_dir()
-            or not (out / REPORT).is_file()
-            or "isthmus_demo" not in read_json(out / REPORT, kind="demo")
-        ):
-            raise ConfigError(f"{out} is not empty and holds no earlier demo. Give --out another folder.")
-        for name in FOLDERS:
-            shutil.rmtree(out / name, ignore_errors=True)
-        (out / PICTURE).unlink(missing_ok=True)
+    if out.exists() and not (out.is_dir() and (_is_demo(out) or not any(out.iterdir()))):
+        raise ConfigError(f"{out} is not empty and holds no earlier demo. Give --out another folder.")
+    for name in FOLDERS:
+        shutil.rmtree(out / name, ignore_errors=True)
+    (out / PICTURE).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / REPORT, {"isthmus_demo": 1, "state": "running"})
+
+
+def _is_demo(out: Path) -> bool:
+    return (out / REPORT).is_file() and "isthmus_demo" in read_json(out / REPORT, kind="demo report")
 
 
 def _write_pairs(folder: Path, memory: raw.Drawn, test: raw.Drawn) -> dict[tuple[str, str], tuple[Path, Path]]:
@@ -197,41 +195,18 @@ def _evaluate(out: Path, bridge: Bridge, task: tuple[str, str], files: tuple[Pat
     return evaluate_bridge(bridge, query=query, gallery=gallery, pairs=files[0], baselines=True, train_pairs=files[1])
 
 
-def _add_projector_oracle(
-    out: Path,
-    tasks: Mapping[tuple[str, str], dict[str, Any]],
-    memory: raw.Drawn,
-    test: raw.Drawn,
-    seed: int,
-    steps: int,
-) -> None:
+def _network_oracle(out: Path, files: tuple[Path, Path], seed: int, steps: int) -> dict[str, Any]:
     """Beside the closed-form oracles: the bridge's own network, trained on real audio-image pairs."""
-    from isthmus.demo.oracle import paired_projector
-    from isthmus.evaluate import evaluate_retrieval
+    from isthmus.demo.oracle import paired_projector_row
     from isthmus.space import open_space
 
-    started = time.perf_counter()
-    sounds = open_space(out / "spaces/sound.space")["audio"]
-    images = open_space(out / "spaces/picture.space")["image"]
-    pairs = np.array(raw.pair_rows(memory.numbers["audio"], memory.numbers["image"]))
-    x, y = (
-        sounds.unit(sounds.rows_of([memory.ids["audio"][i] for i in pairs[:, 0]])),
-        images.unit(images.rows_of([memory.ids["image"][j] for j in pairs[:, 1]])),
-    )
-    query, gallery = _test(out, "audio"), _test(out, "image")
-    projected = paired_projector(x, y, query.unit(), seed=seed, steps=steps)
-    truth = [
-        (test.ids["audio"][i], test.ids["image"][j])
-        for i, j in raw.pair_rows(test.numbers["audio"], test.numbers["image"])
-    ]
-    scores = evaluate_retrieval((query.ids, projected), gallery, truth).to_dict()
-    seconds = time.perf_counter() - started
-    tasks["audio", "image"]["baselines"]["paired_projector"] = {**scores["mean"], **scores, "seconds": seconds}
+    memory = open_space(out / "spaces/sound.space")["audio"], open_space(out / "spaces/picture.space")["image"]
+    test = _test(out, "audio"), _test(out, "image")
+    return paired_projector_row(memory, test, real_pairs=files[1], truth=files[0], seed=seed, steps=steps)
 
 
-def _draw(out: Path, bridge: Bridge, test: raw.Drawn, seed: int) -> dict[str, Any]:
+def _draw(out: Path, bridge: Bridge, test: raw.Drawn, seed: int) -> None:
     from isthmus.demo import picture
-    from isthmus.geometry import modality_gap
 
     spaces = {modality: _test(out, modality) for modality in ("image", "audio", "point_cloud")}
     rows = {modality: space.rows_of(test.ids[modality]) for modality, space in spaces.items()}
@@ -243,27 +218,16 @@ def _draw(out: Path, bridge: Bridge, test: raw.Drawn, seed: int) -> dict[str, An
         after={modality: bridge.project(space)[rows[modality]] for modality, space in spaces.items()},
     )
     picture.draw(out / PICTURE, scene, seed=seed)
-    after = scene.after
-    return {f"{a} - {b}": modality_gap(after[a], after[b]) for a, b in (("audio", "image"), ("point_cloud", "image"))}
 
 
-def _report(
-    out: Path,
-    bridge: Bridge,
-    tasks: Mapping[tuple[str, str], Any],
-    test: raw.Drawn,
-    gaps: Mapping[str, float],
-    seed: int,
-) -> dict[str, Any]:
+def _report(out: Path, bridge: Bridge, tasks: Mapping[tuple[str, str], Any], test: raw.Drawn) -> dict[str, Any]:
     named = {"-".join(task): {**report, **table.shares(report)} for task, report in tasks.items()}
     return {
         "isthmus_demo": 1,
         "state": "done",
-        "seed": seed,
         "numbers": len(test.numbers["image"]),
-        "memory": {modality: len(ids) for modality, ids in test.ids.items()} and bridge.record.get("pseudo_pairs"),
         "tasks": named,
-        "gap_on_test": dict(gaps),
+        "bridge": bridge.describe()["record"],
         "next": _commands(out, test),
     }
 
@@ -271,16 +235,17 @@ def _report(
 def _commands(out: Path, test: raw.Drawn) -> list[str]:
     """Commands that work on what the demo wrote."""
     number = int(test.numbers["image"][len(test.numbers["image"]) // 3])
-    bridge, spaces, raws = (shlex.quote(str(out / name)) for name in ("unified.bridge", "spaces", "raw/test"))
+    words = shlex.quote(world.in_words(number))
+    bridge, spaces, files, pairs = (
+        shlex.quote(str(out / name)) for name in ("unified.bridge", "spaces", "raw/test", "pairs")
+    )
+    images, sounds, solids = (f"{spaces}/{HOME[name]}.space/{name}" for name in ("image", "audio", "point_cloud"))
     return [
-        f"isthmus search {bridge} --audio {raws}/audio/{number:03d}.wav --gallery {spaces}/picture-test.space/image -k 5",
-        f"isthmus search {bridge} --text {shlex.quote(world.in_words(number))}"
-        f" --gallery {spaces}/shape-test.space/point_cloud -k 5",
-        f"isthmus search {bridge} --point-cloud {raws}/point_cloud/{number:03d}.ply"
-        f" --gallery {spaces}/sound-test.space/audio -k 5",
+        f"isthmus search {bridge} --audio {files}/audio/{number:03d}.wav --gallery {images} -k 5",
+        f"isthmus search {bridge} --text {words} --gallery {solids} -k 5",
+        f"isthmus search {bridge} --point-cloud {files}/point_cloud/{number:03d}.ply --gallery {sounds} -k 5",
         f"isthmus inspect {spaces}/picture.space {spaces}/sound.space --via text",
-        f"isthmus evaluate {bridge} --query {spaces}/sound-test.space/audio"
-        f" --gallery {spaces}/picture-test.space/image --pairs {shlex.quote(str(out / 'pairs/audio-image.csv'))} --baselines",
+        f"isthmus evaluate {bridge} --query {sounds} --gallery {images} --pairs {pairs}/audio-image.csv --baselines",
     ]
 
 

@@ -44,8 +44,8 @@ def _splits() -> dict[str, Split]:
     return {
         "picture": Split(tuple(sorted(order[:180])), image_writers=(0, 1, 2, 3)),
         "sound": Split(tuple(sorted(order[180:360]))),
-        "shape": Split(tuple(sorted(order[360:540])), image_writers=(4, 5, 6), cloud_writers=(7, 8)),
-        "memory": Split(tuple(sorted(order[540:760])), image_writers=(9, 10), cloud_writers=(11,)),
+        "shape": Split(tuple(sorted(order[360:540])), image_writers=(4, 5, 6), cloud_writers=(7, 8, 10)),
+        "memory": Split(tuple(sorted(order[540:760])), image_writers=(9,), cloud_writers=(11,)),
         "test": Split(tuple(sorted(order[760:])), image_writers=(12,), cloud_writers=(13,)),
     }
 
