@@ -119,6 +119,8 @@ def _view(axes: Any, scene: Scene, embeddings: dict[str, Array], when: str, *, l
     names = list(embeddings)
     rows = dict(zip(names, _together(*(embeddings[name] for name in names)), strict=True))
     hundreds = scene.numbers // 100
+    if not set(HUNDREDS) <= set(hundreds.tolist()):
+        raise ValueError(f"the picture needs numbers of the hundreds {', '.join(map(str, HUNDREDS))}")
     plane, origin = _plane(np.stack([rows["image"][hundreds == digit].mean(axis=0) for digit in HUNDREDS]))
     for name in names:
         flat = (rows[name] - origin) @ plane

@@ -60,9 +60,10 @@ def write_memory(folder: Path, *, seed: int, sizes: Mapping[str, int] = MEMORY) 
 
 
 def write_test(folder: Path, *, seed: int, count: int | None = None) -> Drawn:
-    """Draw the evaluation: one image, sound, point cloud and text of each number that nothing was trained on."""
+    """Draw the evaluation: one image, sound, point cloud and text of each of `count` numbers that nothing has seen."""
     split = world.SPLITS["test"]
-    chosen = np.array(split.numbers[:count])
+    every = len(split.numbers) / (count or len(split.numbers))
+    chosen = np.array([split.numbers[int(place * every)] for place in range(count or len(split.numbers))])
     numbers = dict.fromkeys(MEMORY, chosen)
     names = {modality: [f"{number:03d}" for number in chosen] for modality in MEMORY}
     return _write(folder, split, numbers, names, seed=seed + 1_000_000)
