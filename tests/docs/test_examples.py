@@ -16,6 +16,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from snippets import ROOT, make_files
 
+import isthmus
+from isthmus.cli import main
+
 EXAMPLES = sorted((ROOT / "examples").iterdir())
 
 
@@ -54,3 +57,18 @@ def test_the_command_line_example_scores_both_bridges(tmp_path: Path):
     subprocess.run(command, check=True, env={**os.environ, "PATH": path}, capture_output=True, timeout=300)
     for name in ("quick", "trained"):
         assert json.loads((tmp_path / f"{name}.json").read_text())["mean"]["r@1"] > 5 / 300
+
+
+def test_an_encoder_of_your_own_encodes_real_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    image = pytest.importorskip("PIL.Image")
+    (tmp_path / "photos").mkdir()
+    for name, colour in {"red": (255, 0, 0), "rose": (230, 20, 30), "blue": (0, 0, 255)}.items():
+        image.new("RGB", (32, 24), colour).save(tmp_path / "photos" / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    arguments = ["encode", "photos", "--encoder", "own_encoder:ColourGrid", "--into", "colours.space"]
+    assert main([*arguments, "--option", "grid=4", "--ids", "stem"]) == 0
+    space = isthmus.open_space("colours.space")
+    assert space.dim == 4 * 4 * 3
+    blue, red, rose = space["image"].unit(space["image"].rows_of(["blue", "red", "rose"]))
+    assert red @ rose > red @ blue

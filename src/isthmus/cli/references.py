@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,3 +84,9 @@ def named_paths(pairs: list[str] | None) -> dict[str, Path]:
             raise ConfigError(f"--space got {pair!r}, expected NAME=PATH such as clip=/data/clip.space.")
         paths[name] = Path(path)
     return paths
+
+
+def find_local_encoders() -> None:
+    """Let `--encoder module:Class` name a module of the current folder; installed ones go first."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))

@@ -122,9 +122,10 @@ def search(
     """Search galleries with a text, a file or an item of a space."""
     from isthmus.bridge import load_bridge
     from isthmus.cli.projection import OneItem
-    from isthmus.cli.references import open_item
+    from isthmus.cli.references import find_local_encoders, open_item
 
     with output(as_json=as_json, quiet=quiet) as out:
+        find_local_encoders()
         files = {"text": text, "image": image, "audio": audio, "point_cloud": point_cloud}
         given = {name: value for name, value in files.items() if value is not None}
         if len(given) + (item is not None) != 1:

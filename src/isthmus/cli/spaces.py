@@ -64,9 +64,11 @@ def encode(
 ) -> None:
     """Encode raw files into a space; an interrupted run resumes."""
     from isthmus.cli.config import parse_assignment
+    from isthmus.cli.references import find_local_encoders
     from isthmus.encoding import encode
 
     with output(as_json=as_json, quiet=quiet) as out:
+        find_local_encoders()
         report = encode(
             paths,
             encoder=encoder,
