@@ -239,6 +239,17 @@ def test_compressed_holds_its_tolerance_on_low_rank_data(threads):
     assert 0.9 < np.median(ratio) < 1.1
 
 
+def test_a_scan_in_bf16_finds_the_same_rows(monkeypatch):
+    """On a processor that multiplies bf16 faster the sketch is scanned in it."""
+    monkeypatch.setattr("isthmus.memory.compressed.pays", lambda device, inner=0: True)
+    queries, keys = world(25, rows=3000, queries=400)
+    bank = MemoryBank(keys)
+    got = bank.aggregate(queries, method="compressed")
+    assert bank.report["used"] == "compressed"
+    error, _ = errors(got, bank.aggregate(queries))
+    assert np.percentile(error, 99) <= 0.01
+
+
 @pytest.mark.parametrize("tolerance", [0.001, 0.05])
 def test_compressed_is_as_exact_as_it_is_told_to_be(tolerance):
     queries, keys = world(11)
@@ -318,7 +329,7 @@ def test_bf16_is_within_its_tolerance():
 
 def test_native_bf16_products_are_as_good(monkeypatch):
     """On a processor that multiplies bf16 itself the results of the products are bf16 too."""
-    monkeypatch.setattr("isthmus.memory.bf16.pays", lambda device: True)
+    monkeypatch.setattr("isthmus.memory.bf16.pays", lambda device, inner=0: True)
     queries, keys = world(16, rows=2000, queries=300)
     bank = MemoryBank(keys)
     got = bank.aggregate(queries, method="bf16", tolerance=0.02)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch.nn.functional import embedding_bag
 
+from isthmus.memory.bf16 import pays
 from isthmus.memory.exact import Work, empty, rescale, slice_of
 from isthmus.memory.partial import Partial
 from isthmus.memory.sketch import Sketch
@@ -71,11 +72,14 @@ class Scan:
         self.keys, self.sketch, self.threshold = work.keys, sketch, threshold
         self.scaled = queries / work.temperature
         self.offset = self.scaled @ sketch.mean
+        # Rounding to bfloat16 costs a few hundredths of a logit, and what matters is rescored.
+        self.dtype = torch.bfloat16 if pays(queries.device, sketch.rank) else torch.float32
         # The last column of a query times the ones in the memory's subtracts the floor: what matters is then positive.
         self.asking = sketch.of_queries(queries)
         self.best = self._first_look()
+        self.asking = self.asking.to(self.dtype)
         self.floor = self.best - threshold
-        self.asking[:, -1] = -self.floor
+        self._set_floor(self.asking, self.floor)
         self.kept = 0
         self._buffers = _Buffers()
 
@@ -89,7 +93,7 @@ class Scan:
         blocks = [slice(i, min(i + _QUERIES, len(self.best))) for i in range(0, len(self.best), _QUERIES)]
         with _threads(self.scaled.device) as pool:
             for start, chunk in self.keys.chunks():
-                sketched = self.sketch.of_memory(chunk)
+                sketched = self.sketch.of_memory(chunk).to(self.dtype)
 
                 def step(
                     part: slice, start: int = start, chunk: torch.Tensor = chunk, sketched: torch.Tensor = sketched
@@ -107,6 +111,13 @@ class Scan:
         parts = [(part @ look.T).amax(dim=1) for part in torch.split(self.asking, 4096)]
         return torch.cat(parts) if parts else self.asking[:, 0]
 
+    @staticmethod
+    def _set_floor(asking: torch.Tensor, floor: torch.Tensor) -> None:
+        """Put the floor into the queries; what it is rounded to there is the floor."""
+        torch.neg(floor, out=floor)
+        asking[:, -1] = floor
+        torch.neg(asking[:, -1].float(), out=floor)
+
     def _find(self, part: slice, chunk: torch.Tensor, sketched: torch.Tensor) -> Found:
         tiles = [self._tile(part, sketched[low : low + _TILE], low) for low in range(0, len(chunk), _TILE)]
         queries, columns, scores = (torch.cat(x) for x in zip(*tiles, strict=True))
@@ -122,13 +133,13 @@ class Scan:
     def _tile(self, part: slice, sketched: torch.Tensor, low: int) -> _Hits:
         """Rows of a tile that reach their query's floor, which they then raise."""
         asking, best, floor = self.asking[part], self.best[part], self.floor[part]
-        buffers = self._buffers.get((len(asking), len(sketched)), best.device)
+        buffers = self._buffers.get((len(asking), len(sketched)), asking)
         torch.mm(asking, sketched.T, out=buffers.scores)
         queries, columns, above = _positive(buffers.scores, buffers.over)
         scores = above.add_(floor[queries])
         best.scatter_reduce_(0, queries, scores, "amax")
         torch.sub(best, self.threshold, out=floor)
-        torch.neg(floor, out=asking[:, -1])
+        self._set_floor(asking, floor)
         return queries, columns + low, scores
 
 
@@ -193,13 +204,13 @@ class _Buffers(threading.local):
     def __init__(self) -> None:
         self.size = 0
 
-    def get(self, shape: tuple[int, int], device: torch.device) -> _Buffers:
-        """Give `scores` (float32) and `over` (bool) that shape."""
+    def get(self, shape: tuple[int, int], like: torch.Tensor) -> _Buffers:
+        """Give `scores` and `over` (bool) that shape, where and as `like` is."""
         needed = shape[0] * shape[1]
         if self.size < needed:
             self.size = needed
-            self._scores = torch.empty(needed, device=device)
-            self._over = torch.empty(needed, dtype=torch.bool, device=device)
+            self._scores = torch.empty(needed, dtype=like.dtype, device=like.device)
+            self._over = torch.empty(needed, dtype=torch.bool, device=like.device)
         self.scores, self.over = self._scores[:needed].view(shape), self._over[:needed].view(shape)
         return self
 
@@ -208,12 +219,14 @@ def _positive(scores: torch.Tensor, over: torch.Tensor) -> _Hits:
     """Row, column and value of every score that is not negative."""
     if scores.device.type != "cpu":
         rows, columns = torch.nonzero(scores >= 0.0, as_tuple=True)
-        return rows, columns, scores[rows, columns]
+        return rows, columns, scores[rows, columns].float()
+    # The sign of a bfloat16, which numpy does not know, is that of the integer of the same bits.
+    plain = scores if scores.dtype == torch.float32 else scores.view(torch.int16)
     # numpy compares and finds positions five times faster than torch on a CPU.
-    flat = np.flatnonzero(np.greater_equal(scores.numpy(), np.float32(0.0), out=over.numpy()))
+    flat = np.flatnonzero(np.greater_equal(plain.numpy(), plain.numpy().dtype.type(0), out=over.numpy()))
     rows_np, columns_np = np.divmod(flat, scores.shape[1])
-    values = scores.numpy().ravel().take(flat)
-    return torch.from_numpy(rows_np), torch.from_numpy(columns_np), torch.from_numpy(values)
+    values = torch.from_numpy(plain.numpy().ravel().take(flat)).view(scores.dtype).float()
+    return torch.from_numpy(rows_np), torch.from_numpy(columns_np), values
 
 
 def _sorted(queries: torch.Tensor) -> torch.Tensor:

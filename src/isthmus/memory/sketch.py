@@ -17,7 +17,7 @@ from isthmus.memory.rows import Rows
 
 _SAMPLE = 4096
 """Rows that the moments are taken of, at least; sixteen times the width if that is more."""
-_STEP = 8
+_STEP = 4
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Spectrum:
         self.missed = (power.sum() - power.cumsum(0)).clamp_(min=0.0).sqrt()
 
     def rank(self, residual: float) -> int:
-        """Fewest directions, one short of a multiple of eight, that leave at most `residual` logits of error."""
+        """Fewest directions, one short of a multiple of four, that leave at most `residual` logits of error."""
         enough = int((self.missed > residual).sum()) + 1
         return min(len(self.mean), -(-(enough + 1) // _STEP) * _STEP - 1)
 
