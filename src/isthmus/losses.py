@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_LOWEST_SHIFT_TEMPERATURE = 0.025
-"""From here up a constant shift of the logits cannot underflow a whole row: exp(-2 / 0.025) is a normal float32."""
+_SMALLEST_SUM = 1e-30
+"""Below this a sum of exponentials may have lost terms that matter to float32's smallest number."""
 
 
 def info_nce(x: Tensor, z: Tensor, temperature: float) -> Tensor:
@@ -39,21 +39,23 @@ def dense_info_nce(x: Tensor, z: Tensor, temperature: float) -> Tensor:
     Returns:
         Scalar, the mean over the k * m pairs.
     """
-    if temperature < _LOWEST_SHIFT_TEMPERATURE:
-        return _dense_info_nce_with_maxima(x, z, temperature)
     loss: Tensor = _DenseInfoNCE.apply(x, z, temperature)  # type: ignore[no-untyped-call]
     return loss
 
 
-def _dense_info_nce_with_maxima(x: Tensor, z: Tensor, temperature: float) -> Tensor:
-    """The same by log-sum-exp, a maximum per row and column, for temperatures where a constant shift underflows."""
+def _with_maxima(x: Tensor, z: Tensor, temperature: float) -> Tensor:
+    """The same by log-sum-exp with a maximum per row and column, which nothing underflows."""
     logits = torch.einsum("kbd,mcd->kmbc", x, z) / temperature
     positives = logits.diagonal(dim1=2, dim2=3)
     return (0.5 * (logits.logsumexp(3) + logits.logsumexp(2)) - positives).mean()
 
 
 class _DenseInfoNCE(torch.autograd.Function):
-    """Forward keeps the exponentials; backward turns them into the gradient in place, without a second softmax."""
+    """Forward keeps the exponentials; backward turns them into the gradient in place, without a second softmax.
+
+    One shift serves all rows and columns, so that both directions share the exponentials. Where a row lies so far below
+    the largest cosine that its sum underflows (at 0.01, by 0.7), the batch is done with a maximum per row instead.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, z: Tensor, temperature: float) -> Tensor:
@@ -61,16 +63,22 @@ class _DenseInfoNCE(torch.autograd.Function):
         m, pairs = z.shape[0], k * z.shape[0] * batch
         weights = (x.reshape(k * batch, dim) @ z.reshape(m * batch, dim).T).view(k, batch, m, batch)
         positives = weights.diagonal(dim1=1, dim2=3).sum() / temperature
-        # exp(cosine / t - 1 / t): unit rows bound the exponent above by 0, so no maximum has to be looked for.
-        weights.sub_(1.0).mul_(1.0 / temperature).exp_()
+        shift = weights.max()
+        weights.sub_(shift).mul_(1.0 / temperature).exp_()
         by_row, by_column = weights.sum(3), weights.sum(1)
-        ctx.save_for_backward(x, z, weights, by_row, by_column)
         ctx.temperature = temperature
+        ctx.exact = not bool(torch.minimum(by_row.min(), by_column.min()) > _SMALLEST_SUM)
+        if ctx.exact:
+            ctx.save_for_backward(x, z)
+            return _with_maxima(x, z, temperature)
+        ctx.save_for_backward(x, z, weights, by_row, by_column)
         total = 0.5 * (by_row.log().sum() + by_column.log().sum()) - positives
-        return total / pairs + 1.0 / temperature
+        return total / pairs + shift / temperature
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        if ctx.exact:
+            return _exact_gradients(ctx, gradients[0])
         x, z, weights, by_row, by_column = ctx.saved_tensors
         k, batch, m, _ = weights.shape
         scale = gradients[0] / (k * m * batch * ctx.temperature)
@@ -83,6 +91,18 @@ class _DenseInfoNCE(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             to_z = (flat.T @ x.reshape(k * batch, dim)).view_as(z).mul_(0.5).sub_(x.sum(0)).mul_(scale)
         return to_x, to_z, None
+
+
+def _exact_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    """Gradients of the form with maxima, recomputed: it is rare."""
+    with torch.enable_grad():
+        inputs = [
+            t.detach().requires_grad_(need) for t, need in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
+        ]
+        loss = _with_maxima(inputs[0], inputs[1], ctx.temperature)
+        found = iter(torch.autograd.grad(loss, [t for t in inputs if t.requires_grad]))
+    to_x, to_z = (next(found) * gradient if t.requires_grad else None for t in inputs)
+    return to_x, to_z, None
 
 
 def intra_distance(x: Tensor, target: Tensor, *, squared: bool = False, eps: float = 1e-6) -> Tensor:

@@ -53,7 +53,7 @@ def test_equal_embeddings_cost_log_n(n: int, temperature: float) -> None:
     assert float(info_nce(same, same, temperature)) == pytest.approx(math.log(n), abs=1e-4)
 
 
-@pytest.mark.parametrize("temperature", [0.05, 0.025])
+@pytest.mark.parametrize("temperature", [0.05, 0.01, 0.001])
 def test_opposite_rows_do_not_underflow(temperature: float) -> None:
     """Every cosine -1: exp(-2 / t) must stay a number, or the logarithm is infinite."""
     x = unit(1, 16).expand(8, 16).clone().requires_grad_()
@@ -61,6 +61,21 @@ def test_opposite_rows_do_not_underflow(temperature: float) -> None:
     loss.backward()
     assert float(loss.detach()) == pytest.approx(math.log(8), abs=1e-3)
     assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.01])
+def test_rows_far_below_the_largest_cosine_do_not_underflow(temperature: float) -> None:
+    """Half the batch agrees, half is opposed: at 0.01 one shift for all would flush the opposed half to zero."""
+    same, other = unit(4, 16, seed=1), unit(4, 16, seed=2)
+    x = torch.cat([same, other]).double().requires_grad_()
+    z = torch.cat([same, -other]).double()
+    expected = printed_info_nce(x, z, temperature)
+    slow = torch.autograd.grad(expected, x)[0]
+    single = x.detach().float().requires_grad_()
+    found = info_nce(single, z.float(), temperature)
+    found.backward()
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    torch.testing.assert_close(single.grad.double(), slow, rtol=1e-3, atol=1e-4)
 
 
 def test_a_second_backward_is_refused_and_never_wrong() -> None:
