@@ -257,7 +257,8 @@ class Bridge:
         target = self.space(space) if space else self._first_with(modality)
         self.route(target.name, modality)
         if encoder is None or isinstance(encoder, str):
-            encoder = load_encoder(encoder or target.encoder_name(modality), device=device)
+            recorded = target.encoders.get(modality, {}).get("options") or {} if encoder is None else {}
+            encoder = load_encoder(encoder or target.encoder_name(modality), device=device, **recorded)
         if not force:
             target.check_encoder(encoder, modality)
         wrapped = [

@@ -80,7 +80,7 @@ class BridgeSpace:
             role=role,
             dim=space.dim,
             fingerprints={modality: space.fingerprint(modality) for modality in info},
-            encoders={modality: dict(entry["encoder"]) for modality, entry in info.items()},
+            encoders={modality: _encoder(entry) for modality, entry in info.items()},
             path=str(Path(space.path).resolve()),
             preprocessing={modality: dict(entry.get("preprocessing") or {}) for modality, entry in info.items()},
         )
@@ -96,6 +96,9 @@ class BridgeSpace:
         revision = encoder.get("revision") if encoder.get("revision") != "local" else None
         if library == "isthmus":
             return str(name)
+        if encoder.get("name") and not _is_commit(revision):
+            # A file or folder of the user's, or a class: only the name it was loaded by finds it again.
+            return str(encoder["name"])
         if library == "ulip":
             return f"ulip:{name}"
         if library == "open_clip":
@@ -131,6 +134,20 @@ class BridgeSpace:
             )
 
 
+def _encoder(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An encoder's identity with the name and the options it was loaded by, where the space tells them."""
+    named = {key: entry[f"encoder_{key}"] for key in ("name", "options") if entry.get(f"encoder_{key}")}
+    return {**entry["encoder"], **named}
+
+
+def _same(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool:
+    return all((a or {}).get(key) == (b or {}).get(key) for key in IDENTITY)
+
+
+def _is_commit(revision: Any) -> bool:
+    return isinstance(revision, str) and len(revision) == 40 and set(revision) <= set("0123456789abcdef")
+
+
 def other_encoder(
     where: str, info: Mapping[str, Any], spaces: Sequence[BridgeSpace], modality: str
 ) -> FingerprintError:
@@ -145,7 +162,7 @@ def other_encoder(
     known = [space for space in spaces if modality in space.fingerprints]
     expected = " or ".join(f"{encoder_words(s.encoders.get(modality))} of {s.name!r}" for s in known) or "none"
     why = "Equal dimensions are not the same space."
-    if len(known) == 1 and info.get("encoder") == known[0].encoders.get(modality):
+    if len(known) == 1 and _same(info.get("encoder"), known[0].encoders.get(modality)):
         why = f"They differ in {_difference(known[0].preprocessing.get(modality), info.get('preprocessing'))}."
     return FingerprintError(
         f"{where} was made by {encoder_words(info.get('encoder'))}, the bridge for {expected}. {why} "
