@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from ..worlds import three_spaces
+from worlds import three_spaces
 
 
 def command(folder: Path, out: str) -> list[str]:
@@ -50,7 +50,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     assert kills, "the training was over before it could be killed"
     assert not (tmp_path / "killed.bridge").exists() or kills < 3
     done = subprocess.run(
-        command(tmp_path, "killed.bridge") + ["--overwrite"], env=environment, capture_output=True, text=True
+        [*command(tmp_path, "killed.bridge"), "--overwrite"], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     for name in ("projectors.safetensors", "history.jsonl"):

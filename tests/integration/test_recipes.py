@@ -11,8 +11,7 @@ import isthmus
 from isthmus.errors import ConfigError, OverlapError
 from isthmus.recipes.connect import ConnectConfig
 from isthmus.recipes.extend import ExtendConfig
-
-from ..worlds import contrastive, meanings, three_spaces
+from worlds import contrastive, meanings, three_spaces
 
 FAST = {"epochs": 25, "batch_size": 128, "noise_cosine": 0.9}
 
