@@ -21,8 +21,8 @@ class RecipeConfig(BaseModel):
         preset: "default" follows the size of the pool; "paper" is faithful to the print; "auto" also measures the
             aggregation temperature on the spaces.
         seed: Of everything random.
-        centric: Which modalities pseudo pairs start from; None is the method's own choice (C-MCR: the overlap,
-            Ex-MCR: every modality). A name ("text") or a side and a name ("leaf/audio").
+        centric: Which modalities pseudo pairs start from; None is every modality of both spaces, in turn (Ex-MCR). A
+            name ("text"), a side and a name ("leaf/audio"), or "overlap", from which alone C-MCR started.
         max_pairs: Most pseudo pairs per centric kind, drawn at random; None is all.
         aggregation_temperature: Softmax temperature of the pseudo pairs (the papers' tau 1); a table of space names
             gives each space its own.
@@ -70,6 +70,8 @@ class RecipeConfig(BaseModel):
     memory_limit: int = Field(4 * 10**9, ge=10**6)
     checkpoint_seconds: float = Field(30.0, ge=0.0)
 
+    steps: ClassVar[int] = 1000
+    """Steps of all members together that open epochs aim at."""
     paper: ClassVar[dict[str, Any]] = {}
     """What the preset "paper" sets."""
 

@@ -167,7 +167,7 @@ def describe_kind(kind: Kind, via: Sequence[str], names: Sequence[str]) -> str:
 
 
 def choose_kinds(base: Side, leaf: Side, via: Sequence[str], centric: Sequence[str] | None) -> list[Kind]:
-    """The kinds that `centric` names: modalities, or "base/…", "leaf/…" and a space's own name before a modality.
+    """The kinds that `centric` names: "overlap", modalities, or "base/...", "leaf/..." or a space's name before one.
 
     Raises:
         ConfigError: A name fits no kind.
@@ -179,6 +179,9 @@ def choose_kinds(base: Side, leaf: Side, via: Sequence[str], centric: Sequence[s
     chosen: list[Kind] = []
     for wanted in centric:
         place, _, modality = wanted.rpartition("/")
+        if wanted == "overlap":
+            chosen += [k for k in kinds if k.query.modality in via and k not in chosen]
+            continue
         hits = [k for k in kinds if k.query.modality == modality and (not place or place in sides[k.query.side])]
         if not hits:
             known = ", ".join(dict.fromkeys(k.query.modality for k in kinds))

@@ -97,8 +97,8 @@ def make_plan(n: int, config: RecipeConfig) -> Plan:
     """Split a pool of `n` pseudo pairs and settle the batch size and the epochs that were left open.
 
     The papers' batches of 4096 and 10240 are for millions of pairs; on a pool of 41,000 they leave ten steps an epoch.
-    An open batch size aims at eighty steps an epoch within 128 to 4096, and open epochs at some 1,000 steps of all
-    members together, within 1 to 36: `docs/log.md` has the measurements.
+    An open batch size aims at eighty steps an epoch within 128 to 4096, and open epochs at the method's number of steps
+    of all members together, within 1 to 36: `docs/log.md` has the measurements.
 
     Raises:
         ConfigError: The pool is too small to hold anything out or to fill a batch.
@@ -114,7 +114,7 @@ def make_plan(n: int, config: RecipeConfig) -> Plan:
         )
     order = numpy_generator(config.seed, _HELD_OUT).permutation(n)
     per_epoch = (n - held) // batch
-    epochs = config.epochs or min(36, max(1, round(1000 / config.members / per_epoch)))
+    epochs = config.epochs or min(36, max(1, round(config.steps / config.members / per_epoch)))
     return Plan(epochs, batch, np.sort(order[held:]), order[:held])
 
 

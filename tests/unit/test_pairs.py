@@ -154,6 +154,7 @@ def test_kinds_are_chosen_by_modality_side_and_space(clip: Side, clap: Side) -> 
         Slot(0, "image"),
         Slot(0, "text"),
     ]
+    assert [k.query for k in choose_kinds(clip, clap, ["text"], ["overlap"])] == [Slot(0, "text")]
     with pytest.raises(ConfigError, match="centric names 'smell', which is no modality of these spaces"):
         choose_kinds(clip, clap, ["text"], ["smell"])
 

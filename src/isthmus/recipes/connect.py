@@ -1,8 +1,9 @@
 """C-MCR: connect two spaces into a new one, through a modality they share (arXiv 2305.14381).
 
 Read from top to bottom: settings, recipe, objective. Each space gets a projector of its own into the new space, trained
-on pseudo pairs that start from the overlap, with InfoNCE between the spaces and attraction without negatives inside
-each of them, which closes its modality gap. Both spaces' embeddings change; `extend` keeps one of them as it is.
+on pseudo pairs with InfoNCE between the spaces and attraction without negatives inside each of them, which closes its
+modality gap. Pairs start from every modality in turn, as Ex-MCR's later did; from the overlap alone, as C-MCR prints it,
+with `preset="paper"`. Both spaces' embeddings change; `extend` keeps one of them as it is.
 """
 
 from __future__ import annotations
@@ -44,12 +45,14 @@ class ConnectConfig(RecipeConfig):
     temperature: float = Field(0.01, gt=0.0)
     pseudo_temperature: float | None = Field(None, gt=0.0)
 
+    steps: ClassVar[int] = 450
     paper: ClassVar[dict[str, Any]] = {
         "epochs": 36,
         "batch_size": 10240,
         "noise_variance": 0.004,
         "intra_norm": "l2sq",
         "initialization": "xavier",
+        "centric": ("overlap",),
     }
 
 
@@ -97,8 +100,7 @@ def connect(
     builder = Builder(*sides, names, settings, device=place, notify=notifier(quiet))
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
     with working_folder(folder) as work:
-        # C-MCR starts pseudo pairs from the overlap alone; Ex-MCR added the other kinds.
-        pairs = builder.build(choose_kinds(*sides, names, settings.centric or names), work / "pairs")
+        pairs = builder.build(choose_kinds(*sides, names, settings.centric), work / "pairs")
         paired = time.monotonic()
         plan = make_plan(len(pairs), settings)
         projectors = ConnectProjectors((sides[0].dim, sides[1].dim), settings.dim, ratio=settings.hidden_ratio)
