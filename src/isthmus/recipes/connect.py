@@ -2,8 +2,8 @@
 
 Read from top to bottom: settings, recipe, objective. Each space gets a projector of its own into the new space, trained
 on pseudo pairs with InfoNCE between the spaces and attraction without negatives inside each of them, which closes its
-modality gap. Pairs start from every modality in turn, as Ex-MCR's later did; from the overlap alone, as C-MCR prints it,
-with `preset="paper"`. Both spaces' embeddings change; `extend` keeps one of them as it is.
+modality gap. Pairs start from every modality in turn, as in Ex-MCR; with `preset="paper"` from the overlap alone, as
+C-MCR prints it. Both spaces' embeddings change; `extend` keeps one of them as it is.
 """
 
 from __future__ import annotations
