@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from isthmus.bridge import Bridge
     from isthmus.config import RecipeConfig
 
+WORTH_KEEPING_SECONDS = 30.0
+"""Checkpoints of a failed run that took less are not kept: doing it again takes no longer than saying so."""
+
 
 @dataclass(frozen=True)
 class Making:
@@ -71,15 +74,21 @@ class Making:
 
     @contextmanager
     def _kept_on_failure(self, checkpoints: Path) -> Iterator[None]:
-        """Keep the checkpoints of a run that failed, if it came to any, and remove those of one that succeeded."""
-        worth_keeping = False
+        """Remove the checkpoints of a run that succeeded; keep those of one that failed where there is work to lose.
+
+        A fault in the first seconds of a new run leaves the disk as it was; an interrupt always keeps what there is.
+        """
+        resumed, started, keep = checkpoints.exists(), time.monotonic(), False
         try:
             yield
+        except Exception:
+            keep = resumed or time.monotonic() - started > WORTH_KEEPING_SECONDS
+            raise
         except BaseException:
-            worth_keeping = any(checkpoints.glob("*.safetensors"))
+            keep = True
             raise
         finally:
-            if self.checkpoint_dir is None and not worth_keeping:
+            if self.checkpoint_dir is None and not (keep and any(checkpoints.glob("*.safetensors"))):
                 shutil.rmtree(checkpoints, ignore_errors=True)
 
 
