@@ -113,7 +113,7 @@ def results_page() -> str:
         parts.append(
             f"## Ablations\n\nsound-picture, {len(found['seeds'])} seeds; every row changes one thing of the "
             "defaults of "
-            "`extend`. What agrees with the papers and what does not is in the [log](log.md).\n"
+            "`extend` with one member and three epochs. What agrees with the papers and what does not is in the [log](log.md).\n"
         )
         parts.append(ablations(found))
     if demo := load("demo_encoders"):
