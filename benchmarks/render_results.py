@@ -112,8 +112,8 @@ def results_page() -> str:
     if found := load("ablations"):
         parts.append(
             f"## Ablations\n\nsound-picture, {len(found['seeds'])} seeds; every row changes one thing of the "
-            "defaults of `extend`, with one member and three epochs. What agrees with the papers and what does not is in "
-            "the [log](log.md).\n"
+            "defaults of `extend`, with one member and three epochs. What agrees with the papers and what does "
+            "not is in the [log](log.md).\n"
         )
         parts.append(ablations(found))
     if demo := load("demo_encoders"):
