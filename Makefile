@@ -45,7 +45,9 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
 
 bench: $(READY)
-	for script in benchmarks/bench_*.py; do $(BIN)/python "$$script" || exit 1; done
+	for script in $(filter-out benchmarks/render_results.py,$(wildcard benchmarks/*.py)); do \
+		$(BIN)/python $$script --out benchmarks/results/$$(basename $$script .py).json || exit 1; done
+	$(MAKE) --no-print-directory results
 
 results: $(READY)
 	$(BIN)/python benchmarks/render_results.py

@@ -20,7 +20,7 @@ ROWS: Sequence[Sequence[str]] = (
     ("import_plan", "space"),
     ("importing",),
     ("encoders", "losses", "memory", "metrics", "model_card", "projectors", "routes"),
-    ("bridge_files", "bridge_space", "encoding", "pairs", "solvers"),
+    ("bridge_files", "bridge_space", "distributed", "encoding", "pairs", "solvers"),
     ("bridge_hub",),
     ("bridge",),
     ("checkpoint", "sides", "training"),
