@@ -78,6 +78,12 @@ def test_the_table_of_settings_is_the_configs():
     assert shown() == table(), "python tests/docs/config_table.py --write"
 
 
+def test_the_result_tables_are_those_of_the_result_files():
+    command = [sys.executable, str(ROOT / "benchmarks" / "render_results.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_python_of_the_readme_is_left_unrun():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.count("```python") == text.count("<!-- run -->\n```python")
