@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class IsthmusError(Exception):
-    """Base of every fault that isthmus raises on purpose. The command line prints one line and ends with `exit_code`."""
+    """Base of every fault raised on purpose. The command line prints it as one line and ends with `exit_code`."""
 
     exit_code = 2
 

@@ -128,9 +128,7 @@ def test_a_damaged_file_is_rejected(encoders, tmp_path):
 
 
 def test_unknown_names_and_modalities():
-    with pytest.raises(
-        EncoderError, match=r"no encoder 'toy:smell'. Expected one of toy:picture, toy:sound"
-    ):
+    with pytest.raises(EncoderError, match=r"no encoder 'toy:smell'. Expected one of toy:picture, toy:sound"):
         load_encoder("toy:smell")
     with pytest.raises(EncoderError, match=r"'toy:sound' has no modality 'image'. Expected one of: audio, text"):
         load_encoder("toy:sound").encode([], modality="image")

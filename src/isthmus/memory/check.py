@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from isthmus.memory.bf16 import bf16_sums, pays
-from isthmus.memory.compressed import compressed_sums, probe
+from isthmus.memory.compressed import BAND, compressed_sums, probe
 from isthmus.memory.exact import Work, partial_sums
 from isthmus.memory.partial import Partial
 from isthmus.memory.rows import Rows
@@ -117,7 +117,7 @@ class _Judge:
     def _compressed(self, spectrum: Spectrum, residual: float, margin: float) -> _Trial:
         rows, dim = self.work.keys.n, self.work.keys.dim
         sketch = spectrum.sketch(spectrum.rank(residual))
-        threshold = margin - float(np.log(self.tolerance))
+        threshold = max(2.5 * BAND, margin - float(np.log(self.tolerance)))
         details: dict[str, Any] = {
             "rank": sketch.rank, "residual": round(sketch.residual, 4), "threshold": round(threshold, 2),
         }  # fmt: skip
