@@ -20,15 +20,23 @@ def described(model: type[Any]) -> dict[str, str]:
     return {name: " ".join(words.split()) for name, words in found}
 
 
+def differs(model: type[Any], name: str) -> bool:
+    """Whether a recipe adds a setting to the common ones, or gives one another default."""
+    from isthmus.config import RecipeConfig
+
+    common = RecipeConfig.model_fields
+    return name not in common or common[name].default != model.model_fields[name].default
+
+
 def table() -> str:
-    """The settings as a table: those of both recipes, then those of one."""
+    """The settings as a table: those of both recipes, then what is different in one."""
     from isthmus import ConnectConfig, ExtendConfig
     from isthmus.config import RecipeConfig
 
     lines = ["| key | default | meaning |", "|---|---|---|"]
     for model, only in ((RecipeConfig, ""), (ConnectConfig, "`connect`: "), (ExtendConfig, "`extend`: ")):
         words = described(model)
-        own = [name for name in model.model_fields if model is RecipeConfig or name not in RecipeConfig.model_fields]
+        own = [name for name in model.model_fields if model is RecipeConfig or differs(model, name)]
         for name in own:
             default = model.model_fields[name].default
             lines.append(f"| `{name}` | `{default}` | {only}{words[name].replace('|', '&#124;')} |")
