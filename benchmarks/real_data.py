@@ -105,18 +105,22 @@ def main() -> None:
                     if theirs:
                         line += f", reference {theirs['map']:.4f} in {theirs['seconds']:.1f} s"
                     print(f"{name} {method} seed {seed}: {line}", flush=True)
-    summary = [summarize(rows, name, method) for name in BENCHMARKS for method in given.methods.split(",")]
-    for line in summary:
+                    write(given.out, given.set, imported, rows)
+    for line in summaries(rows):
         print(line)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    result = {
-        "settings": given.set,
-        "cpus": os.cpu_count(),
-        "import_seconds": imported,
-        "summary": summary,
-        "runs": rows,
-    }
-    given.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def write(out: Path, settings: list[str], imported: float, rows: list[dict[str, Any]]) -> None:
+    """Write what there is so far, so that a run that is cut short leaves its finished rows."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    result = {"settings": settings, "cpus": os.cpu_count(), "import_seconds": imported, "summary": summaries(rows)}
+    out.write_text(json.dumps({**result, "runs": rows}, indent=1) + "\n")
+
+
+def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A summary of every benchmark and method that was run."""
+    done = dict.fromkeys((row["benchmark"], row["method"]) for row in rows)
+    return [summarize(rows, name, method) for name, method in done]
 
 
 def summarize(rows: list[dict[str, Any]], name: str, method: str) -> dict[str, Any]:
