@@ -29,7 +29,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(out: str) -> list[str]:
-    settings = ["--set", "epochs=15", "--set", "batch_size=64", "--set", "checkpoint_seconds=0.1"]
+    settings = ["--set", "epochs=80", "--set", "batch_size=64", "--set", "checkpoint_seconds=0.05"]
     both = ["clip.space", "clap.space", "--via", "text"]
     return [sys.executable, "-m", "isthmus", "extend", *both, "--out", out, *settings, "--seed", "3", "--quiet"]
 
