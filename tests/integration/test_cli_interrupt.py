@@ -28,8 +28,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(out: str) -> list[str]:
-    settings = ["--set", "epochs=80", "--set", "batch_size=64", "--set", "checkpoint_seconds=0.05"]
+def command(out: str, *, checkpoint_seconds: float = 30) -> list[str]:
+    settings = [
+        "--set",
+        "members=1",
+        "--set",
+        "epochs=80",
+        "--set",
+        "batch_size=64",
+        "--set",
+        f"checkpoint_seconds={checkpoint_seconds}",
+    ]
     both = ["clip.space", "clap.space", "--via", "text"]
     return [sys.executable, "-m", "isthmus", "extend", *both, "--out", out, *settings, "--seed", "3", "--quiet"]
 
@@ -37,7 +46,8 @@ def command(out: str) -> list[str]:
 def test_an_interrupted_training_says_so_and_goes_on_by_the_same_command(world: Path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     checkpoints = world / ".x.bridge.checkpoints"
-    process = subprocess.Popen(command("x.bridge"), cwd=world, stderr=subprocess.PIPE, text=True, env=environment)
+    busy = command("x.bridge", checkpoint_seconds=0.05)
+    process = subprocess.Popen(busy, cwd=world, stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 120
     while not any(checkpoints.glob("*.safetensors")):
         assert process.poll() is None, f"the training ended before it was stopped: {process.communicate()[1]}"
