@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +17,18 @@ if TYPE_CHECKING:
     from isthmus.config import Config
 
 
+def _toml() -> Any:
+    """The TOML reader: in the standard library from Python 3.11 on."""
+    return import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
         ConfigError: The file is not TOML; the message holds the line.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    tomllib = _toml()
     try:
         return dict(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
@@ -49,10 +52,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def _value(text: str) -> Any:
     if text.lower() in ("none", "null"):
         return None
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    tomllib = _toml()
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
