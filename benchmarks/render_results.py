@@ -137,7 +137,8 @@ def readme_block() -> str:
         return ""
     return (
         summary(real)
-        + "\nReal embeddings, true pairs that nothing was trained on; the recipe is the two papers in plain torch (36 epochs, "
+        + "\nReal embeddings, true pairs that nothing was trained on; the recipe is the two papers in plain "
+        "torch (36 epochs, "
         "batch 1024), and a dash says that it was not run beside it yet. Defaults were compared on these pairs too "
         "([log](docs/log.md)). Baselines and ablations: [docs/results.md](docs/results.md).\n"
     )
