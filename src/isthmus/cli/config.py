@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Iterable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.errors import ConfigError
+from isthmus.toml import parse_toml, read_toml
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from isthmus.config import Config
-
-
-def _toml() -> Any:
-    """The TOML reader: in the standard library from Python 3.11 on."""
-    return import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        ConfigError: The file is not TOML; the message holds the line.
-    """
-    tomllib = _toml()
-    try:
-        return dict(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise ConfigError(f"--config {path} does not exist. Expected a TOML file of keys and values.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path} is not TOML: {error}. Expected lines such as epochs = 36.") from error
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -52,10 +31,9 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def _value(text: str) -> Any:
     if text.lower() in ("none", "null"):
         return None
-    tomllib = _toml()
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 
@@ -72,7 +50,7 @@ def collect(file: Path | None, assignments: Iterable[str], known: Mapping[str, A
     """
     merged: dict[str, Any] = {}
     if file is not None:
-        merged = read_toml(file)
+        merged = read_toml(file, "--config")
         check_keys(merged, known, f"--config {file}")
     for text in assignments:
         key, value = parse_assignment(text)
