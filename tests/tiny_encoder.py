@@ -35,7 +35,7 @@ class TinyDecoder:
             codes = np.frombuffer(decode_text(item.text or "").encode(), dtype=np.uint8)
             return np.bincount(codes % INPUT, minlength=INPUT).astype(np.float32)
         if self.modality == "image":
-            small = open_image(item.content()).resize((8, 8), Image.Resampling.BOX)
+            small = open_image(item).resize((8, 8), Image.Resampling.BOX)
             return np.asarray(small, dtype=np.float32).reshape(-1) / 255.0 + 0.01
         if self.modality == "audio":
             cut = windows(decode_audio(item.content(), rate=RATE), RATE, 1.0, 1.0)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from isthmus.decoding.image import decode_image
-from isthmus.items import Rejected
+from isthmus.encoding.duplicates import content_hash
+from isthmus.items import Item, Rejected
 
 
 def gradient(width: int = 24, height: int = 16) -> np.ndarray:
@@ -209,6 +210,69 @@ def test_decompression_bomb_is_refused_by_its_header():
     bomb = bomb[:12] + header + struct.pack(">I", zlib.crc32(header)) + bomb[33:]
     with pytest.raises(Rejected, match="too large"):
         decode_image(bomb)
+
+
+def saved(path: Path, pixels: np.ndarray, **options: object) -> str:
+    Image.fromarray(pixels).save(path, **options)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        ((0.0, 0.0, 1.0, 1.0), slice(0, 16), slice(0, 24)),
+        ((0.25, 0.5, 0.75, 1.0), slice(8, 16), slice(6, 18)),
+        ((0.3, 0.3, 0.7, 0.7), slice(4, 12), slice(7, 17)),  # every pixel that the box touches
+        ((1 / 3, 0.125, 2 / 3, 0.25), slice(2, 4), slice(8, 16)),  # an edge but for rounding is an edge
+        ((0.999, 0.999, 1.0, 1.0), slice(15, 16), slice(23, 24)),
+        ((0.5, 0.5, 0.5 + 1e-12, 0.5 + 1e-12), slice(8, 9), slice(12, 13)),  # never less than a pixel
+    ],
+)
+def test_a_box_is_cut_out_in_fractions(tmp_path: Path, box, rows: slice, columns: slice):
+    path = saved(tmp_path / "a.png", gradient())
+    assert np.array_equal(decode_image(Item("a", path, box=box)), gradient()[rows, columns])
+
+
+def test_a_box_counts_from_the_upright_picture(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side: the viewer turns it clockwise
+    path = saved(tmp_path / "a.png", gradient(), exif=exif)
+    upright = np.rot90(gradient(), -1)
+    assert upright.shape[:2] == (24, 16)
+    assert np.array_equal(decode_image(Item("a", path, box=(0.0, 0.25, 0.5, 0.5))), upright[6:12, :8])
+
+
+def test_boxes_of_a_picture_that_changes_and_of_a_tar(tmp_path: Path):
+    path = saved(tmp_path / "a.png", gradient())
+    half = Item("a", path, box=(0.0, 0.0, 0.5, 1.0))
+    first = decode_image(half)
+    saved(tmp_path / "a.png", 255 - gradient(48, 32))
+    assert np.array_equal(decode_image(half), (255 - gradient(48, 32))[:, :24])
+    assert not np.array_equal(decode_image(half)[:16, :12], first)
+    data = Path(path).read_bytes()
+    Path(tmp_path / "t.tar").write_bytes(b"head" + data)
+    inside = Item("a", str(tmp_path / "t.tar"), member=("a.png", 4, len(data)), box=half.box)
+    assert np.array_equal(decode_image(inside), decode_image(half))
+
+
+@pytest.mark.parametrize(
+    "box", [(0.5, 0.0, 0.5, 1.0), (0.0, 0.9, 1.0, 0.1), (-0.1, 0.0, 1.0, 1.0), (0, 0, 1, 256), (float("nan"), 0, 1, 1)]
+)
+def test_a_box_that_holds_no_part_of_the_picture(tmp_path: Path, box):
+    with pytest.raises(Rejected, match=r"a box of .*expected 0 <= xmin < xmax <= 1 and the same of y, as fractions"):
+        decode_image(Item("a", saved(tmp_path / "a.png", gradient()), box=box))
+
+
+def test_a_box_of_a_missing_picture(tmp_path: Path):
+    with pytest.raises(Rejected, match="cannot be read: No such file"):
+        decode_image(Item("a", str(tmp_path / "none.png"), box=(0, 0, 1, 1)))
+
+
+def test_parts_of_one_picture_are_no_duplicates(tmp_path: Path):
+    path = saved(tmp_path / "a.png", gradient())
+    boxes = [None, (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)]
+    assert len({content_hash(Item(str(i), path, box=box)) for i, box in enumerate(boxes)}) == 3
+    assert content_hash(Item("x", path, box=boxes[1])) == content_hash(Item("y", path, box=boxes[1]))
 
 
 def test_lab_is_converted_or_rejected():

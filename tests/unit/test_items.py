@@ -255,6 +255,17 @@ def test_item_is_small_on_its_way_to_a_worker():
     assert (Item("t", "c.csv", "hello").source, Item("t", "c.csv", "hello").place) == ("hello", "c.csv")
 
 
+def test_a_box_travels_with_its_item_and_is_part_of_what_it_is():
+    item = Item("a#1", "p.png", columns={"label": "dog"}, box=(0.25, 0.0, 0.5, 1.0))
+    again = pickle.loads(pickle.dumps(item))
+    assert again == item
+    assert again.box == (0.25, 0.0, 0.5, 1.0)
+    assert (hash(again), item == Item("a#1", "p.png")) == (hash(item), False)
+    assert item.source == item.place == "p.png#box=0.25,0,0.5,1"
+    assert Item("a", "t.tar", member=("p.png", 0, 1), box=(0, 0, 1 / 3, 1)).place == "t.tar!p.png#box=0,0,0.333333,1"
+    assert (item.suffix, item.content()) == (".png", "p.png")
+
+
 def test_missing_file_is_a_rejection(tmp_path: Path):
     with pytest.raises(Rejected, match="cannot be read: No such file"):
         Item("a", str(tmp_path / "none.png")).read_bytes()

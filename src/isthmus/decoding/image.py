@@ -1,9 +1,11 @@
-"""Images to 8-bit RGB, upright, on white, the first frame of an animation."""
+"""Images, and parts of them, to 8-bit RGB, upright, on white, the first frame of an animation."""
 
 from __future__ import annotations
 
 import functools
 import io
+import math
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.decoding import Source, require
-from isthmus.items import Rejected
+from isthmus.items import Item, Rejected
 
 MAX_PIXELS = 100_000_000
 
@@ -39,25 +41,69 @@ _FORMATS = (
 )
 
 
-def decode_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+# A corner that stands on a pixel's edge but for rounding is taken to stand on it.
+_EDGE = 1e-6
+
+
+def decode_image(source: Source | Item, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode an image to (height, width, 3) uint8; see `open_image`."""
     return np.asarray(open_image(source, max_pixels=max_pixels), dtype=np.uint8)
 
 
-def open_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Any:
+def open_image(source: Source | Item, *, max_pixels: int = MAX_PIXELS) -> Any:
     """Decode an image to a `PIL.Image.Image` of mode RGB.
+
+    Of an item with a box only that part is given, cut from the upright picture.
 
     The EXIF orientation is applied; palettes are resolved; transparency is composited on white; CMYK is converted;
     16-bit greys are scaled to 8 bit; of an animation the first frame is taken. Colour profiles are not applied, as
     the training of CLIP did not apply them.
 
     Args:
-        source: Bytes or a path, in any format that Pillow reads by itself (no PostScript).
+        source: Bytes, a path or an item, in any format that Pillow reads by itself (no PostScript).
         max_pixels: Larger images are refused before their pixels are read.
 
     Raises:
-        Rejected: It is no image, is truncated or damaged, is too large, or has pixels without a fixed white.
+        Rejected: It is no image, is truncated or damaged, is too large, has pixels without a fixed white, or the item's
+            box holds no part of it.
     """
+    if isinstance(source, Item):
+        return _whole(source.read_bytes(), max_pixels) if source.box is None else _part(source, max_pixels)
+    return _whole(source, max_pixels)
+
+
+def _part(item: Item, max_pixels: int) -> Any:
+    """The box of an item. Boxes of one picture come one after another, so the last picture is kept decoded."""
+    assert item.box is not None
+    try:
+        stamp = os.stat(item.path or "")
+    except OSError as error:
+        raise Rejected(f"cannot be read: {error.strerror or error}") from error
+    picture = _kept(Item("", item.path, member=item.member), (stamp.st_mtime_ns, stamp.st_size), max_pixels)
+    return picture.crop(_pixels(item.box, *picture.size))
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(item: Item, stamp: tuple[int, int], max_pixels: int) -> Any:
+    """A decoded picture; `stamp` tells a file that was changed since."""
+    return _whole(item.read_bytes(), max_pixels)
+
+
+def _pixels(box: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
+    """A box in pixels: all those that it touches, at least one."""
+    xmin, ymin, xmax, ymax = box
+    if not (0.0 <= xmin < xmax <= 1.0 and 0.0 <= ymin < ymax <= 1.0):
+        raise Rejected(f"a box of {box}; expected 0 <= xmin < xmax <= 1 and the same of y, as fractions")
+    (left, right), (top, bottom) = _span(xmin, xmax, width), _span(ymin, ymax, height)
+    return left, top, right, bottom
+
+
+def _span(low: float, high: float, size: int) -> tuple[int, int]:
+    first = min(math.floor(low * size + _EDGE), size - 1)
+    return first, max(math.ceil(high * size - _EDGE), first + 1)
+
+
+def _whole(source: Source, max_pixels: int) -> Any:
     image_module = require("PIL.Image", extra="image", purpose="decoding images")
     stream = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
     with warnings.catch_warnings():

@@ -82,5 +82,5 @@ class ImageDecoder:
         Raises:
             Rejected: It is no image, damaged, or too large.
         """
-        image = open_image(item.read_bytes())
+        image = open_image(item)
         return np.asarray(image, dtype=np.uint8) if self.fit is None else self.fit(image)

@@ -47,14 +47,14 @@ class ToyDecoder:
         if self.modality == "text":
             return decode_text(item.text if item.text is not None else item.read_bytes().decode("utf-8", "replace"))
         if self.modality == "image":
-            return _grey(item.read_bytes())
+            return _grey(item)
         if self.modality == "audio":
             return _fitted(decode_audio(item.read_bytes(), rate=RATE))
         return decode_point_cloud(item.read_bytes(), suffix=item.suffix, points=POINTS)
 
 
-def _grey(data: bytes) -> NDArray[np.uint8]:
-    image = open_image(data).convert("L")
+def _grey(item: Item) -> NDArray[np.uint8]:
+    image = open_image(item).convert("L")
     if image.size != (WIDTH, HEIGHT):
         image = image.resize((WIDTH, HEIGHT), 3)  # bicubic
     return np.array(image, dtype=np.uint8)

@@ -28,8 +28,10 @@ def first_of_each(items: Sequence[Item]) -> dict[str, str]:
 
 
 def content_hash(item: Item) -> bytes | None:
-    """SHA-256 of an item's bytes and of its kind of file; None when it cannot be read, which decoding will say."""
+    """SHA-256 of an item's bytes, box and kind of file; None when it cannot be read, which decoding will say."""
     digest = hashlib.sha256(item.suffix.encode("utf-8", "surrogateescape") + b"\0")
+    if item.box is not None:
+        digest.update(repr(item.box).encode() + b"\0")
     if item.path is None or item.text is not None or item.member is not None:
         try:
             digest.update(item.read_bytes())

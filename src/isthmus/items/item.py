@@ -33,6 +33,8 @@ class Item:
         text: The text itself; None for everything else.
         member: (name, offset, size in bytes) within the tar at `path`; None for a plain file.
         columns: Further metadata columns of the item, as its table gave them. Not sent to workers.
+        box: The part of a picture that is meant: xmin, ymin, xmax, ymax as fractions of its upright width and height.
+            `isthmus.decoding.image` cuts it out; the item's bytes stay those of the whole picture.
     """
 
     id: str
@@ -40,20 +42,25 @@ class Item:
     text: str | None = None
     member: tuple[str, int, int] | None = None
     columns: Mapping[str, Any] = field(default_factory=lambda: _NO_COLUMNS, compare=False)
+    box: tuple[float, float, float, float] | None = None
 
     def __reduce__(self) -> tuple[type[Item], tuple[Any, ...]]:
-        return Item, (self.id, self.path, self.text, self.member)
+        return Item, (self.id, self.path, self.text, self.member, {}, self.box)
 
     @property
     def source(self) -> str:
-        """What the metadata says of the item: the text itself, a path, or `tar!member`."""
+        """What the metadata says of the item: the text itself, or its place."""
         return self.text if self.text is not None else self.place
 
     @property
     def place(self) -> str:
-        """Where the item stands: a path, or `tar!member`; empty for a text that is in no file."""
+        """Where the item stands: a path, or `tar!member`; empty for a text that is in no file.
+
+        Of a part of a picture the box follows, as in `photo.jpg#box=0.25,0,0.5,1`.
+        """
         path = self.path or ""
-        return path if self.member is None else f"{path}!{self.member[0]}"
+        place = path if self.member is None else f"{path}!{self.member[0]}"
+        return place if self.box is None else f"{place}#box={','.join(f'{value:.6g}' for value in self.box)}"
 
     @property
     def suffix(self) -> str:
