@@ -24,8 +24,10 @@ from torch import Tensor
 
 from isthmus.config import RecipeConfig
 from isthmus.errors import ConfigError, OverlapError
+from isthmus.files import sha256_json
 from isthmus.geometry import Array, normalize
 from isthmus.memory import MemoryBank
+from isthmus.pair_store import PairStore, digest
 from isthmus.runtime import numpy_generator
 
 MINIMUM_OVERLAP = 8
@@ -202,6 +204,7 @@ class Builder:
         config: Temperatures, normalisation, limits, seed.
         device: Where aggregation runs.
         notify: Called with a line of text for every kind that begins.
+        store: Where kinds are kept for later runs and taken from if they are there; None makes them anew.
     """
 
     def __init__(
@@ -213,8 +216,10 @@ class Builder:
         *,
         device: torch.device,
         notify: Callable[[str], None] = lambda line: None,
+        store: PairStore | None = None,
     ) -> None:
         self.sides, self.via, self.config, self.device, self.notify = (base, leaf), list(via), config, device, notify
+        self.store = store
         self.overlap = {name: match_overlap(base, leaf, name) for name in via}
         self.shared = {
             Slot(side, name): self.sides[side].embeddings[name][self.overlap[name][side]]
@@ -224,6 +229,7 @@ class Builder:
         self.slots = tuple(Slot(side, name) for side in (0, 1) for name in self.sides[side].embeddings)
         self.neighbours: dict[str, dict[str, float]] = {}
         self._banks: dict[Slot, MemoryBank] = {}
+        self._content: list[str] = []
 
     def build(self, kinds: Sequence[Kind], folder: Path | None = None) -> PseudoPairs:
         """Build the pool of `kinds`, in memory or, where a folder is given and the limit is passed, streamed to it."""
@@ -232,8 +238,8 @@ class Builder:
         columns = self._columns(total, folder)
         start = 0
         for kind in kinds:
-            self.notify(f"pseudo pairs: {self.describe(kind)}, {sizes[kind]:,} queries")
-            self._fill(kind, columns, start)
+            part = {slot: column[start : start + sizes[kind]] for slot, column in columns.items()}
+            self._fill_or_take(kind, part)
             start += sizes[kind]
         return PseudoPairs(self.slots, columns, {self.describe(k): n for k, n in sizes.items()}, self.neighbours)
 
@@ -266,13 +272,57 @@ class Builder:
             return np.arange(n)
         return np.sort(numpy_generator(self.config.seed, 3, self.slots.index(slot)).choice(n, limit, replace=False))
 
-    def _fill(self, kind: Kind, columns: Mapping[Slot, NDArray[Any]], start: int) -> None:
+    def _fill_or_take(self, kind: Kind, columns: Mapping[Slot, NDArray[Any]]) -> None:
+        """Fill the rows of a kind, from the store where it has them."""
+        line = f"pseudo pairs: {self.describe(kind)}, {len(columns[kind.query]):,} queries"
+        key = self._key(kind, columns) if self.store else ""
+        found = self.store.take(key) if self.store else None
+        if found is None:
+            self.notify(line)
+            before = dict(self.neighbours)
+            self._fill(kind, columns)
+            if self.store:
+                named = {f"{slot.side}/{slot.modality}": column for slot, column in columns.items()}
+                own = {name: stats for name, stats in self.neighbours.items() if before.get(name) is not stats}
+                self.store.keep(key, named, own)
+            return
+        self.notify(f"{line}, made before")
+        for slot, column in columns.items():
+            column[:] = found[0][f"{slot.side}/{slot.modality}"]
+        self.neighbours |= found[1]
+
+    def _key(self, kind: Kind, columns: Mapping[Slot, NDArray[Any]]) -> str:
+        """Hash of all that the pseudo pairs of a kind depend on: embeddings, overlap, queries and settings."""
+        if not self._content:
+            arrays: list[NDArray[Any]] = [self.sides[s.side].embeddings[s.modality] for s in self.slots]
+            self._content = [digest(x) for x in [*arrays, *(rows for both in self.overlap.values() for rows in both)]]
+        told = ("preset", "aggregation_temperature", "aggregation_method", "normalize_aggregates", "memory_limit")
+        return sha256_json(
+            {
+                "kind": [*kind.query, kind.pivot],
+                "queries": digest(self._queries(kind)),
+                "slots": [[*slot, str(columns[slot].dtype)] for slot in self.slots],
+                "spaces": [side.name for side in self.sides],
+                "via": self.via,
+                "content": self._content,
+                "settings": self.config.model_dump(include=set(told), mode="json"),
+                # Under "auto" a temperature is found on the queries that come first.
+                "found": {k: v["temperature"] for k, v in self.neighbours.items()} if self._finds else {},
+                "device": self.device.type,
+            }
+        )
+
+    @property
+    def _finds(self) -> bool:
+        return self.config.preset == "auto"
+
+    def _fill(self, kind: Kind, columns: Mapping[Slot, NDArray[Any]]) -> None:
         rows = self._queries(kind)
         step = max(4096, self.config.memory_limit // (64 * sum(self.sides[s.side].dim for s in self.slots)))
         for low in range(0, len(rows), step):
             part = rows[low : low + step]
             for slot, block in self._pairs(kind, part).items():
-                columns[slot][start + low : start + low + len(part)] = block
+                columns[slot][low : low + len(part)] = block
 
     def _pairs(self, kind: Kind, rows: NDArray[np.int64]) -> dict[Slot, Array]:
         """All slots of the pseudo pairs that start from some rows of a kind's query."""
@@ -297,7 +347,7 @@ class Builder:
 
     def _temperature(self, name: str, side: Side, queries: Array, bank: MemoryBank) -> float:
         """The configured temperature; under the preset "auto" the one that gives a typical query a few neighbours."""
-        if self.config.preset != "auto":
+        if not self._finds:
             return self.config.temperature_of(side.name)
         if name not in self.neighbours:
             sample = queries[:: max(1, len(queries) // AUTO_SAMPLE)]

@@ -83,7 +83,7 @@ class LeafProjector(nn.Module):
         dim_leaf: Width of the leaf space.
         dim_base: Width of the base space.
         ratio: Width of the hidden layers as a multiple of `dim_leaf`.
-        leaf_layer: What f_l is: "linear", an "mlp" block, or "none".
+        leaf_layer: What f_l is: "linear", an "mlp" block, "mlp2" (two of them), or "none".
         blocks: MLP blocks of f_m; 0 is a single linear layer.
     """
 
@@ -169,6 +169,8 @@ def _project(module: nn.Module, x: Sequence[Tensor], *, joint: bool) -> Tensor:
 def _leaf_layer(kind: str, dim: int, ratio: float) -> nn.Module:
     if kind == "mlp":
         return MLP(dim, ratio=ratio)
+    if kind == "mlp2":
+        return nn.Sequential(MLP(dim, ratio=ratio), MLP(dim, ratio=ratio))
     layer = nn.Linear(dim, dim)
     nn.init.eye_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -176,6 +178,8 @@ def _leaf_layer(kind: str, dim: int, ratio: float) -> nn.Module:
 
 
 def _steps(module: nn.Module, prefix: str) -> Steps:
+    if isinstance(module, nn.Sequential):
+        return [step for number, part in module.named_children() for step in _steps(part, f"{prefix}{number}.")]
     if isinstance(module, MLP):
         return [{"kind": "mlp", "layers": _mlp_layers(module, prefix)}]
     return [{"kind": "linear", "weight": f"{prefix}weight", "bias": f"{prefix}bias"}]

@@ -51,7 +51,7 @@ def test_f_l_starts_as_the_identity() -> None:
     assert torch.equal(projector.to_overlap(x, "audio"), x)
 
 
-@pytest.mark.parametrize(("leaf_layer", "blocks"), [("linear", 2), ("mlp", 1), ("none", 0), ("linear", 3)])
+@pytest.mark.parametrize(("leaf_layer", "blocks"), [("linear", 2), ("mlp", 1), ("mlp2", 2), ("none", 0), ("linear", 3)])
 @pytest.mark.parametrize("modality", ["audio", "text"])
 def test_a_leaf_route_equals_the_module(modality: str, leaf_layer: str, blocks: int) -> None:
     projector = trained(LeafProjector(["audio"], 6, 10, ratio=1.5, leaf_layer=leaf_layer, blocks=blocks))

@@ -22,6 +22,7 @@ from isthmus.bridge_space import BridgeSpace
 from isthmus.config import RecipeConfig, settle
 from isthmus.errors import ConfigError
 from isthmus.losses import info_nce, intra_distance
+from isthmus.pair_store import PairStore
 from isthmus.pairs import Builder, Slot, choose_kinds
 from isthmus.projectors import ConnectProjectors, arrays, initialize, parameter_count
 from isthmus.runtime import notifier, resolve_device, torch_generator
@@ -66,6 +67,7 @@ def connect(
     seed: int | None = None,
     device: str | None = None,
     checkpoint_dir: str | Path | None = None,
+    pairs_dir: str | Path | None = None,
     callback: Callable[[Mapping[str, Any]], None] | None = None,
     quiet: bool = False,
 ) -> Bridge:
@@ -80,6 +82,8 @@ def connect(
         seed: Overrides the config's.
         device: cpu, cuda, cuda:N, mps or auto.
         checkpoint_dir: Folder to checkpoint to and resume from.
+        pairs_dir: Folder that keeps pseudo pairs for later runs, which take them up where their spaces and settings
+            of pseudo pairs are the same; None makes them anew.
         callback: Called with each epoch's row of the history.
         quiet: Show no progress.
 
@@ -97,7 +101,8 @@ def connect(
     started = time.monotonic()
     place = resolve_device(device or "auto")
     sides = (space_side(first), space_side(second))
-    builder = Builder(*sides, names, settings, device=place, notify=notifier(quiet))
+    store = PairStore(pairs_dir) if pairs_dir is not None else None
+    builder = Builder(*sides, names, settings, device=place, notify=notifier(quiet), store=store)
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
     with working_folder(folder) as work:
         pairs = builder.build(choose_kinds(*sides, names, settings.centric), work / "pairs")

@@ -24,6 +24,7 @@ from isthmus.bridge_space import BridgeSpace
 from isthmus.config import RecipeConfig, settle
 from isthmus.errors import ConfigError
 from isthmus.losses import dense_info_nce, info_nce, intra_distance
+from isthmus.pair_store import PairStore
 from isthmus.pairs import Builder, Side, Slot, choose_kinds
 from isthmus.projectors import LeafProjector, arrays, initialize, parameter_count
 from isthmus.routes import Route
@@ -45,7 +46,8 @@ class ExtendConfig(RecipeConfig):
         members: As in `RecipeConfig`. Draws alone move scores by a few percent; the mean of three is steadier and
             better than one of them, at the same number of steps in all (FreeBind averages seven).
         align: Which embeddings InfoNCE draws together, leaf side first; the paper's dense alignment takes all four.
-        leaf_layer: What closes the leaf's modality gap (f_l): a "linear" layer, an "mlp" block, or "none".
+        leaf_layer: What closes the leaf's modality gap (f_l): a "linear" layer, an "mlp" block, "mlp2" (two of
+            them), or "none".
         blocks: MLP blocks that carry the leaf to the base (f_m); 0 is a single linear layer.
     """
 
@@ -54,7 +56,7 @@ class ExtendConfig(RecipeConfig):
     align: tuple[Literal["leaf-base", "leaf-overlap", "overlap-base", "overlap-overlap"], ...] = Field(
         ("leaf-base", "leaf-overlap", "overlap-base", "overlap-overlap"), min_length=1
     )
-    leaf_layer: Literal["linear", "mlp", "none"] = "linear"
+    leaf_layer: Literal["linear", "mlp", "mlp2", "none"] = "linear"
     blocks: int = Field(2, ge=0, le=8)
 
     paper: ClassVar[dict[str, Any]] = {
@@ -78,6 +80,7 @@ def extend(
     device: str | None = None,
     checkpoint_dir: str | Path | None = None,
     space_paths: Mapping[str, str | Path] | None = None,
+    pairs_dir: str | Path | None = None,
     callback: Callable[[Mapping[str, Any]], None] | None = None,
     quiet: bool = False,
     **options: Any,
@@ -95,6 +98,8 @@ def extend(
         device: cpu, cuda, cuda:N, mps or auto.
         checkpoint_dir: Folder to checkpoint to and resume from.
         space_paths: Where spaces of a base bridge lie now, by name.
+        pairs_dir: Folder that keeps pseudo pairs for later runs, which take them up where their spaces and settings
+            of pseudo pairs are the same; None makes them anew.
         callback: Called with each epoch's row of the history.
         quiet: Show no progress.
         **options: Settings of the closed forms, such as `center="leaf"` (see `isthmus.solvers.ClosedFormConfig`).
@@ -125,7 +130,8 @@ def extend(
     place = resolve_device(device or "auto")
     near = bridge_side(base, names, space_paths) if isinstance(base, Bridge) else space_side(base)
     far = space_side(leaf)
-    builder = Builder(near, far, names, settings, device=place, notify=notifier(quiet))
+    store = PairStore(pairs_dir) if pairs_dir is not None else None
+    builder = Builder(near, far, names, settings, device=place, notify=notifier(quiet), store=store)
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
     with working_folder(folder) as work:
         pairs = builder.build(choose_kinds(near, far, names, settings.centric), work / "pairs")

@@ -1,0 +1,3 @@
+"""Ablations: a grid of settings over seeds, every cell trained once, resumed where it was left, in one table."""
+
+from __future__ import annotations
