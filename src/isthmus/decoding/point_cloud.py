@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.decoding import Source, require
-from isthmus.errors import ConfigError
+from isthmus.decoding.object_npy import is_object_npy, read_object_npy
+from isthmus.errors import ConfigError, FormatError
 from isthmus.items import Rejected
 from isthmus.runtime import numpy_generator
 
@@ -61,14 +62,13 @@ def decode_point_cloud(
     points than are wanted a subset is drawn in the same way; one that has fewer is repeated in order, or stays smaller.
 
     Args:
-        source: Bytes or a path: ply, obj, stl, off, glb; npy of (n, 3) or (n, 6); npz with `xyz` and maybe `rgb`.
+        source: Bytes or a path: ply, obj, stl, off, glb; npy of (n, 3 or 6) or of a dict; npz: `xyz`, maybe `rgb`.
         suffix: Kind of the file, such as ".ply"; needed for bytes.
         points: Number of points wanted; None keeps a point cloud as it is and takes 8192 of a mesh.
         colours: Add red, green and blue from 0 to 1 (0.4 everywhere where the file has none).
         up: The axis that points up in the file: x, y, z, -x, -y or -z.
         up_wanted: The axis that shall point up.
         repeat: Repeat a cloud that has fewer points than are wanted; otherwise it stays as it is.
-        repeat: Repeat a point cloud that has fewer points than are wanted.
         max_bytes: Larger files are refused.
 
     Returns:
@@ -184,7 +184,9 @@ def _load(data: bytes, suffix: str) -> Shape:
 
 
 def _load_numpy(data: bytes, suffix: str) -> Shape:
-    """npy of (n, 3) or (n, 6), npz with an array of positions and maybe one of colours. Never a pickle."""
+    """npy of (n, 3) or (n, 6), npz with an array of positions and maybe one of colours; never a pickle that is run."""
+    if suffix == ".npy" and is_object_npy(data):
+        return _load_object(data)
     try:
         loaded = np.load(io.BytesIO(data), allow_pickle=False)
         if suffix == ".npz":
@@ -201,6 +203,24 @@ def _load_numpy(data: bytes, suffix: str) -> Shape:
         pickled = data[:1] == b"\x80" or (data[:2] in (b"\x93N", b"PK") and "pickle" in str(error).lower())
         hint = "pickled; save plain arrays (npz with xyz and rgb)" if pickled else f"damaged ({type(error).__name__})"
         raise Rejected(hint) from error
+    return _as_shape(xyz, rgb)
+
+
+def _load_object(data: bytes) -> Shape:
+    """A dict with positions and maybe colours in a .npy, as OpenShape has one an object."""
+    try:
+        value = read_object_npy(data)
+    except FormatError as error:
+        reason = str(error).partition("plain data (")[2].partition("). Nothing")[0]
+        raise Rejected(f"pickled: {reason}; save plain arrays (npz with xyz and rgb)") from error
+    if not isinstance(value, dict) or not isinstance(_pick(value, _XYZ_KEYS), np.ndarray):
+        raise Rejected(f"pickled, without an array {' or '.join(_XYZ_KEYS)}; save plain arrays (npz with xyz and rgb)")
+    rgb = _pick(value, _RGB_KEYS)
+    return _as_shape(_pick(value, _XYZ_KEYS), rgb if isinstance(rgb, np.ndarray) else None)
+
+
+def _as_shape(xyz: Any, rgb: Any) -> Shape:
+    """Arrays of positions and colours, their types and shapes checked."""
     xyz, rgb = _numbers(xyz, "points"), None if rgb is None else _numbers(rgb, "colours")
     if xyz.ndim == 2 and xyz.shape[1] == 6 and rgb is None:
         xyz, rgb = xyz[:, :3], xyz[:, 3:]
