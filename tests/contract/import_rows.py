@@ -16,7 +16,7 @@ ROWS: Sequence[Sequence[str]] = (
     ("arrays", "items", "manifest", "pair_store"),
     ("decoding", "formats", "shards"),
     ("embeddings", "sources"),
-    ("store",),
+    ("selection", "store"),
     ("import_plan", "space"),
     ("importing",),
     ("benchmarks", "encoders", "losses", "memory", "metrics", "model_card", "projectors", "routes"),

@@ -140,7 +140,7 @@ class Benchmark(_Strict):
         Args:
             data: The folder that the user downloaded.
             work: A folder for what has to be made first.
-            options: Settings over those of the declaration.
+            options: Settings over those of the declaration. The reader gets them with `task` and `modalities`.
 
         Raises:
             ConfigError: A setting is unknown, or of another kind than its default.
@@ -158,7 +158,9 @@ class Benchmark(_Strict):
         reader = getattr(_reader_module(self), function, None)
         if not callable(reader):
             raise ConfigError(f"{self.path}: the reader {self.reader!r} has no function {function!r}.")
-        return cast(Read, reader)(Path(data), {**known, **given}, Path(work))
+        # What every reader may ask of the declaration itself; not settings, so `--set` cannot reach them.
+        fixed = {"task": self.task, "modalities": tuple(self.modalities)}
+        return cast(Read, reader)(Path(data), {**known, **given, **fixed}, Path(work))
 
 
 def _reader_module(benchmark: Benchmark) -> ModuleType:

@@ -10,6 +10,7 @@ from isthmus.items import Item
 
 if TYPE_CHECKING:
     from isthmus.embeddings import Embeddings
+    from isthmus.selection import Selection
 
 Box = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax as fractions of the picture's width and height."""
@@ -27,7 +28,7 @@ class Side:
 
     modality: str
     items: Sequence[Item] = ()
-    embeddings: Embeddings | None = None
+    embeddings: Embeddings | Selection | None = None
 
     @property
     def ids(self) -> list[str]:

@@ -72,4 +72,21 @@ def multilabel_map(scores: Any, labels: Any) -> float:
         raise EvaluationError(
             f"none of the {matrix.shape[1]} classes has a positive item; there is nothing to measure."
         )
-    return float(np.mean([_average_precision(matrix[:, c], mask[:, c]) for c in present]))
+    return float(np.mean(average_precision_by_class(matrix, mask)[present]))
+
+
+def average_precision_by_class(scores: Any, labels: Any) -> NDArray[np.float64]:
+    """Average precision of each class over the items, (c,) float64, NaN for classes without a positive item.
+
+    Args:
+        scores: (n, c) numbers, higher is better.
+        labels: (n, c) booleans.
+
+    Raises:
+        EvaluationError: Shapes that do not fit, or NaN scores.
+    """
+    matrix = scores_matrix(scores)
+    mask = mask_matrix(labels, matrix.shape, "labels")
+    return np.array(
+        [_average_precision(matrix[:, c], mask[:, c]) if mask[:, c].any() else np.nan for c in range(matrix.shape[1])]
+    )

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from isthmus.errors import ConfigError, FormatError
-from isthmus.files import natural_key
+from isthmus.files import natural_key, read_table
 from isthmus.items.finding import SUFFIXES
 from isthmus.types import AUDIO, IMAGE, POINT_CLOUD, VIDEO
 
@@ -118,3 +118,26 @@ def option(options: Mapping[str, Any], key: str, allowed: Sequence[Any]) -> Any:
             f"option {key!r} got {value!r}. Expected one of {', '.join(map(str, allowed))} (--set {key}=...)."
         )
     return value
+
+
+def columns(path: Path, *names: str) -> list[list[str]]:
+    """Columns of a table as texts.
+
+    Raises:
+        FormatError: The file is no table, lacks a column, has an empty field in one of them, or no row.
+    """
+    table = read_table(path)
+    out = []
+    for name in names:
+        if name not in table.column_names:
+            raise FormatError(
+                f"{path}: has no column {name!r}, only {', '.join(table.column_names)}. Expected {', '.join(names)}."
+            )
+        values = table[name].to_pylist()
+        if not values:
+            raise FormatError(f"{path}: has no row. Expected the columns {', '.join(names)} with rows.")
+        for row, value in enumerate(values):
+            if value is None or value == "":
+                raise FormatError(f"{path}: row {row + 1:,} has no {name}. Fill it in, or leave the row out.")
+        out.append([str(value) for value in values])
+    return out
