@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
@@ -60,6 +63,35 @@ def notifier(quiet: bool) -> Callable[[str], None]:
     return notify
 
 
+_interrupts = 0
+
+
+@contextmanager
+def heed_interrupts() -> Iterator[None]:
+    """Let no Ctrl-C be lost: Python drops the exception where it strikes inside a finalizer or a callback of C code.
+
+    The handler counts as well as raises, and `Progress.advance` raises again for an interrupt that did not arrive.
+    Outside the main thread nothing changes.
+    """
+    global _interrupts
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(number: int, frame: object) -> None:
+        global _interrupts
+        _interrupts += 1
+        raise KeyboardInterrupt
+
+    _interrupts = 0
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        _interrupts = 0
+        signal.signal(signal.SIGINT, before)
+
+
 class Progress:
     """Progress of long work on standard error: one line rewritten on a terminal, a line every few seconds in a pipe.
 
@@ -95,7 +127,13 @@ class Progress:
         self._show(final=True)
 
     def advance(self, n: int = 1, **values: float) -> None:
-        """Count `n` more units as done and show `values` (loss, scores) beside them."""
+        """Count `n` more units as done and show `values` (loss, scores) beside them.
+
+        Raises:
+            KeyboardInterrupt: One came before and was lost; see `heed_interrupts`.
+        """
+        if _interrupts:
+            raise KeyboardInterrupt
         self.done += n
         self._values: Mapping[str, Any] = values
         now = time.monotonic()

@@ -13,6 +13,7 @@ import typer
 from isthmus import __version__
 from isthmus.cli import about, bridges, scores, spaces
 from isthmus.errors import IsthmusError
+from isthmus.runtime import heed_interrupts
 
 DONE, USAGE, INTERRUPTED = 0, 2, 130
 
@@ -70,7 +71,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return 0 done, 1 a check said no, 2 wrong usage or bad input, 130 interrupted."""
     line = ""
     try:
-        code = build()(args=None if arguments is None else list(arguments), prog_name="isthmus", standalone_mode=False)
+        given = None if arguments is None else list(arguments)
+        with heed_interrupts():
+            code = build()(args=given, prog_name="isthmus", standalone_mode=False)
     except BaseException as error:
         if os.environ.get("ISTHMUS_DEBUG", "") not in ("", "0"):
             traceback.print_exc()
