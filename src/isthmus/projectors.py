@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,14 +36,20 @@ class MLP(nn.Module):
 
 
 class HalfMLP(nn.Module):
-    """Linear, BatchNorm, ReLU: what the released ULIP-CLIP head of C-MCR is made of. Its outputs are non-negative."""
+    """Linear, BatchNorm, ReLU: what the released ULIP-CLIP head of C-MCR is made of. Its outputs are non-negative.
 
-    def __init__(self, dim: int) -> None:
+    Args:
+        dim_in: Width of the input.
+        dim_out: Width of the output; None is `dim_in`.
+    """
+
+    def __init__(self, dim_in: int, dim_out: int | None = None) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim), nn.ReLU(inplace=True))
+        dim_out = dim_out or dim_in
+        self.net = nn.Sequential(nn.Linear(dim_in, dim_out), nn.BatchNorm1d(dim_out), nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, dim) to (batch, dim), not normalised."""
+        """(batch, dim_in) to (batch, dim_out), not normalised."""
         out: Tensor = self.net(x)
         return out
 
@@ -55,11 +61,12 @@ class ConnectProjectors(nn.Module):
         dims: Widths of the first and the second space.
         dim: Width of the new space.
         ratio: Width of the hidden layers as a multiple of their input.
+        head: "mlp" as the released CLAP-CLIP head, or "half" as the released ULIP-CLIP one.
     """
 
-    def __init__(self, dims: tuple[int, int], dim: int, *, ratio: float = 2.0) -> None:
+    def __init__(self, dims: tuple[int, int], dim: int, *, ratio: float = 2.0, head: str = "mlp") -> None:
         super().__init__()
-        self.first, self.second = MLP(dims[0], dim, ratio=ratio), MLP(dims[1], dim, ratio=ratio)
+        self.first, self.second = (HalfMLP(d, dim) if head == "half" else MLP(d, dim, ratio=ratio) for d in dims)
 
     def forward(self, x: Sequence[Tensor], side: int, *, joint: bool = True) -> Tensor:
         """Project k aligned (batch, d) inputs of one side; (k, batch, dim), unit rows."""
@@ -180,21 +187,22 @@ def _leaf_layer(kind: str, dim: int, ratio: float) -> nn.Module:
 def _steps(module: nn.Module, prefix: str) -> Steps:
     if isinstance(module, nn.Sequential):
         return [step for number, part in module.named_children() for step in _steps(part, f"{prefix}{number}.")]
-    if isinstance(module, MLP):
+    if isinstance(module, (MLP, HalfMLP)):
         return [{"kind": "mlp", "layers": _mlp_layers(module, prefix)}]
     return [{"kind": "linear", "weight": f"{prefix}weight", "bias": f"{prefix}bias"}]
 
 
-def _mlp_layers(mlp: MLP, prefix: str) -> Steps:
-    def layer(name: str, kind: str) -> Mapping[str, Any]:
-        keys = ("weight", "bias") if kind == "linear" else ("weight", "bias", "running_mean", "running_var")
-        return {kind: [f"{prefix}{name}.{key}" for key in keys]}
-
-    eps = float(mlp.net2[1].eps)  # type: ignore[arg-type]
-    return [
-        dict(layer("net1.0", "linear")),
-        {**layer("net1.1", "batch_norm"), "eps": eps},
-        {"relu": True},
-        dict(layer("net2.0", "linear")),
-        {**layer("net2.1", "batch_norm"), "eps": eps},
-    ]
+def _mlp_layers(block: MLP | HalfMLP, prefix: str) -> Steps:
+    nets = {"net1": block.net1, "net2": block.net2} if isinstance(block, MLP) else {"net": block.net}
+    layers: Steps = []
+    for net, parts in nets.items():
+        for number, part in parts.named_children():
+            name = f"{prefix}{net}.{number}."
+            if isinstance(part, nn.Linear):
+                layers.append({"linear": [f"{name}weight", f"{name}bias"]})
+            elif isinstance(part, nn.BatchNorm1d):
+                keys = ("weight", "bias", "running_mean", "running_var")
+                layers.append({"batch_norm": [name + key for key in keys], "eps": float(part.eps)})
+            else:
+                layers.append({"relu": True})
+    return layers

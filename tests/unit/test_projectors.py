@@ -9,7 +9,6 @@ import torch
 from isthmus.projectors import (
     MLP,
     ConnectProjectors,
-    HalfMLP,
     LeafProjector,
     arrays,
     initialize,
@@ -31,7 +30,7 @@ def trained(module: torch.nn.Module, *inputs: int) -> torch.nn.Module:
 
 def test_parameter_counts_are_those_of_the_official_heads() -> None:
     assert parameter_count(ConnectProjectors((512, 512), 512)) == 2_106_368
-    assert parameter_count(HalfMLP(512)) * 2 == 527_360
+    assert parameter_count(ConnectProjectors((512, 512), 512, head="half")) == 527_360
     assert parameter_count(LeafProjector(["audio"], 512, 512)) == 2_369_024
 
 
@@ -62,14 +61,16 @@ def test_a_leaf_route_equals_the_module(modality: str, leaf_layer: str, blocks: 
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
+@pytest.mark.parametrize("head", ["mlp", "half"])
 @pytest.mark.parametrize("side", [0, 1])
-def test_a_connect_route_equals_the_module(side: int) -> None:
-    projectors = trained(ConnectProjectors((6, 4), 8))
+def test_a_connect_route_equals_the_module(side: int, head: str) -> None:
+    projectors = trained(ConnectProjectors((6, 4), 8, head=head))
     x = torch.nn.functional.normalize(torch.randn(7, 6 - 2 * side), dim=-1)
     expected = projectors([x], side)[0].detach().numpy()
     np.testing.assert_allclose(
         apply_route(projectors.steps(side, ""), arrays(projectors, ""), x.numpy()), expected, atol=2e-6
     )
+    assert (bool((expected < 0).any()), (expected > 0).any()) == (head == "mlp", True)
 
 
 def test_joint_and_separate_batches_differ_in_training_and_agree_afterwards() -> None:

@@ -33,7 +33,7 @@ def test_a_recipe_is_the_papers_preset_with_a_seed(file: Path) -> None:
     config = resolve(model, file=file, assignments=[])
     paper = model(preset="paper")
     different = {key for key, value in config.model_dump().items() if value != paper.model_dump()[key]}
-    assert different <= {"memory_limit", "centric", "pseudo_temperature"}
+    assert different <= {"memory_limit", "centric", "pseudo_temperature", "head"}
     assert (config.epochs, config.noise_variance, config.intra_weight) == (36, 0.004, 0.1)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -38,11 +38,14 @@ class ConnectConfig(RecipeConfig):
 
     Attributes:
         dim: Width of the new space.
+        head: What a projector is: "mlp" (two layers, the released CLAP-CLIP head) or "half" (Linear, BatchNorm, ReLU,
+            the released ULIP-CLIP head, whose embeddings are never negative).
         temperature: Of InfoNCE between the overlap's two embeddings (tau 2).
         pseudo_temperature: Of InfoNCE between the modalities that only one space has (tau 3); None is `temperature`.
     """
 
     dim: int = Field(512, ge=2)
+    head: Literal["mlp", "half"] = "mlp"
     temperature: float = Field(0.01, gt=0.0)
     pseudo_temperature: float | None = Field(None, gt=0.0)
 
@@ -108,7 +111,9 @@ def connect(
         pairs = builder.build(choose_kinds(*sides, names, settings.centric), work / "pairs")
         paired = time.monotonic()
         plan = make_plan(len(pairs), settings)
-        projectors = ConnectProjectors((sides[0].dim, sides[1].dim), settings.dim, ratio=settings.hidden_ratio)
+        projectors = ConnectProjectors(
+            (sides[0].dim, sides[1].dim), settings.dim, ratio=settings.hidden_ratio, head=settings.head
+        )
         initialize(projectors, torch_generator(settings.seed, 1), scheme=settings.initialization)
         projectors.to(place)
         objective = InterIntra(projectors, pairs.slots, names, settings)
