@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from isthmus.ablation import ablate
     from isthmus.bridge import Bridge, load_bridge
     from isthmus.encoding import encode
     from isthmus.errors import IsthmusError
@@ -29,6 +30,7 @@ _DOOR = {
     "IsthmusError": "errors",
     "SearchIndex": "index",
     "Space": "space",
+    "ablate": "ablation",
     "connect": "recipes.connect",
     "encode": "encoding",
     "evaluate_bridge": "evaluate",
@@ -49,6 +51,7 @@ __all__ = [
     "IsthmusError",
     "SearchIndex",
     "Space",
+    "ablate",
     "connect",
     "encode",
     "evaluate_bridge",

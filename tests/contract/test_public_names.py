@@ -17,6 +17,7 @@ NAMES = {
     "IsthmusError",
     "SearchIndex",
     "Space",
+    "ablate",
     "connect",
     "encode",
     "evaluate_bridge",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from isthmus import __version__
-from isthmus.cli import about, bridges, scores, spaces
+from isthmus.cli import ablations, about, bridges, scores, spaces
 from isthmus.errors import IsthmusError
 from isthmus.runtime import heed_interrupts
 
@@ -43,6 +43,10 @@ VERBS: dict[str, Callable[..., None]] = {
     "project": bridges.project,
     "evaluate": scores.evaluate,
     "search": scores.search,
+    "benchmarks": suites.benchmarks,
+    "suite": suites.suite,
+    "compare": suites.compare,
+    "ablate": ablations.ablate,
     "encoders": about.encoders,
     "doctor": about.doctor,
 }
