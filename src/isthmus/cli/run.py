@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from isthmus import __version__
-from isthmus.cli import ablations, about, bridges, scores, spaces
+from isthmus.cli import ablations, about, bridges, scores, spaces, suites
 from isthmus.errors import IsthmusError
 from isthmus.runtime import heed_interrupts
 
