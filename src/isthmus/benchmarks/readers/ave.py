@@ -88,7 +88,7 @@ def _split(data: Path, path: Path, rows: list[tuple[str, str]], split: str, list
 
 
 def _order(file: Path) -> list[int]:
-    h5py = require_module("h5py", extra="hdf5", purpose="reading .h5 files")
+    h5py = require_module("h5py", extra="benchmarks", purpose="reading .h5 files")
     try:
         with h5py.File(file, "r") as content:
             return [int(number) for number in content["order"][:]]
