@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -11,16 +10,12 @@ import sys
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import soundfile
-import trimesh
-from PIL import Image
 
 from isthmus.space import open_space
+from mixed_files import COUNT, MAKERS, make_files
 
-COUNT = 200
 TESTS = Path(__file__).resolve().parents[1]
 
 
@@ -28,75 +23,6 @@ def isthmus(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])}
     command = [sys.executable, "-m", "isthmus", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, timeout=300)
-
-
-def picture(number: int) -> tuple[str, bytes, str]:
-    """Suffix, bytes, and the reason that it must be rejected for; empty for a good one."""
-    rng, stream = np.random.default_rng(number), io.BytesIO()
-    image = Image.fromarray(rng.integers(0, 256, (21, 17, 4), dtype=np.uint8), "RGBA")
-    kinds = ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]
-    kind = kinds[number % len(kinds)]
-    (image if kind in ("PNG", "WEBP", "TIFF") else image.convert("RGB")).save(stream, kind)
-    data, suffix = stream.getvalue(), f".{kind.lower()}"
-    match number % 10:
-        case 7:
-            return suffix, data[: len(data) // 3], "truncated|damaged|no image"
-        case 9:
-            return suffix, b"", "no image"
-    return suffix, data, ""
-
-
-def sound(number: int) -> tuple[str, bytes, str]:
-    rng, stream = np.random.default_rng(number), io.BytesIO()
-    kind = ["WAV", "FLAC", "OGG", "MP3"][number % 4]
-    rate = [8_000, 16_000, 22_050, 44_100][number // 4 % 4]
-    signal = rng.uniform(-0.5, 0.5, (rate * (1 + number % 3), 1 + number % 2)).astype(np.float32)
-    reason = ""
-    match number % 10:
-        case 5:
-            signal, reason = signal * 0, "silent"
-        case 7:
-            signal, kind, reason = signal * np.nan, "WAV", "NaN"
-        case 8:
-            signal, kind, reason = signal[:0], "WAV", "zero length"
-        case 9:
-            return ".wav", b"RIFF no more", "no sound"
-    soundfile.write(stream, signal, rate, format=kind, subtype="FLOAT" if kind == "WAV" else None)
-    return f".{kind.lower()}", stream.getvalue(), reason
-
-
-def shape(number: int) -> tuple[str, bytes, str]:
-    suffix = [".ply", ".obj", ".stl", ".off", ".glb", ".npy", ".npz"][number % 7]
-    mesh = trimesh.creation.box(extents=[1, 2, 1 + number / COUNT])
-    points, reason = np.array(mesh.vertices), ""
-    match number % 10:
-        case 5:
-            points, suffix, reason = points * np.nan, ".npy", "NaN"
-        case 7:
-            points, suffix, reason = points * 0 + 1, ".npz", "no extent"
-        case 9:
-            return suffix, b"broken", "damaged|no points|no surface"
-    if suffix not in (".npy", ".npz"):
-        data = mesh.export(file_type=suffix[1:])
-        return suffix, data.encode() if isinstance(data, str) else data, reason
-    stream = io.BytesIO()
-    np.save(stream, points) if suffix == ".npy" else np.savez(stream, xyz=points)
-    return suffix, stream.getvalue(), reason
-
-
-MAKERS = {"image": picture, "audio": sound, "point_cloud": shape}
-
-
-def make_files(folder: Path, modality: str) -> dict[str, str]:
-    """Write the files; returns the expected reason by id."""
-    folder.mkdir()
-    expected = {}
-    for number in range(COUNT):
-        suffix, data, reason = MAKERS[modality](number)
-        name = f"{number:03d}{suffix}"
-        (folder / name).write_bytes(data)
-        expected[name] = reason
-    return expected
 
 
 def check(space: Path, modality: str, expected: dict[str, str]) -> None:
