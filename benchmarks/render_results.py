@@ -89,6 +89,22 @@ def ablations(found: dict[str, Any]) -> str:
     return table(["what", "changed to", "mAP", "against the default", "deviation over seeds"], rows)
 
 
+def encoding(found: dict[str, Any]) -> str:
+    """What `isthmus encode` costs and saves."""
+    settings = found["settings"]
+    words = (
+        f"## Encoding\n\n{settings['images']:,} photographs of {settings['size']} through a ViT-B/32 of random weights, "
+        f"batches of {settings['batch_size']}, {settings['cpus']} cores; medians of {len(found['rounds'])} rounds in which "
+        "the ways alternate (`benchmarks/encode.py`). Bare is the model alone on pixels that lie decoded in memory; the "
+        "loop opens, prepares and embeds one file after another.\n"
+    )
+    return (
+        words
+        + "\n"
+        + table(["ratio of seconds", "median"], [[k, f"{v:.2f}"] for k, v in found["median_ratios"].items()])
+    )
+
+
 def results_page() -> str:
     """docs/results.md, whole."""
     parts = [
@@ -116,6 +132,8 @@ def results_page() -> str:
             "not is in the [log](log.md).\n"
         )
         parts.append(ablations(found))
+    if found := load("encode"):
+        parts.append(encoding(found))
     if demo := load("demo_encoders"):
         parts.append(
             "## The demo's encoders\n\nEach on its own pair, 240 numbers that no training saw "
