@@ -167,7 +167,7 @@ class PlaceTruth:
 def _areas(ciou: Floats) -> Floats:
     """What each item adds to the area under the success curve, whose mean it is: the thresholds that it reaches."""
     reached = np.searchsorted(_THRESHOLDS, ciou, side="right") - 1
-    return np.minimum(0.05 * reached + 0.025, 1.0)
+    return np.asarray(np.minimum(0.05 * reached + 0.025, 1.0), dtype=np.float64)
 
 
 def locate(questions: Sequence[_Question], sounding: NDArray[np.bool_], sounds: Array, parts: Array) -> Located:

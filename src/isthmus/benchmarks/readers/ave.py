@@ -41,11 +41,11 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     Raises:
         FormatError: A file is not there, or not as published.
     """
+    split, lists = option(options, "split", SPLITS), option(options, "list", ("txt", "h5"))
     path = require(
         data, "Annotations.txt", "AVE/Annotations.txt", "data/Annotations.txt", what="the annotations of AVE"
     )
-    annotations = _rows(path)
-    rows = _split(data, path, annotations, option(options, "split", SPLITS), option(options, "list", ("txt", "h5")))
+    rows = _split(data, path, _rows(path), split, lists)
     names = list(dict.fromkeys(video for _, video in rows))
     clips, notes = _clips(data, names, work)
     if repeated := len(rows) - len(names):

@@ -18,8 +18,6 @@ from isthmus.benchmarks.task import Box, Reading
 from isthmus.errors import FormatError
 from isthmus.files import natural_key, one_line
 
-OPTIONS = {"split": "all", "list": "slavc"}
-
 _ODD = "3908875350"
 """The name that one half of the published code has and the other has not."""
 _MISSPELT = "3908875357"
