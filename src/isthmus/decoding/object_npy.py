@@ -126,7 +126,9 @@ def _header(stream: Any) -> tuple[tuple[int, ...], Any]:
         if version not in readers:
             raise _Fault(f"version {version} of the format, expected 1.0 or 2.0")
         shape, _, kind = readers[version](stream)
-    except (ValueError, TypeError, EOFError, SyntaxError) as error:
+    except _Fault:
+        raise
+    except Exception as error:  # of a damaged header numpy's parsers raise nearly anything
         raise _Fault(f"no .npy: {str(error).splitlines()[0] if str(error) else 'no header'}") from error
     return shape, kind
 
