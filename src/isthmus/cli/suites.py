@@ -89,7 +89,7 @@ def about(benchmark: Benchmark) -> dict[str, Any]:
 
 def show_benchmark(out: Output, benchmark: Benchmark) -> None:
     """Print one declaration."""
-    data = benchmark.data
+    data, known_options = benchmark.data, benchmark.known_options()
     out.say(f"{benchmark.title} ({benchmark.name}): {benchmark.task} of {' and '.join(benchmark.modalities)}")
     known = [
         ("download", data.download),
@@ -99,7 +99,7 @@ def show_benchmark(out: Output, benchmark: Benchmark) -> None:
         ("split", data.split),
         ("paper", data.paper),
         ("templates", benchmark.templates),
-        ("options", ", ".join(f"{key}={value}" for key, value in benchmark.known_options().items())),
+        ("options", ", ".join(f"{key}={value}" for key, value in known_options.items() if value not in ("", {}))),
     ]
     for words, value in known:
         if value:
@@ -157,9 +157,8 @@ def suite(
 
     with output(as_json=as_json, quiet=quiet) as out:
         settings = shared(cache, templates, proposals, assignments, through, encoder, space)
-        named = {str(path): load_bridge(path) for path in bridges}
         out.report = run_suite(
-            named,
+            {name: load_bridge(path) for name, path in names_of(bridges).items()},
             benchmark,
             data,
             **settings,
@@ -174,6 +173,18 @@ def suite(
             quiet=quiet,
         )
         out.say(format_suite(out.report))
+
+
+def names_of(paths: list[Path]) -> dict[str, Path]:
+    """Bridges by the names of their folders; by their whole paths where two are called the same.
+
+    Raises:
+        ConfigError: One is given twice.
+    """
+    if twice := {str(path) for path in paths if paths.count(path) > 1}:
+        raise ConfigError(f"the bridge {min(twice)} is given twice. Give each once.")
+    short = [path.resolve().name for path in paths]
+    return {name if short.count(name) == 1 else str(path): path for name, path in zip(short, paths, strict=True)}
 
 
 def compare(

@@ -64,7 +64,7 @@ def compare_bridges(
         ground = Ground.of(bridge, prepared.asked, sides)
         outcomes.append(ground.through(bridge, how.force))
     found = differences(outcomes[0], outcomes[1], seed=how.seed, n=how.bootstrap)
-    head = describe(declared, data, prepared)
+    head = describe(declared, data, prepared, how.limit)
     return {**head, **found, "resamples": how.bootstrap, "seconds": time.perf_counter() - started}
 
 

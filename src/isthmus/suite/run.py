@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,10 @@ def run_suite(
     prepared = prepare(declared, data, how)
     sides = Sides(how)
     rows, first = _bridge_rows(named, prepared.asked, sides)
-    report = {**describe(declared, data, prepared), "rows": rows}
+    report: dict[str, Any] = {**describe(declared, data, prepared, how.limit), "rows": rows}
     rows.append(random_row(first[1]))
+    if "whole_picture" in report:  # large sources make the whole picture a strong guess
+        rows.append({"name": "whole picture", "kind": "baseline", **report.pop("whole_picture")})
     if how.baselines or how.train_pairs is not None:
         own, report["retention"] = own_rows(first[0], sides)
         rows += [*own, *simple_rows(first[0], how)]
@@ -103,10 +106,7 @@ def prepare(benchmark: Benchmark, data: str | Path, settings: SuiteSettings) -> 
     reading = benchmark.read(data, work, settings.options)
     task = reading.task
     if isinstance(task, Localization):
-        from isthmus.suite.localize import ask_localization
-
-        asked = ask_localization(task, work=work, proposals=settings.proposals, limit=settings.limit)
-        return Prepared(reading, asked, None)
+        return Prepared(reading, _ask_places(task, settings), None)
     if isinstance(task, Classification) and task.prompts is None:
         templates = choose_templates(benchmark, settings.templates)
         prompts = Side("text", fill(templates, task.classes))
@@ -114,6 +114,19 @@ def prepare(benchmark: Benchmark, data: str | Path, settings: SuiteSettings) -> 
     if settings.templates is not None:
         raise ConfigError(f"the class texts of {benchmark.name} are embedded already. Leave the templates out.")
     return Prepared(reading, ask(task, limit=settings.limit), None)
+
+
+def _ask_places(task: Localization, settings: SuiteSettings) -> Asked:
+    """A localisation, with the proposals that are given or with windows, and a note that says which."""
+    from isthmus.suite.localize import ask_places
+    from isthmus.suite.proposals import SCALES, read_proposals, windows_of
+
+    if settings.proposals is not None:
+        proposals, words = read_proposals(settings.proposals, task), f"Proposals: {settings.proposals.name}"
+    else:
+        proposals, words = windows_of(task), f"Proposals: sliding windows, sides {', '.join(map(str, SCALES))}"
+    asked = ask_places(task, proposals, limit=settings.limit)
+    return replace(asked, notes=[words, *asked.notes])
 
 
 def choose_templates(benchmark: Benchmark, given: str | Path | None) -> Templates:
@@ -128,10 +141,12 @@ def choose_templates(benchmark: Benchmark, given: str | Path | None) -> Template
     return own_templates(benchmark.templates)
 
 
-def describe(benchmark: Benchmark, data: str | Path, prepared: Prepared) -> dict[str, Any]:
+def describe(benchmark: Benchmark, data: str | Path, prepared: Prepared, limit: int | None) -> dict[str, Any]:
     """The head of a report: what was asked and what was found."""
     missing, templates = list(prepared.reading.missing), prepared.templates
     notes = [*prepared.reading.notes, *prepared.asked.notes]
+    if limit is not None:
+        notes.insert(0, f"Limited to the first {limit:,}: these figures are not the benchmark's.")
     return {
         "benchmark": benchmark.name,
         "title": benchmark.title,
@@ -149,7 +164,7 @@ def describe(benchmark: Benchmark, data: str | Path, prepared: Prepared) -> dict
 
 
 def _bridge_rows(named: Mapping[str, Bridge], asked: Asked, sides: Sides) -> tuple[list[Row], tuple[Ground, Any]]:
-    """A row a bridge; bridges of one recipe that differ in their seed have a row of their mean first."""
+    """A row a bridge; bridges that differ in their seed alone have a row of their mean before them."""
     rows: dict[str, Row] = {}
     first: tuple[Ground, Any] | None = None
     for name, bridge in named.items():
@@ -158,12 +173,14 @@ def _bridge_rows(named: Mapping[str, Bridge], asked: Asked, sides: Sides) -> tup
         first = first or (ground, outcome)
     if first is None:
         raise EvaluationError("there is no bridge to score.")
-    means = [
-        mean_row(f"mean of {len(names)}: {', '.join(names)}", "bridge", [rows[n] for n in names], _seeds(named, names))
-        for names in _alike(named)
-        if len(names) > 1
-    ]
-    return [*means, *rows.values()], first
+    told: list[Row] = []
+    for names in _alike(named):
+        if len(names) > 1:
+            seeds = [int(named[name].config.get("seed", 0)) for name in names]
+            words = f"mean of {len(names)} (seeds {', '.join(map(str, seeds))})"
+            told.append(mean_row(words, "bridge", [rows[name] for name in names], seeds))
+        told += [rows[name] for name in names]
+    return told, first
 
 
 def _alike(named: Mapping[str, Bridge]) -> list[list[str]]:
@@ -175,7 +192,3 @@ def _alike(named: Mapping[str, Bridge]) -> list[list[str]]:
         spaces = [(space.name, sorted(space.fingerprints.items())) for space in bridge.spaces]
         groups.setdefault(repr([bridge.method, settings, spaces]), []).append(name)
     return list(groups.values())
-
-
-def _seeds(named: Mapping[str, Bridge], names: Sequence[str]) -> list[int]:
-    return [int(named[name].config.get("seed", 0)) for name in names]

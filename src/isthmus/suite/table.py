@@ -7,6 +7,20 @@ from typing import Any
 
 Report = Mapping[str, Any]
 
+_PLAIN = {
+    "raw": "raw cross-space",
+    "mean_offset": "mean offset",
+    "procrustes": "Procrustes",
+    "ridge": "ridge",
+    "cca": "CCA",
+    "dictionary": "dictionary",
+    "dictionary_two_sided": "dictionary, two-sided",
+    "paired_ridge": "paired oracle, ridge",
+    "paired_cca": "paired oracle, CCA",
+}
+NAMES = {**_PLAIN, **{f"{key}_centred": f"{name}, centred" for key, name in _PLAIN.items()}}
+"""What the rows of `isthmus.baselines` are called in a table."""
+
 
 def format_suite(report: Report) -> str:
     """The whole report for a person."""
@@ -14,14 +28,14 @@ def format_suite(report: Report) -> str:
 
 
 def table(report: Report) -> str:
-    """Our rows above the published ones, columns aligned; a row without figures gives its reason."""
+    """Our rows above the published ones, columns aligned; rows without figures are told by `_foot`."""
     columns, metric = list(report["headline"]), report["metric"]
     first = columns[0]
     header = ["", *columns, f"{first} 95 %", "seconds"]
-    ours = [_cells(row, columns, metric) for row in report["rows"]]
+    ours = [_cells(row, columns, metric) for row in report["rows"] if "reason" not in row]
     theirs = [_published(row, columns) for row in report["published"]]
     lines = [header, *ours, *([["published", *[""] * (len(header) - 1)]] if theirs else []), *theirs]
-    widths = [max(len(line[i]) for line in lines if len(line) == len(header) or i == 0) for i in range(len(header))]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     return "\n".join(_aligned(line, widths) for line in lines)
 
 
@@ -32,14 +46,17 @@ def figures_of(row: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
 
 
 def _cells(row: Mapping[str, Any], columns: Sequence[str], metric: str) -> list[str]:
-    if "reason" in row:
-        return [row["name"], row["reason"]]
     figures, several = figures_of(row, metric), len(row.get("seeds", ())) > 1
     spread = row["std"] if several and metric == "mean" else {}
     ends = figures.get(f"{columns[0]}_ci95")
     interval = f"{ends[0]:.3f} - {ends[1]:.3f}" if ends else ""
     seconds = f"{row['seconds']:.2f}" if row.get("seconds") else ""
-    return [row["name"], *(_number(one, figures.get(one), spread.get(one)) for one in columns), interval, seconds]
+    return [
+        NAMES.get(row["name"], row["name"]),
+        *(_number(one, figures.get(one), spread.get(one)) for one in columns),
+        interval,
+        seconds,
+    ]
 
 
 def _published(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
@@ -55,10 +72,8 @@ def _number(name: str, value: float | None, spread: float | None = None) -> str:
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
-    first = f"{line[0]:<{widths[0]}}"
-    if len(line) == 2 < len(widths):
-        return f"{first}  {line[1]}"
-    return "  ".join([first, *(f"{cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))]).rstrip()
+    cells = [f"{line[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))]
+    return "  ".join(cells).rstrip()
 
 
 _COUNTS = {
@@ -97,7 +112,18 @@ def _retained(report: Report) -> Iterator[str]:
             yield f"{space} keeps {one['ratio']:.1%} of its own {figure}: {one['before']:.3f}, then {one['after']:.3f}"
 
 
+def reasons(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """By reason, the names of the rows that have no figures for it."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if "reason" in row:
+            found.setdefault(row["reason"], []).append(NAMES.get(row["name"], row["name"]))
+    return found
+
+
 def _foot(report: Report) -> Iterator[str]:
+    for reason, names in reasons(report["rows"]).items():
+        yield f"No figures for {'; '.join(names)}: {reason}"
     for encoded in report.get("encoded", {}).values():
         if encoded["rejected"]:
             yield f"{encoded['rejected']:,} of {encoded['items']:,} items were rejected by {encoded['encoder']}"
