@@ -239,7 +239,7 @@ def _valid(model: type[BaseModel]) -> str:
 
 
 def _files() -> list[Path]:
-    return sorted(CATALOGUE.glob("*.toml"))
+    return sorted(CATALOGUE.glob("*.toml"), key=lambda file: file.stem)
 
 
 def list_benchmarks() -> list[Benchmark]:

@@ -5,6 +5,7 @@ Options, every path relative to the data folder:
 query, gallery, classes   a modality of a space ("clips.space/audio"), or a file of embeddings (.parquet, .npy, ...)
 *_space, *_encoder        of a file: the name of its space, and the encoder where the space declares one; both must be
                           those of the space that the bridge was trained on
+*_ids                     of a file without a column `id`: the column, or a list or table of ids beside it
 pairs                     retrieval: a table with query_id,gallery_id
 labels, label_column      classification: a table with query_id,class_id, or a column of the query's own metadata
 label_separator           what parts several labels in one field of that column
@@ -29,9 +30,9 @@ from isthmus.selection import Selection
 from isthmus.space import open_space
 
 OPTIONS: dict[str, Any] = {
-    **{"query": "", "query_space": "", "query_encoder": ""},
-    **{"gallery": "", "gallery_space": "", "gallery_encoder": ""},
-    **{"classes": "", "classes_space": "", "classes_encoder": ""},
+    **{"query": "", "query_space": "", "query_encoder": "", "query_ids": ""},
+    **{"gallery": "", "gallery_space": "", "gallery_encoder": "", "gallery_ids": ""},
+    **{"classes": "", "classes_space": "", "classes_encoder": "", "classes_ids": ""},
     **{"pairs": "", "labels": "", "label_column": "", "label_separator": "", "class_column": "class"},
     **{"class_texts": {}, "group_column": ""},
 }
@@ -90,9 +91,12 @@ def _open(data: Path, options: Mapping[str, Any], key: str, modality: str, work:
         return open_space(source)[modality]
     name, encoder = options[f"{key}_space"] or None, options[f"{key}_encoder"] or None
     about = source.stat()
-    made = sha256_json([str(source.resolve()), about.st_size, about.st_mtime_ns, name, encoder, modality])[:16]
-    target = work / f"{key}-{made}.space"
-    import_embeddings(source, target, modality=modality, name=name or source.stem, encoder=encoder)
+    ids = options[f"{key}_ids"] or None
+    if ids is not None and inside(data, ids).is_file():
+        ids = inside(data, ids)
+    made = [str(source.resolve()), about.st_size, about.st_mtime_ns, name, encoder, modality, str(ids)]
+    target = work / f"{key}-{sha256_json(made)[:16]}.space"
+    import_embeddings(source, target, modality=modality, ids=ids, name=name or source.stem, encoder=encoder)
     return open_space(target)[modality]
 
 
@@ -109,7 +113,10 @@ def _prompts(data: Path, options: Mapping[str, Any], work: Path) -> Selection:
             raise FormatError(f"{every.path}: has no text {missing[0]!r}, which class_texts names. Check its spelling.")
         return Selection(every, [row_of[text] for _, text in chosen], {"class": [name for name, _ in chosen]})
     column = options["class_column"] if options["class_column"] in table.column_names else "id"
-    return Selection(every, range(len(every)), {"class": [str(value) for value in table[column].to_pylist()]})
+    named = zip(table[column].to_pylist(), every.ids, strict=True)  # a text without a class is one of its own
+    return Selection(
+        every, range(len(every)), {"class": [name if value is None else str(value) for value, name in named]}
+    )
 
 
 def _listed(texts: Any) -> list[str]:
