@@ -49,7 +49,8 @@ def sliding_windows(scales: Sequence[float] = SCALES) -> list[Box]:
             raise EvaluationError(f"a window of {scale} of the picture's side. Expected scales above 0 and at most 1.")
         steps = math.ceil((1.0 - scale) / (scale / 2) - 1e-9)
         starts = [(1.0 - scale) * i / max(steps, 1) for i in range(steps + 1)]
-        boxes += [(x, y, min(x + scale, 1.0), min(y + scale, 1.0)) for y in starts for x in starts]
+        spans = [*((start, start + scale) for start in starts[:-1]), (starts[-1], 1.0)]
+        boxes += [(left, top, right, low) for top, low in spans for left, right in spans]
     return boxes
 
 
