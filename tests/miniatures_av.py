@@ -146,14 +146,14 @@ def pixels_of(box: Sequence[float], side: int = 256) -> tuple[int, int, int, int
 
 
 def make_flickr(folder: Path) -> Path:
-    """Three pictures of the test, two of the training; three annotators, the third of whom boxes the whole picture."""
+    """Three pictures of the test, two of the training; three annotators, the third of whom boxes a whole half."""
     for name in FLICKR_CLIPS:
         test = "test/" if name in FLICKR_TEST else ""
         numbers, place = scene_of(FLICKR_CLIPS, name)
         save_picture(folder / f"{test}frames/{name}.jpg", *numbers)
         save_sound(folder / f"{test}audio/{name}.wav", FLICKR_CLIPS[name])
         own = pixels_of(QUARTERS[place])
-        write(folder / f"Annotations/{name}.xml", flickr_xml([[own], [own], [(0, 0, 256, 256)]]))
+        write(folder / f"Annotations/{name}.xml", flickr_xml([[own], [own], [(own[0], 0, own[2], 256)]]))
     write(folder / "metadata/flickr_test.csv", "".join(f"{name},{202 * i}\r\n" for i, name in enumerate(FLICKR_TEST)))
     write(folder / "metadata/flickr_sup_train.txt", "\n".join(FLICKR_TRAIN))
     a, b, c = FLICKR_TEST
