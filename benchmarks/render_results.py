@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from isthmus.ablation.table import to_markdown
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 MARKS = ("<!-- results -->\n", "<!-- /results -->")
@@ -80,25 +82,34 @@ def baselines(real: dict[str, Any], benchmark: str) -> str:
 
 
 def ablations(found: dict[str, Any]) -> str:
-    """One row a change of the defaults."""
-    base = found["rows"][0]["map"]
-    rows = [
-        [row["group"], row["row"], f"{row['map']:.3f}", f"{row['map'] - base:+.3f}", f"{row['map_std']:.3f}"]
-        for row in found["rows"]
+    """The table of `isthmus ablate`, of the rows that are trained, and how often the papers' words hold."""
+    done = [row for row in found["rows"] if any(score["mean"] is not None for score in row["scores"].values())]
+    labels = {f"{row['table']}/{row['name']}" if row["table"] else row["name"] for row in done}
+    claims = [claim for claim in found["claims"] if {claim["row"], claim["against"]} <= labels]
+    steps = [row["steps"] for row in done if row["steps"]]
+    cells, seconds = found["cells"], found["cost"].get("median_seconds")
+    took = f"{seconds:.1f} s in the median" if seconds else "an unknown time"
+    words = [
+        "Sounds and pictures of the real embeddings above, the papers' grid (`recipes/ablations-paper.toml`). Every",
+        "row changes one thing of the defaults of `extend` (C-MCR: of `connect`) and trains one projector for",
+        f"{min(steps):,} to {max(steps):,} steps of {found['settings']['batch_size']} pseudo pairs, where the papers",
+        f"train 36 epochs of millions; a cell took {took}. {cells['done']:,} of {cells['all']:,} cells are trained.",
+        "sound-name is the retrieval of names of things by clips and back, in the picture space. Figures are mAP.",
+        verdicts([row for row in done if "expect" in row] + claims),
     ]
-    return table(["what", "changed to", "mAP", "against the default", "deviation over seeds"], rows)
+    return " ".join(words) + "\n\n" + to_markdown({**found, "rows": done, "claims": claims})
 
 
-def encoding(found: dict[str, Any]) -> str:
-    """What `isthmus encode` costs and saves."""
-    how = found["settings"]
-    words = (
-        f"## Encoding\n\n{how['images']:,} photographs of {how['size']} through a ViT-B/32 of random weights, "
-        f"batches of {how['batch_size']}, {how['cpus']} cores; medians of {len(found['rounds'])} rounds in which the "
-        "ways alternate (`benchmarks/encode.py`). Bare is the model alone on pixels that lie decoded in memory; the "
-        "loop opens, prepares and embeds one file after another.\n\n"
+def verdicts(told: list[dict[str, Any]]) -> str:
+    """How many of the papers' statements hold here."""
+    judged = [each["agrees"] for each in told if each["agrees"]]
+    if not judged:
+        return "One seed judges nothing: whether the papers' statements hold is open."
+    counts = {name: judged.count(name) for name in ("yes", "not shown", "no")}
+    return (
+        f"Of {len(judged)} statements of the papers that are tried here, {counts['yes']} hold, "
+        f"{counts['not shown']} are not shown, and {counts['no']} do not hold."
     )
-    return words + table(["ratio of seconds", "median"], [[k, f"{v:.2f}"] for k, v in found["median_ratios"].items()])
 
 
 def results_page() -> str:
@@ -122,14 +133,7 @@ def results_page() -> str:
             parts.append(f"### {benchmark}: the simple methods beside it (seed 0)\n")
             parts.append(baselines(real, benchmark))
     if found := load("ablations"):
-        parts.append(
-            f"## Ablations\n\nsound-picture, {len(found['seeds'])} seeds; every row changes one thing of the "
-            "defaults of `extend`, with one member and three epochs. What agrees with the papers and what does "
-            "not is in the [log](log.md).\n"
-        )
-        parts.append(ablations(found))
-    if found := load("encode"):
-        parts.append(encoding(found))
+        parts.append(f"## Ablations\n\n{ablations(found)}")
     if demo := load("demo_encoders"):
         parts.append(
             "## The demo's encoders\n\nEach on its own pair, 240 numbers that no training saw "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from isthmus.ablation import ablate
+    from isthmus.ablation.run import ablate
     from isthmus.bridge import Bridge, load_bridge
     from isthmus.encoding import encode
     from isthmus.errors import IsthmusError
@@ -30,7 +30,7 @@ _DOOR = {
     "IsthmusError": "errors",
     "SearchIndex": "index",
     "Space": "space",
-    "ablate": "ablation",
+    "ablate": "ablation.run",
     "connect": "recipes.connect",
     "encode": "encoding",
     "evaluate_bridge": "evaluate",

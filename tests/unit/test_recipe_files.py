@@ -10,7 +10,7 @@ from isthmus.cli.config import resolve
 from isthmus.config import RecipeConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+RECIPES = sorted(file for file in (ROOT / "recipes").glob("*.toml") if not file.stem.startswith("ablations-"))
 
 
 def model_of(name: str) -> type[RecipeConfig]:

@@ -43,8 +43,9 @@ def estimate(
 
     Returns:
         `rows` (each with `pseudo_pairs`, `batch_size`, `epochs`, `steps` of all members), `cells` (`all`, `found`,
-        `left`), `pools` (distinct centric kinds to aggregate), `seconds` and `measured` ("finished cells", or "probe":
-        a few steps of the base row and a part of an aggregation).
+        `left`), `pools` (distinct centric kinds to aggregate), `seconds` and `measured` (training as in
+        "finished cells", or by a "probe" of a few steps of the base row; aggregation by a part of one, whether or not a
+        run before has kept its pseudo pairs).
 
     Raises:
         ConfigError: The settings of a row do not fit the spaces.
@@ -61,7 +62,7 @@ def estimate(
     every = {cell_key(row, seed, world) for row in rows for seed in grid.seeds}
     rate = _finished_rate(found)
     per_row = rate if rate is not None else _probe(rows[0], world, lines[0], device)
-    pair_seconds = _probe_pairs(world, device) * sum(pools.values()) if pools and rate is None else 0.0
+    pair_seconds = _probe_pairs(world, device) * sum(pools.values()) if pools else 0.0
     return {
         "title": grid.title,
         "rows": lines,
@@ -125,7 +126,7 @@ def _empty_side(space: Space) -> Side:
 def _finished_rate(found: Mapping[str, Any]) -> float | None:
     """Seconds a pseudo pair and step, of cells that were trained in one go."""
     rates = [
-        cell["cost"]["seconds"] / (cell["steps"] * cell["batch_size"])
+        (cell["cost"]["seconds"] - cell["cost"]["pairs"]) / (cell["steps"] * cell["batch_size"])
         for cell in found.values()
         if cell.get("steps") and cell.get("batch_size") and not cell["cost"]["resumed"]
     ]

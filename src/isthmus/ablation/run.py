@@ -50,8 +50,9 @@ def ablate(
         quiet: Print no progress.
 
     Returns:
-        The content of `table.json`: see `isthmus.ablation.table.tabulate`, with `cells` (`all`, `found` finished
-        before, `trained`, `failed`), `cost` and `path`. For a dry run, that of `isthmus.ablation.estimate.estimate`.
+        The content of `table.json`: see `isthmus.ablation.table.tabulate`, with `cells` (`all`, `done`, of them
+        `found` finished before and `trained` now, `failed`), `cost` and `path`. For a dry run, that of
+        `isthmus.ablation.estimate.estimate`.
 
     Raises:
         ConfigError: A key of the grid is unknown or out of range, or another process runs it into the same folder.
@@ -138,6 +139,7 @@ class _Cells:
         failed = sum("fault" in cell for cell in self.cells.values())
         report["cells"] = {
             "all": len(keys),
+            "done": len(self.cells) - failed,
             "found": len(self.found),
             "trained": len(self.cells) - len(self.found) - failed,
             "failed": failed,

@@ -7,10 +7,11 @@ import io
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from isthmus.ablation.grid import Grid
-from isthmus.ablation.rows import Row
+if TYPE_CHECKING:
+    from isthmus.ablation.grid import Grid
+    from isthmus.ablation.rows import Row
 
 LOWER_IS_BETTER = ("median_rank",)
 AGREES = {True: "yes", False: "no"}
@@ -29,9 +30,9 @@ def tabulate(grid: Grid, rows: Sequence[Row], cells: Cells) -> dict[str, Any]:
 
     Returns:
         `columns`; `noise` (by column, the pooled deviation of differences, None where one seed tells none) and
-        `resolution` (by column, the least difference that counts); `rows` with `scores` by column (`mean`, `std`, `seeds`, `difference`,
-        `verdict`) and, where the papers say something, `expect`, `verdict` and `agrees` ("yes", "no", "not shown", or
-        None where it cannot be told); `claims` alike.
+        `resolution` (by column, the least difference that counts); `rows` with `scores` by column (`mean`, `std`,
+        `seeds`, `difference`, `verdict`) and, where the papers say something, `expect`, `verdict` and `agrees` ("yes",
+        "no", "not shown", or None where it cannot be told); `claims` alike.
     """
     columns = grid.columns
     scored = {row.label: {name: _seeds(grid, row, cells, name) for name in columns} for row in rows}
@@ -179,7 +180,8 @@ def to_markdown(report: Mapping[str, Any]) -> str:
 
 def explained(report: Mapping[str, Any]) -> str:
     """How to read the table, in a paragraph."""
-    words = [f"{len(report['seeds'])} seeds; mean ± standard deviation over them."]
+    several = len(report["seeds"]) > 1
+    words = [f"{len(report['seeds'])} seeds; mean ± standard deviation over them." if several else "One seed."]
     known = {name: value for name, value in report["resolution"].items() if value is not None}
     if known:
         bounds = ", ".join(f"{value:.3f} ({name})" for name, value in known.items())
@@ -189,7 +191,7 @@ def explained(report: Mapping[str, Any]) -> str:
         )
         words.append('"not shown": the papers report a difference, and none above that is seen here.')
     else:
-        words.append("One seed tells no difference from chance: nothing is judged.")
+        words.append("Fewer than two seeds tell no difference from chance: nothing is judged.")
     return " ".join(words)
 
 

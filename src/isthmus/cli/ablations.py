@@ -39,7 +39,7 @@ def ablate(
     """Train a grid of settings over seeds, resumable, and write one table.
 
     Exit 1 if the settings of some row fail."""
-    from isthmus.ablation import ablate as run
+    from isthmus.ablation.run import ablate as run
 
     with output(as_json=as_json, quiet=quiet) as printer:
         chosen = read_seeds(seeds)
