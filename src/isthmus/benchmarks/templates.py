@@ -115,6 +115,8 @@ def read_templates(file: str | Path, name: str | None = None) -> Templates:
     # A file of other lists too, such as a notebook with names of classes: those have no place for a name.
     prompts = {key: texts for key, texts in sets.items() if name or len(sets) == 1 or all(map(_has_slot, texts))}
     key = _choose(path, prompts, name)
+    if not sets[key]:
+        raise FormatError(f"{path}: holds no prompt. Expected one a line, with {SLOT} for the name.")
     return Templates(key, path.name, tuple(_prompt(path, number, text) for number, text in enumerate(sets[key], 1)))
 
 
@@ -230,8 +232,10 @@ def _lambda_text(node: ast.Lambda) -> str | None:
     for part in node.body.values:
         if isinstance(part, ast.Constant):
             parts.append(str(part.value))
-        elif isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.Name):
-            parts.append(SLOT if part.value.id == node.args.args[0].arg else "")
+        elif isinstance(part, ast.FormattedValue) and ast.unparse(part.value) == node.args.args[0].arg:
+            parts.append(SLOT)
+        else:
+            return None
     return "".join(parts)
 
 
