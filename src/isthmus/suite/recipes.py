@@ -7,20 +7,20 @@ so that another benchmark, or a run that was interrupted, takes them up.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from isthmus import __version__
 from isthmus.baselines import Spaces
 from isthmus.bridge import Bridge, load_bridge
-from isthmus.errors import EvaluationError
+from isthmus.config import RecipeConfig, make_config
+from isthmus.errors import ConfigError, EvaluationError, OverlapError
 from isthmus.files import sha256_file, sha256_json
 from isthmus.runtime import notifier
 from isthmus.space import Space
 from isthmus.suite.settings import SuiteSettings
 
-Train = Callable[[Path], Bridge]
 Step = dict[str, Any]
 
 
@@ -36,18 +36,25 @@ def trained(bridge: Bridge, recipe: str, seed: int, ends: Sequence[str], setting
 
     Raises:
         EvaluationError: The recipe cannot join these spaces.
+        ConfigError: A setting of the training is unknown or out of range.
         BridgeError: A training space is not where it was.
     """
     spaces = Spaces(bridge, settings.space_paths)
     steps = own_steps(bridge) if recipe == "ours" else paper_steps(spaces, recipe, ends)
     steps = [{**step, "config": {**step["config"], **settings.train, "seed": seed}} for step in steps]
+    for step in steps:  # a wrong setting is the user's fault, and told before anything is trained
+        _config(step)
     names = list(dict.fromkeys(name for step in steps for name in step["spaces"]))
     key = sha256_json([__version__, steps, {name: content(spaces[name]) for name in names}])[:16]
     path = settings.cache / "trained" / f"{recipe}-{seed}-{key}.bridge"
     if not path.exists():
         notifier(settings.quiet)(f"Training {recipe}, seed {seed}")
         checkpoints = path.with_suffix(".checkpoints")
-        run(spaces, steps, checkpoints, settings).save(path, overwrite=True)
+        try:
+            made = run(spaces, steps, checkpoints, settings)
+        except (ConfigError, OverlapError) as error:  # too little data for a paper's batch, say: the row has none
+            raise EvaluationError(str(error)) from error
+        made.save(path, overwrite=True)
         shutil.rmtree(checkpoints, ignore_errors=True)
     return load_bridge(path)
 
@@ -115,23 +122,30 @@ def run(spaces: Spaces, steps: Sequence[Step], checkpoints: Path, settings: Suit
     return made
 
 
+def _config(step: Step) -> RecipeConfig:
+    """The settings of a step, checked."""
+    from isthmus.recipes.connect import ConnectConfig
+    from isthmus.recipes.extend import ExtendConfig
+
+    return make_config(ConnectConfig if step["kind"] == "connect" else ExtendConfig, step["config"])
+
+
 def _step(spaces: Spaces, base: Bridge | None, step: Step, folder: Path, settings: SuiteSettings) -> Bridge:
-    from isthmus.config import make_config
-    from isthmus.recipes.connect import ConnectConfig, connect
-    from isthmus.recipes.extend import ExtendConfig, extend
+    from isthmus.recipes.connect import connect
+    from isthmus.recipes.extend import extend
 
     opened = [spaces[name] for name in step["spaces"]]
     common: dict[str, Any] = {
         "via": step["via"],
+        "config": _config(step),
         "device": settings.device,
         "checkpoint_dir": folder,
         "quiet": settings.quiet,
     }
     if step["kind"] == "connect":
-        return connect(opened[0], opened[1], config=make_config(ConnectConfig, step["config"]), **common)
-    config = make_config(ExtendConfig, step["config"])
+        return connect(opened[0], opened[1], **common)
     start = base if base is not None else opened[0]
-    return extend(start, opened[-1], config=config, space_paths=_places(spaces, settings.space_paths), **common)
+    return extend(start, opened[-1], space_paths=_places(spaces, settings.space_paths), **common)
 
 
 def _places(spaces: Spaces, given: Mapping[str, str | Path]) -> dict[str, str | Path]:

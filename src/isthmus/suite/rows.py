@@ -11,7 +11,7 @@ import numpy as np
 
 from isthmus.baselines import baseline_rows, figures_row
 from isthmus.bridge import Bridge
-from isthmus.errors import EvaluationError, IsthmusError
+from isthmus.errors import BridgeError, EvaluationError, IsthmusError, SpaceError
 from isthmus.suite.asked import Asked, Outcome, Score, mean_of
 from isthmus.suite.recipes import trained
 from isthmus.suite.settings import SuiteSettings
@@ -154,7 +154,7 @@ def recipe_rows(ground: Ground, settings: SuiteSettings) -> Iterator[Row]:
         name = {"ours": "ours, trained again"}.get(recipe, f"{recipe} (paper)")
         try:
             runs = [_trained_row(ground, recipe, seed, settings) for seed in settings.seeds]
-        except EvaluationError as error:
+        except (EvaluationError, BridgeError, SpaceError) as error:
             yield {"name": name, "kind": "recipe", "reason": str(error)}
             continue
         yield mean_row(name, "recipe", runs, settings.seeds)
