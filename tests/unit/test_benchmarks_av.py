@@ -39,6 +39,8 @@ from miniatures_av import (
     make_urbansound,
     make_vggss,
     music_key,
+    save_picture,
+    save_sound,
     save_video,
     write,
 )
@@ -195,8 +197,6 @@ def test_ave_annotations_that_are_none(text: str, fault: str, tmp_path: Path):
 
 
 def test_middle_frame_of_what_is_no_video(tmp_path: Path):
-    from miniatures_av import save_sound
-
     save_sound(tmp_path / "a.wav", NUMBERS[0])
     with pytest.raises(Rejected, match="no picture track"):
         middle_frame(tmp_path / "a.wav")
@@ -270,7 +270,7 @@ def test_flickr_xml(tmp_path: Path):
     }.items():
         with pytest.raises(FormatError, match=f"a.xml: {fault}"):
             read_boxes(write(tmp_path / "a.xml", text))
-    with pytest.raises(FormatError, match=r"none.xml: no such file. Expected the boxes of one picture"):
+    with pytest.raises(FormatError, match=r"none\.xml: cannot be read as text .*No such file"):
         read_boxes(tmp_path / "none.xml")
 
 
@@ -329,6 +329,29 @@ def test_vggss_without_some_media(tmp_path: Path):
     ]
 
 
+def test_vggss_from_videos_and_from_folders_of_frames(tmp_path: Path):
+    make_vggss(tmp_path)
+    for path in [*(tmp_path / "frames").iterdir(), *(tmp_path / "audio").iterdir()]:
+        path.unlink()
+    a, b, c, _ = VGGSS_CLIPS
+    for number, name in enumerate((b, a)):
+        save_picture(tmp_path / "frames" / a / f"image_{9 + number:03d}.jpg", NUMBERS[number])
+        save_sound(tmp_path / f"audio/{name}.wav", NUMBERS[0])
+    save_picture(tmp_path / "frames" / a / "image_100.jpg", NUMBERS[2])
+    save_picture(tmp_path / f"frames/{b}.jpg", NUMBERS[1])
+    reading = read("vggss", tmp_path)
+    assert [Path(item.path).name for item in reading.task.gallery.items] == ["image_010.jpg", f"{b}.jpg"]
+    assert "The picture of 1 clips is the middle one of the frames in their folder" in words(reading)
+    (tmp_path / "frames").rename(tmp_path / "other")
+    with pytest.raises(FormatError, match=r"frames or extend_frames not found. Expected pictures of VGGSS"):
+        read("vggss", tmp_path)
+    save_video(tmp_path / f"video/{c}.mp4", NUMBERS[3], NUMBERS[4], seconds=1)
+    reading = read("vggss-localization", tmp_path)
+    assert reading.task.image.ids == [c]
+    assert reading.task.audio.items[0].suffix == ".mp4"
+    assert "The picture of a clip is the middle frame of its video" in words(reading)
+
+
 def test_extended_vggss_has_media_of_its_own(vggss: Path):
     reading = read("extended-vggss", vggss)
     task = reading.task
@@ -342,14 +365,14 @@ def test_extended_vggss_has_media_of_its_own(vggss: Path):
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ("{}", "holds a json dict, expected a list: the boxes of VGGSS"),
-        ("[", "is no json"),
+        ("{}", "holds a dict, expected the list of the boxes of VGGSS"),
+        ("[", "cannot be read as the boxes of VGGSS"),
         ("[]", "is an empty list"),
         ('[{"file": "a"}]', "entry 0 is .*Expected file, class and bbox"),
         ('[{"file": "a", "bbox": [[0, 1, 2]]}]', r"entry 0: a box is \[0, 1, 2\]. Expected four numbers"),
         ('[{"file": "a", "bbox": [[0, 1, NaN, 1]]}]', "Expected four numbers"),
         ('[{"file": "a", "bbox": []}, {"file": "a", "bbox": []}]', "the clip 'a' stands twice"),
-        ("\xff", "none of the|is no json|is not UTF-8"),
+        ("nothing", "cannot be read as the boxes of VGGSS"),
     ],
 )
 def test_vggss_boxes_that_are_none(content: str, fault: str, tmp_path: Path):
@@ -368,13 +391,13 @@ def test_lists_of_another_set(tmp_path: Path):
         read("vggss", tmp_path, split="heard")
     silent = tmp_path / "metadata/vggss_test_plus_silent.csv"
     write(silent, "video,audio\na,b\n")
-    with pytest.raises(FormatError, match=r"has no column 'label'. It has: video, audio"):
+    with pytest.raises(FormatError, match=r"has no column 'label'. Expected video, audio, label, got video, audio"):
         read("extended-vggss", tmp_path)
     write(silent, "video,audio,label\na,b,sounding\n")
     with pytest.raises(FormatError, match="has no row with the label 'non-sounding'"):
         read("extended-vggss", tmp_path)
     write(silent, "video,audio,label\na,b\n")
-    with pytest.raises(FormatError, match="line 2 has too few fields"):
+    with pytest.raises(FormatError, match="line 2 has 2 values, expected 3"):
         read("extended-vggss", tmp_path)
 
 
@@ -453,7 +476,7 @@ def test_music_boxes_cover_the_published_points(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ("[]", "holds a json list, expected a dict"),
+        ("[]", "holds a list, expected the dict of the boxes of MUSIC-Solo"),
         ('{"a.jpg": {"bbox": []}}', "entry 'a.jpg' is .*Expected <clip>/frame_<second>/<frame>.jpg with bbox"),
         ('{"a/frame_000/0.jpg": {"bbox": [{"box": [0, 0, 1, 1]}]}}', "a box is None. Expected four numbers"),
         ('{"a/frame_000/0.jpg": {"bbox": []}}', "has no frame with a box among the middle frames"),
@@ -494,7 +517,7 @@ def test_esc50_in_its_first_form(tmp_path: Path):
     with pytest.raises(FormatError, match="the column category holds numbers, as in the data set's first form"):
         read("esc-50", tmp_path)
     write(tmp_path / "esc50.csv", "filename,fold,target\na.wav,1,0\n")
-    with pytest.raises(FormatError, match=r"has no column 'category'. It has: filename, fold, target"):
+    with pytest.raises(FormatError, match=r"has no column 'category'. Expected filename, .*, got filename, fold"):
         read("esc-50", tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What the readers of audio and audio-visual sets share: lists and tables as published, media by name, tasks of them.
+"""What the readers of audio and audio-visual sets share: clips with a picture and a sound, found by name.
 
 Names of clips are kept as strings, whatever they look like: Flickr's are numbers, YouTube's begin with a dash or an
 underscore as often as not.
@@ -6,41 +6,24 @@ underscore as often as not.
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isthmus.benchmarks.readers.common import IMAGES, SOUNDS, inside, require
+from isthmus.benchmarks.annotations import read_lines
+from isthmus.benchmarks.captions import Folder
+from isthmus.benchmarks.readers.common import IMAGES, SOUNDS, require
 from isthmus.benchmarks.task import Box, Classification, Retrieval, Side
+from isthmus.decoding.video import middle_frame
 from isthmus.errors import FormatError
-from isthmus.files import one_line
-from isthmus.items import Item
+from isthmus.files import atomic_file, natural_key
+from isthmus.items import Item, Rejected
 
-LIMIT = 512 * 2**20
-"""Bytes of an annotation file; the largest published one has 5 MB."""
+VIDEOS = (".mp4", ".mkv", ".webm")
 
 Media = dict[str, Path]
-
-
-def read_text(path: Path, what: str) -> str:
-    """A whole annotation file as text, without a byte order mark and with plain line feeds.
-
-    Raises:
-        FormatError: It is no file, far too large, or not UTF-8.
-    """
-    if not path.is_file():
-        raise FormatError(f"{path}: no such file. Expected {what}.")
-    if (size := path.stat().st_size) > LIMIT:
-        raise FormatError(f"{path}: has {size:,} bytes, more than {LIMIT:,}. This is another file than {what}.")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: is not UTF-8 ({one_line(error)}). Expected {what}; download it again.") from error
-    return text.replace("\r\n", "\n")
 
 
 def read_list(path: Path, what: str) -> list[str]:
@@ -49,63 +32,22 @@ def read_list(path: Path, what: str) -> list[str]:
     Raises:
         FormatError: It cannot be read, or holds nothing.
     """
-    names = [line.split(",")[0].strip() for line in read_text(path, what).split("\n")]
+    names = [line.split(",")[0].strip() for line in read_lines(path)]
     names = [name for name in names if name]
     if not names:
         raise FormatError(f"{path}: is empty. Expected {what}, one name a line.")
     return names
 
 
-def read_rows(path: Path, columns: Sequence[str], what: str) -> list[dict[str, str]]:
-    """Rows of a CSV with a header.
-
-    Args:
-        path: The file.
-        columns: Columns that it must have.
-        what: What it is, for messages.
-
-    Raises:
-        FormatError: It cannot be read, lacks a column, or a row is too short.
-    """
-    reader = csv.DictReader(read_text(path, what).splitlines())
-    names = reader.fieldnames or []
-    if lacking := [column for column in columns if column not in names]:
-        raise FormatError(
-            f"{path}: has no column {lacking[0]!r}. It has: {', '.join(names) or 'nothing'}. Expected {what} with the "
-            f"columns {', '.join(columns)}."
-        )
-    rows = []
-    for number, row in enumerate(reader, 2):
-        if any(row[column] is None for column in columns):
-            raise FormatError(f"{path}: line {number} has too few fields. Expected {', '.join(names)}.")
-        rows.append({column: row[column].strip() for column in columns})
-    return rows
-
-
-def read_json(path: Path, kind: type, what: str) -> Any:
-    """A json file that holds a list or an object.
-
-    Raises:
-        FormatError: It cannot be read, or holds something else.
-    """
-    try:
-        value = json.loads(read_text(path, what))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: is no json ({one_line(error)}). Expected {what}; download it again.") from error
-    if not isinstance(value, kind):
-        raise FormatError(f"{path}: holds a json {type(value).__name__}, expected a {kind.__name__}: {what}.")
-    return value
-
-
 def media_of(
     data: Path, folders: Sequence[str], names: Mapping[str, Sequence[str]], suffixes: Sequence[str], *, what: str
 ) -> Media:
-    """Find a file for each clip in several folders, each listed once.
+    """Find a file for each clip in several folders.
 
     Args:
         data: The folder that the user downloaded.
         folders: Folders relative to it, best first; all that exist are looked through.
-        names: By clip, the stems that its file may have, best first.
+        names: By clip, the names that its file may have, best first, with or without a suffix.
         suffixes: Suffixes that count, best first.
         what: What is looked for, for the message.
 
@@ -115,32 +57,40 @@ def media_of(
     Raises:
         FormatError: No folder exists, not one file is found, or a name leads out of its folder.
     """
-    present = [data / folder for folder in folders if (data / folder).is_dir()]
+    present = _present(data, folders)
     if not present:
         require(data, *folders, what=what)
-    listings = [_listing(folder, suffixes) for folder in present]
-    found: Media = {}
-    for clip, stems in names.items():
-        for stem in stems:
-            inside(data, stem)
-        hits = (listing[stem] for listing in listings for stem in stems if stem in listing)
-        if (hit := next(hits, None)) is not None:
-            found[clip] = hit
+    place = Folder(data, present, suffixes)
+    found = {clip: path for clip, stems in names.items() if (path := place.find(stems)) is not None}
     if names and not found:
         first = next(iter(names.values()))[0]
         raise FormatError(
-            f"{' and '.join(map(str, present))}: none of the {len(names):,} {what} is there (looked for {first!r} as "
-            f"{', '.join(suffixes)}). Expected one file a name; `isthmus benchmarks` says what to download and where "
-            "it goes."
+            f"{' and '.join(str(data / folder) for folder in present)}: none of the {len(names):,} {what} is there "
+            f"(looked for {first!r} as {', '.join(suffixes)}). Expected one file a name; `isthmus benchmarks` says "
+            "what to download and where it goes."
         )
     return found
 
 
-def _listing(folder: Path, suffixes: Sequence[str]) -> Media:
-    """Files of a folder by stem; of several of one stem the best suffix counts."""
-    rank = {suffix: -number for number, suffix in enumerate(suffixes)}
-    files = [path for path in folder.iterdir() if path.suffix.lower() in rank]
-    return {path.stem: path for path in sorted(files, key=lambda path: (rank[path.suffix.lower()], path.name))}
+def _present(data: Path, folders: Sequence[str]) -> list[str]:
+    return [folder for folder in folders if (data / folder).is_dir()]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a data set keeps its media, relative to its folder, best first.
+
+    Attributes:
+        what: The data set, for messages.
+        images: Folders of pictures, a file a clip or a folder a clip.
+        sounds: Folders of sounds.
+        videos: Folders of videos, for sets of which only these are published.
+    """
+
+    what: str
+    images: Sequence[str]
+    sounds: Sequence[str]
+    videos: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -152,35 +102,87 @@ class Clips:
         images: By name, the picture; also of clips that have no sound.
         sounds: By name, the sound; also of clips that have no picture.
         missing: Names of clips that lack one or both.
+        notes: How pictures were chosen, where they were.
     """
 
     names: list[str]
     images: Media
     sounds: Media
     missing: list[str]
+    notes: Sequence[str] = ()
 
 
-def find_clips(data: Path, names: Iterable[str], images: Sequence[str], sounds: Sequence[str], *, what: str) -> Clips:
+def find_clips(data: Path, names: Iterable[str], places: Places, work: Path) -> Clips:
     """Find picture and sound of each clip by its name.
+
+    Pictures are files named like the clip; or folders named like it, of whose frames the middle one is taken; or else
+    the middle frames of videos, which also serve as sounds.
 
     Args:
         data: The folder that the user downloaded.
-        names: Names of clips, which are the stems of their files.
-        images: Folders of pictures.
-        sounds: Folders of sounds.
-        what: The data set, for messages.
+        names: Names of clips.
+        places: Where media are.
+        work: Frames of videos go to its folder `frames`.
 
     Raises:
         FormatError: No folder, no picture, no sound, or not one clip with both.
     """
     unique = list(dict.fromkeys(names))
     stems = {name: [name] for name in unique}
-    pictures = media_of(data, images, stems, IMAGES, what=f"pictures of {what}")
-    tracks = media_of(data, sounds, stems, SOUNDS, what=f"sounds of {what}")
-    return both(unique, pictures, tracks, data, what)
+    images, notes = _pictures(data, stems, places, work)
+    sounds = media_of(data, (*places.sounds, *places.videos), stems, SOUNDS, what=f"sounds of {places.what}")
+    return both(unique, images, sounds, data, places.what, notes)
 
 
-def both(names: Sequence[str], images: Media, sounds: Media, data: Path, what: str) -> Clips:
+def _pictures(data: Path, stems: Mapping[str, Sequence[str]], places: Places, work: Path) -> tuple[Media, list[str]]:
+    """Pictures of clips, and a note where they were chosen among many."""
+    present = _present(data, places.images)
+    if not present and _present(data, places.videos):
+        videos = media_of(data, places.videos, stems, VIDEOS, what=f"videos of {places.what}")
+        return middle_frames(videos, work / "frames"), ["The picture of a clip is the middle frame of its video."]
+    framed = {name: frame for name in stems if (frame := _middle_of([data / p / name for p in present])) is not None}
+    single = {name: names for name, names in stems.items() if name not in framed}
+    if not framed:
+        return media_of(data, places.images, stems, IMAGES, what=f"pictures of {places.what}"), []
+    place = Folder(data, present, IMAGES)
+    files = {name: path for name, names in single.items() if (path := place.find(names)) is not None}
+    return {**files, **framed}, [
+        f"The picture of {len(framed):,} clips is the middle one of the frames in their folder."
+    ]
+
+
+def _middle_of(folders: Sequence[Path]) -> Path | None:
+    """The middle frame, in natural order, of the first of several folders that is one."""
+    for folder in folders:
+        if folder.is_dir():
+            frames = sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGES), key=natural_key)
+            return frames[len(frames) // 2] if frames else None
+    return None
+
+
+def middle_frames(videos: Media, folder: Path) -> Media:
+    """Write the middle frame of each video once; a video without one is left out.
+
+    Args:
+        videos: By clip, its video.
+        folder: Where the frames go, `<clip>.jpg`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    frames: Media = {}
+    for name, video in videos.items():
+        place = folder / f"{name}.jpg"
+        if not place.is_file():
+            try:
+                frame = middle_frame(video)
+            except Rejected:
+                continue
+            with atomic_file(place) as aside:
+                frame.save(aside, format="JPEG", quality=95)
+        frames[name] = place
+    return frames
+
+
+def both(names: Sequence[str], images: Media, sounds: Media, data: Path, what: str, notes: Sequence[str] = ()) -> Clips:
     """Tell the clips that have picture and sound from the others.
 
     Raises:
@@ -192,7 +194,17 @@ def both(names: Sequence[str], images: Media, sounds: Media, data: Path, what: s
             f"{data}: not one of the {len(names):,} clips of {what} has both a picture and a sound. Expected files "
             "that are named alike; `isthmus benchmarks` says where they go."
         )
-    return Clips(kept, images, sounds, [name for name in names if name not in images or name not in sounds])
+    missing = [name for name in names if name not in images or name not in sounds]
+    return Clips(kept, images, sounds, missing, notes)
+
+
+def only(clips: Clips, names: Iterable[str], data: Path, what: str) -> Clips:
+    """The clips of a list, out of more that were looked for.
+
+    Raises:
+        FormatError: None of them has both a picture and a sound.
+    """
+    return both(list(names), clips.images, clips.sounds, data, what, clips.notes)
 
 
 def side(modality: str, media: Mapping[str, Path]) -> Side:

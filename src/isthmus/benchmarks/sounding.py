@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from isthmus.benchmarks.audiovisual import Clips, read_rows, side
+from isthmus.benchmarks.annotations import read_rows
+from isthmus.benchmarks.audiovisual import Clips, side
 from isthmus.benchmarks.readers.common import require
 from isthmus.benchmarks.task import Box, Localization, Reading, Sample
 from isthmus.errors import FormatError
@@ -49,7 +50,7 @@ def read_silent(data: Path, name: str) -> Silent:
     """
     what = "SLAVC's list of non-sounding pairs"
     path = require(data, f"metadata/{name}", name, what=what)
-    rows = read_rows(path, ("video", "audio", "label"), what)
+    rows = list(read_rows(path, ("video", "audio", "label"), blanks=True))
     silent = [(row["video"], row["audio"]) for row in rows if row["label"] == NON_SOUNDING]
     if not silent:
         raise FormatError(f"{path}: has no row with the label {NON_SOUNDING!r}. Expected {what}; download it again.")

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from isthmus.benchmarks.audiovisual import media_of, read_rows, read_text, sounds_and_classes
+from isthmus.benchmarks.annotations import read_lines, read_rows
+from isthmus.benchmarks.audiovisual import media_of, sounds_and_classes
 from isthmus.benchmarks.readers.common import SOUNDS, option, require
 from isthmus.benchmarks.task import Reading
 from isthmus.errors import FormatError
@@ -45,9 +46,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     segments, notes = read_segments(path)
     index = "class_labels_indices.csv"
     table = require(data, index, f"metadata/{index}", what="the class names of AudioSet")
-    classes = {
-        row["mid"]: row["display_name"] for row in read_rows(table, ("mid", "display_name"), "AudioSet's classes")
-    }
+    classes = {row["mid"]: row["display_name"] for row in read_rows(table, ("mid", "display_name"))}
     for segment in segments:
         if unknown := [label for label in segment.labels if label not in classes]:
             raise FormatError(f"{path}: {segment.id!r} has the label {unknown[0]!r}, which {table} does not have.")
@@ -71,7 +70,7 @@ def read_segments(path: Path) -> tuple[list[Segment], list[str]]:
     Raises:
         FormatError: A row is not as published, an id stands twice, or was spoiled by a spreadsheet.
     """
-    lines = read_text(path, "the segments of AudioSet").split("\n")
+    lines = read_lines(path)
     segments: dict[str, Segment] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or (line.startswith("#") and not line.startswith("#NAME")):

@@ -11,22 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isthmus.benchmarks.audiovisual import Clips, Media, both, find_clips, media_of, read_text, sound_and_picture
-from isthmus.benchmarks.readers.common import SOUNDS, option, require
+from isthmus.benchmarks.annotations import read_lines
+from isthmus.benchmarks.audiovisual import Places, find_clips, sound_and_picture
+from isthmus.benchmarks.readers.common import option, require
 from isthmus.benchmarks.task import Reading
 from isthmus.decoding import require as require_module
-from isthmus.decoding.video import middle_frame
 from isthmus.errors import FormatError
-from isthmus.files import atomic_file, one_line
-from isthmus.items import Rejected
+from isthmus.files import one_line
 
 SPLITS = ("all", "train", "val", "test")
 OPTIONS = {"split": "all", "list": "txt"}
 
-_FRAMES = ("frames", "AVE/frames")
-_SOUNDS = ("audio", "AVE/audio")
-_VIDEOS = ("AVE", ".", "data/AVE")
-_VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm")
+_PLACES = Places("AVE", ("frames", "AVE/frames"), ("audio", "AVE/audio"), ("AVE", ".", "data/AVE"))
 
 
 def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
@@ -47,16 +43,16 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     )
     rows = _split(data, path, _rows(path), split, lists)
     names = list(dict.fromkeys(video for _, video in rows))
-    clips, notes = _clips(data, names, work)
+    clips, notes = find_clips(data, names, _PLACES, work), []
     if repeated := len(rows) - len(names):
         notes.append(f"{repeated:,} rows name a video again under another label; a video is one item.")
-    return Reading(sound_and_picture(clips), clips.missing, notes)
+    return Reading(sound_and_picture(clips), clips.missing, [*clips.notes, *notes])
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:
     """(category, video) of each row."""
     rows = []
-    for number, line in enumerate(read_text(path, "the annotations of AVE").split("\n"), 1):
+    for number, line in enumerate(read_lines(path), 1):
         fields = line.strip().split("&")
         if not line.strip() or (number == 1 and fields[:2] == ["Category", "VideoID"]):
             continue
@@ -94,39 +90,3 @@ def _order(file: Path) -> list[int]:
             return [int(number) for number in content["order"][:]]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise FormatError(f"{file}: has no array 'order' ({one_line(error)}). Download it again.") from error
-
-
-def _clips(data: Path, names: list[str], work: Path) -> tuple[Clips, list[str]]:
-    """The clips, from frames and sounds where there are such folders, else from the videos."""
-    if any((data / folder).is_dir() for folder in _FRAMES):
-        return find_clips(data, names, _FRAMES, (*_SOUNDS, *_VIDEOS), what="AVE"), []
-    stems = {name: [name] for name in names}
-    videos = media_of(data, _VIDEOS, stems, _VIDEO_SUFFIXES, what="videos of AVE")
-    images = middle_frames(videos, work / "frames")
-    sounds = videos
-    if any((data / folder).is_dir() for folder in _SOUNDS):
-        sounds = media_of(data, _SOUNDS, stems, SOUNDS, what="sounds of AVE")
-    notes = ["The picture is the middle frame of the video; the papers do not say which they took."]
-    return both(names, images, sounds, data, "AVE"), notes
-
-
-def middle_frames(videos: Media, folder: Path) -> Media:
-    """Write the middle frame of each video once; a video without one is left out.
-
-    Args:
-        videos: By clip, its video.
-        folder: Where the frames go, `<clip>.jpg`.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    frames: Media = {}
-    for name, video in videos.items():
-        place = folder / f"{name}.jpg"
-        if not place.is_file():
-            try:
-                frame = middle_frame(video)
-            except Rejected:
-                continue
-            with atomic_file(place) as aside:
-                frame.save(aside, format="JPEG", quality=95)
-        frames[name] = place
-    return frames

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isthmus.benchmarks.audiovisual import media_of, read_rows, sounds_and_classes, spoken
+from isthmus.benchmarks.annotations import read_rows
+from isthmus.benchmarks.audiovisual import media_of, sounds_and_classes, spoken
 from isthmus.benchmarks.readers.common import SOUNDS, option, require
 from isthmus.benchmarks.task import Reading
 from isthmus.errors import FormatError
@@ -27,7 +28,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
         FormatError: A file is not there, or not as published.
     """
     path = require(data, "meta/esc50.csv", "esc50.csv", what="the labels of ESC-50")
-    rows = read_rows(path, ("filename", "fold", "target", "category", "esc10"), "the labels of ESC-50")
+    rows = list(read_rows(path, ("filename", "fold", "target", "category", "esc10"), blanks=True))
     notes = [] if len(rows) == _PUBLISHED else [f"{path.name} has {len(rows):,} rows, published are {_PUBLISHED:,}."]
     fold, subset = option(options, "fold", range(6)), option(options, "subset", ("esc50", "esc10"))
     rows = [row for row in rows if not fold or row["fold"] == str(fold)]

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from isthmus.benchmarks.audiovisual import Clips, check_box, find_clips, read_list, read_text, sound_and_picture
+from isthmus.benchmarks.annotations import read_lines
+from isthmus.benchmarks.audiovisual import Clips, Places, check_box, find_clips, only, read_list, sound_and_picture
 from isthmus.benchmarks.readers.common import option, require
 from isthmus.benchmarks.sounding import add_silent, localization, read_silent, samples_of
 from isthmus.benchmarks.task import Box, Reading
@@ -22,8 +23,11 @@ _ODD = "3908875350"
 """The name that one half of the published code has and the other has not."""
 _MISSPELT = "3908875357"
 
-_IMAGES = ("test/frames", "frames", "extend_frames", "test/extend_frames")
-_SOUNDS = ("test/audio", "audio", "extend_audio", "test/extend_audio")
+_PLACES = Places(
+    "Flickr-SoundNet",
+    ("test/frames", "frames", "extend_frames", "test/extend_frames"),
+    ("test/audio", "audio", "extend_audio", "test/extend_audio"),
+)
 _SIDE = 256
 _LISTS = {"slavc": "250 names, as SLAVC lists them", "lvs": "249 names, as LVS and EZ-VSL list them"}
 
@@ -45,8 +49,8 @@ def retrieval(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
         names += _train_names(data)
     if split in ("all", "test"):
         names = list(dict.fromkeys([*names, *_test_names(data, options)]))
-    clips = find_clips(data, names, _IMAGES, _SOUNDS, what="Flickr-SoundNet")
-    return Reading(sound_and_picture(clips), clips.missing)
+    clips = find_clips(data, names, _PLACES, work)
+    return Reading(sound_and_picture(clips), clips.missing, clips.notes)
 
 
 def sources(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
@@ -60,8 +64,10 @@ def sources(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     Raises:
         FormatError: A file is not there, or not as published.
     """
-    clips, boxes = _test(data, options)
-    return Reading(localization(clips, samples_of(clips, boxes), agreement=2), clips.missing, _notes(options))
+    clips, boxes = _test(data, options, work)
+    return Reading(
+        localization(clips, samples_of(clips, boxes), agreement=2), clips.missing, [*clips.notes, *_notes(options)]
+    )
 
 
 def counterfactual(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
@@ -76,20 +82,18 @@ def counterfactual(data: Path, options: Mapping[str, Any], work: Path) -> Readin
         FormatError: A file is not there, or not as published.
     """
     silent = read_silent(data, "flickr_test_plus_silent.csv")
-    clips, boxes = _test(data, options, [name for pair in silent for name in pair])
-    return add_silent(clips, samples_of(clips, boxes), silent, agreement=2, notes=_notes(options))
+    clips, boxes = _test(data, options, work, [name for pair in silent for name in pair])
+    return add_silent(clips, samples_of(clips, boxes), silent, agreement=2, notes=[*clips.notes, *_notes(options)])
 
 
 def _test(
-    data: Path, options: Mapping[str, Any], further: Sequence[str] = ()
+    data: Path, options: Mapping[str, Any], work: Path, further: Sequence[str] = ()
 ) -> tuple[Clips, dict[str, Sequence[Box]]]:
     """The clips of the test with their boxes; media are looked for of `further` names too."""
     names = _test_names(data, options)
     folder = require(data, "Annotations", "test/Annotations", what="the boxes of Flickr-SoundNet, NAME.xml each")
     boxes: dict[str, Sequence[Box]] = {name: read_boxes(folder / f"{name}.xml") for name in names}
-    found = find_clips(data, [*names, *further], _IMAGES, _SOUNDS, what="Flickr-SoundNet")
-    kept = [name for name in found.names if name in boxes]
-    return Clips(kept, found.images, found.sounds, [name for name in found.missing if name in boxes]), boxes
+    return only(find_clips(data, [*names, *further], _PLACES, work), names, data, _PLACES.what), boxes
 
 
 def _notes(options: Mapping[str, Any]) -> list[str]:
@@ -135,7 +139,7 @@ def read_boxes(path: Path) -> list[Box]:
     Raises:
         FormatError: It is missing, no such XML, or declares entities.
     """
-    text = read_text(path, "the boxes of one picture of Flickr-SoundNet")
+    text = "\n".join(read_lines(path))
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise FormatError(f"{path}: declares a document type, which the published files do not. Download it again.")
     try:

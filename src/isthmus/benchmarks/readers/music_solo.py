@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from isthmus.benchmarks.audiovisual import Clips, Media, both, check_box, media_of, read_json
+from isthmus.benchmarks.annotations import read_json_file
+from isthmus.benchmarks.audiovisual import Clips, Media, both, check_box, media_of
 from isthmus.benchmarks.readers.common import SOUNDS, inside, option, require
 from isthmus.benchmarks.sounding import localization
 from isthmus.benchmarks.task import Box, Reading, Sample
@@ -96,7 +97,7 @@ def read_boxes(path: Path) -> dict[str, Sequence[Box]]:
         FormatError: It is not as published.
     """
     boxes: dict[str, Sequence[Box]] = {}
-    for key, entry in read_json(path, dict, "the boxes of MUSIC-Solo").items():
+    for key, entry in read_json_file(path, dict, "the boxes of MUSIC-Solo").items():
         found = entry.get("bbox") if isinstance(entry, dict) else None
         if not _KEY.fullmatch(key) or not isinstance(found, list):
             raise FormatError(

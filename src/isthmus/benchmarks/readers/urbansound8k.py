@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isthmus.benchmarks.audiovisual import Media, media_of, read_rows, sounds_and_classes, spoken
+from isthmus.benchmarks.annotations import read_rows
+from isthmus.benchmarks.audiovisual import Media, media_of, sounds_and_classes, spoken
 from isthmus.benchmarks.readers.common import SOUNDS, option, require
 from isthmus.benchmarks.task import Reading
 from isthmus.errors import FormatError
@@ -28,7 +29,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     """
     what = "the labels of UrbanSound8K"
     path = require(data, "metadata/UrbanSound8K.csv", "UrbanSound8K.csv", what=what)
-    rows = read_rows(path, ("slice_file_name", "fold", "classID", "class"), what)
+    rows = list(read_rows(path, ("slice_file_name", "fold", "classID", "class"), blanks=True))
     notes = []
     if len(rows) != _PUBLISHED:
         notes.append(f"{path.name} has {len(rows):,} rows, published are {_PUBLISHED:,}; a shortened copy circulates.")

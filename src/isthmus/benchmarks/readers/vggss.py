@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from isthmus.benchmarks.annotations import read_json_file
 from isthmus.benchmarks.audiovisual import (
     Clips,
+    Places,
     check_box,
     find_clips,
     has_area,
-    read_json,
+    only,
     read_list,
     sound_and_picture,
 )
@@ -27,8 +29,7 @@ from isthmus.errors import FormatError
 SPLITS = ("all", "heard", "unheard")
 OPTIONS = {"split": "all"}
 
-_IMAGES = ("frames", "extend_frames")
-_SOUNDS = ("audio", "extend_audio")
+_PLACES = Places("VGGSS", ("frames", "extend_frames"), ("audio", "extend_audio"), ("video", "videos"))
 
 Boxes = dict[str, Sequence[Box]]
 
@@ -37,20 +38,20 @@ def retrieval(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     """Pictures and sounds, both ways.
 
     Args:
-        data: Folder with `vggss.json` or `metadata/vggss.json`, `frames/` and `audio/`.
+        data: Folder with `vggss.json` or `metadata/vggss.json`, `frames/` and `audio/`, or `video/`.
         options: `split`: all, or heard or unheard by the lists of SLAVC.
-        work: Not used.
+        work: Middle frames of videos go here, where there are no frames.
 
     Raises:
         FormatError: A file is not there, or not as published.
     """
-    clips, _, _ = _read(data, options)
-    return Reading(sound_and_picture(clips), clips.missing)
+    clips, _, _ = _read(data, options, work)
+    return Reading(sound_and_picture(clips), clips.missing, clips.notes)
 
 
 def sources(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     """Pictures with the boxes of what sounds. Arguments and faults as of `retrieval`."""
-    clips, boxes, notes = _read(data, options)
+    clips, boxes, notes = _read(data, options, work)
     return Reading(localization(clips, samples_of(clips, boxes)), clips.missing, notes)
 
 
@@ -60,30 +61,25 @@ def counterfactual(data: Path, options: Mapping[str, Any], work: Path) -> Readin
     Args:
         data: As of `retrieval`, with `metadata/vggss_test_plus_silent.csv`.
         options: As of `retrieval`.
-        work: Not used.
+        work: As of `retrieval`.
 
     Raises:
         FormatError: A file is not there, or not as published.
     """
     silent = read_silent(data, "vggss_test_plus_silent.csv")
-    clips, boxes, notes = _read(data, options, [name for pair in silent for name in pair])
+    clips, boxes, notes = _read(data, options, work, [name for pair in silent for name in pair])
     return add_silent(clips, samples_of(clips, boxes), silent, notes=notes)
 
 
-def _read(data: Path, options: Mapping[str, Any], further: Sequence[str] = ()) -> tuple[Clips, Boxes, list[str]]:
+def _read(
+    data: Path, options: Mapping[str, Any], work: Path, further: Sequence[str] = ()
+) -> tuple[Clips, Boxes, list[str]]:
     """Clips of a split with their boxes, and notes; media are looked for of `further` names too."""
     path = require(data, "vggss.json", "metadata/vggss.json", what="the boxes of VGGSS")
     boxes, notes = read_boxes(path)
     names = _names(data, option(options, "split", SPLITS), path, boxes)
-    found = find_clips(data, [*names, *further], _IMAGES, _SOUNDS, what="VGGSS")
-    wanted = set(names)
-    kept, missing = ([name for name in listed if name in wanted] for listed in (found.names, found.missing))
-    if not kept:
-        raise FormatError(
-            f"{data}: not one of the {len(names):,} clips of VGGSS has both a picture and a sound. Expected "
-            "frames/<clip>.jpg and audio/<clip>.wav."
-        )
-    return Clips(kept, found.images, found.sounds, missing), boxes, notes
+    clips = only(find_clips(data, [*names, *further], _PLACES, work), names, data, _PLACES.what)
+    return clips, boxes, [*clips.notes, *notes]
 
 
 def _names(data: Path, split: str, path: Path, boxes: Boxes) -> list[str]:
@@ -104,7 +100,7 @@ def read_boxes(path: Path) -> tuple[Boxes, list[str]]:
     """
     boxes: Boxes = {}
     outside = 0
-    for number, row in enumerate(read_json(path, list, "the boxes of VGGSS")):
+    for number, row in enumerate(read_json_file(path, list, "the boxes of VGGSS")):
         if not isinstance(row, dict) or not isinstance(row.get("file"), str) or not isinstance(row.get("bbox"), list):
             raise FormatError(f"{path}: entry {number} is {str(row)[:80]}. Expected file, class and bbox.")
         if row["file"] in boxes:
