@@ -202,7 +202,9 @@ _MODELS: dict[str, type[BaseModel]] = {
 
 
 def _fault(error: ValidationError) -> str:
-    first = error.errors()[0]
+    faults = error.errors()
+    # A misspelt key is also a missing one: the first says more.
+    first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] in ("extra_forbidden", "missing"):
         *outer, key = first["loc"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -65,12 +66,13 @@ def expand(grid: Grid) -> list[Row]:
         ConfigError: A setting is unknown or out of range, a name stands twice, or a claim names no row or column.
     """
     columns = list(grid.columns)
-    entries = [RowEntry(name=grid.base), *grid.rows, *_product(grid.grid)]
-    if len(entries) * len(grid.seeds) > CELLS:
+    size = 1 + len(grid.rows) + (math.prod(map(len, grid.grid.values())) if grid.grid else 0)
+    if size * len(grid.seeds) > CELLS:
         raise ConfigError(
-            f"the grid has {len(entries):,} rows over {len(grid.seeds)} seeds, expected at most {CELLS:,} trainings. "
+            f"the grid has {size:,} rows over {len(grid.seeds)} seeds, expected at most {CELLS:,} trainings. "
             "Give fewer values in [grid]."
         )
+    entries = [RowEntry(name=grid.base), *grid.rows, *_product(grid.grid)]
     rows = [_row(grid, entry, columns) for entry in entries]
     labels = [row.label for row in rows]
     if twice := [label for label in labels if labels.count(label) > 1]:
