@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from isthmus.recipes.connect import ConnectConfig, connect
     from isthmus.recipes.extend import ExtendConfig, extend
     from isthmus.space import Space, make_space, open_space
+    from isthmus.suite.compare import compare_bridges
+    from isthmus.suite.run import run_suite
 
 _DOOR = {
     "Bridge": "bridge",
@@ -31,6 +33,7 @@ _DOOR = {
     "SearchIndex": "index",
     "Space": "space",
     "ablate": "ablation.run",
+    "compare_bridges": "suite.compare",
     "connect": "recipes.connect",
     "encode": "encoding",
     "evaluate_bridge": "evaluate",
@@ -42,6 +45,7 @@ _DOOR = {
     "load_bridge": "bridge",
     "make_space": "space",
     "open_space": "space",
+    "run_suite": "suite.run",
 }
 
 __all__ = [
@@ -52,6 +56,7 @@ __all__ = [
     "SearchIndex",
     "Space",
     "ablate",
+    "compare_bridges",
     "connect",
     "encode",
     "evaluate_bridge",
@@ -63,6 +68,7 @@ __all__ = [
     "load_bridge",
     "make_space",
     "open_space",
+    "run_suite",
 ]
 
 

@@ -18,6 +18,7 @@ NAMES = {
     "SearchIndex",
     "Space",
     "ablate",
+    "compare_bridges",
     "connect",
     "encode",
     "evaluate_bridge",
@@ -29,6 +30,7 @@ NAMES = {
     "load_bridge",
     "make_space",
     "open_space",
+    "run_suite",
 }
 
 

@@ -296,7 +296,7 @@ def test_several_bridges_of_one_recipe_have_a_mean(world: World, tmp_path: Path)
         for seed in (3, 4)
     }
     rows = suite(world, tmp_path, {"ridge": world.bridge, **named})["rows"]
-    assert [row["name"] for row in rows[:4]] == ["ridge", "mean of 2 (seeds 3, 4)", "s3", "s4"]
+    assert [row["name"] for row in rows[:4]] == ["ridge", "mean of 2 ex-mcr (seeds 3, 4)", "s3", "s4"]
     assert rows[1]["map"] == pytest.approx((rows[2]["map"] + rows[3]["map"]) / 2)
     assert rows[1]["std"]["map"] == pytest.approx(abs(rows[2]["map"] - rows[3]["map"]) / np.sqrt(2))
 

@@ -177,7 +177,7 @@ def _bridge_rows(named: Mapping[str, Bridge], asked: Asked, sides: Sides) -> tup
     for names in _alike(named):
         if len(names) > 1:
             seeds = [int(named[name].config.get("seed", 0)) for name in names]
-            words = f"mean of {len(names)} (seeds {', '.join(map(str, seeds))})"
+            words = f"mean of {len(names)} {named[names[0]].method} (seeds {', '.join(map(str, seeds))})"
             told.append(mean_row(words, "bridge", [rows[name] for name in names], seeds))
         told += [rows[name] for name in names]
     return told, first
