@@ -55,6 +55,7 @@ results: $(READY)
 pages: $(READY)
 	$(BIN)/python tests/docs/cli_page.py --write
 	$(BIN)/python tests/docs/config_table.py --write
+	$(BIN)/python tests/docs/benchmark_table.py --write
 
 clean:
 	rm -rf .venv build dist site isthmus-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

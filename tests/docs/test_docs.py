@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from benchmark_table import benchmark_table, benchmarks_shown, declarations
 from cli_page import PAGE, help_of, verbs
 from config_table import shown, table
 from snippets import PAGES, ROOT, make_files, run_page, snippets
@@ -76,6 +77,27 @@ def test_the_command_line_page_has_no_verb_too_many():
 
 def test_the_table_of_settings_is_the_configs():
     assert shown() == table(), "python tests/docs/config_table.py --write"
+
+
+def test_the_list_of_benchmarks_is_the_catalogue():
+    assert benchmarks_shown() == benchmark_table(), "python tests/docs/benchmark_table.py --write"
+
+
+def test_the_declarations_that_are_shown_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from isthmus.benchmarks.declaration import load_benchmark
+    from isthmus.cli import main
+
+    shown_there = declarations()
+    assert set(shown_there) == {"embeddings", "files"}
+    monkeypatch.chdir(tmp_path)
+    make_files(tmp_path, spaces=True)
+    for reader, text in shown_there.items():
+        Path(f"{reader}.toml").write_text(text)
+        one = load_benchmark(f"{reader}.toml")
+        assert (one.reader, set(one.options) - set(one.known_options())) == (reader, set())
+    spaces = ["clip.space", "clap.space", "--via", "text", "--out", "X.bridge", "--method", "ridge"]
+    assert main(["extend", *spaces]) == 0
+    assert main(["suite", "X.bridge", "--benchmark", "embeddings.toml", "--data", "."]) == 0
 
 
 def test_the_result_tables_are_those_of_the_result_files():
