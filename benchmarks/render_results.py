@@ -132,6 +132,8 @@ def results_page() -> str:
         for benchmark in dict.fromkeys(line["benchmark"] for line in real["summary"]):
             parts.append(f"### {benchmark}: the simple methods beside it (seed 0)\n")
             parts.append(baselines(real, benchmark))
+    if found := load("suite"):
+        parts.append(suites(found))
     if found := load("ablations"):
         parts.append(f"## Ablations\n\n{ablations(found)}")
     if demo := load("demo_encoders"):
@@ -146,6 +148,58 @@ def results_page() -> str:
         ]
         parts.append(table(["encoder", "pair", "dim", "parameters", "R@1 there", "R@1 back"], rows))
     return "\n".join(parts)
+
+
+SUITES = {
+    "sound-picture": "sounds find pictures, and pictures sounds",
+    "shape-picture": "shapes find pictures, and pictures shapes",
+    "sound-names": "sounds, classified by texts of the picture space",
+    "shape-names": "shapes, classified by texts of the picture space",
+    "picture-names": "pictures, classified by texts of their own space: what a bridge leaves of it",
+}
+
+
+def suite_table(report: dict[str, Any]) -> str:
+    """The rows of one benchmark: figures, their deviation over seeds, and the interval over items of the first."""
+    columns = report["headline"]
+    rows = []
+    for row in (row for row in report["rows"] if "reason" not in row):
+        spread = row["std"] if len(row.get("seeds", ())) > 1 else {}
+        cells = [f"{row[one]:.3f}" + (f" ± {spread[one]:.3f}" if one in spread else "") for one in columns]
+        low, high = row.get(f"{columns[0]}_ci95", (None, None))
+        name = BASELINES.get(row["name"].removesuffix("_centred"), row["name"])
+        name += ", centred" if row["name"].endswith("_centred") else ""
+        name = f"**{name}**" if row["kind"] == "bridge" else name
+        rows.append([name, *cells, "" if low is None else f"{low:.3f} to {high:.3f}"])
+    return table(["row", *columns, f"{columns[0]} (95 %)"], rows)
+
+
+def retained(report: dict[str, Any]) -> str:
+    """What the spaces that hold both sides keep of their own score through the first bridge."""
+    first = report["headline"][0]
+    words = [
+        f"{space} keeps {kept[first]['ratio']:.1%} of its own {first} ({kept[first]['before']:.3f}, then "
+        f"{kept[first]['after']:.3f})"
+        for space, kept in report.get("retention", {}).items()
+    ]
+    return f"Through the first bridge {', '.join(words)}.\n" if words else ""
+
+
+def suites(found: dict[str, Any]) -> str:
+    """Every benchmark of `benchmarks/suite`, with all rows."""
+    parts = [
+        "## Benchmarks of real embeddings, every row\n\n`isthmus suite` on the TOML files of `benchmarks/suite` "
+        f"([how](benchmarks.md)); bridges and the papers' recipes over the seeds {found['seeds']}, mean and deviation. "
+        "The papers' recipes are those of `--preset paper`. Their batches (4,096 and 10,240) leave few steps an epoch "
+        "on spaces as small as these.\n"
+    ]
+    for name, report in found["reports"].items():
+        sizes = [f"{report[key]:,} {word}" for key, word in (("n_query", "queries"), ("n_gallery", "gallery items"),
+                 ("classes", "classes")) if report.get(key)]  # fmt: skip
+        parts.append(f"### {name}: {SUITES.get(name, report['task'])}\n\n{', '.join(sizes)}.\n")
+        parts.append(suite_table(report))
+        parts.append(retained(report))
+    return "\n".join(part for part in parts if part)
 
 
 def readme_block() -> str:
