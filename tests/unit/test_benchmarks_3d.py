@@ -53,6 +53,7 @@ from miniatures_av import write
 
 TXT = "modelnet40_normal_resampled"
 SPLIT = "meta_data/modelnet40/test_split.json"
+ULIP2 = "modelnet40_test_split_10k_colored.json"
 FEW = {"points": 256}
 
 
@@ -160,6 +161,13 @@ def test_modelnet_h5_parts_are_read_in_the_order_of_their_names(tmp_path):
     assert parts == ["ply_data_test0"] * 2 + ["ply_data_test1"] * 3
 
 
+def test_modelnet_the_big_array_is_read_only_while_clouds_are_missing(tmp_path, monkeypatch):
+    make_modelnet_ulip2(tmp_path)
+    first = classification(read("modelnet40", tmp_path)).query.items
+    monkeypatch.setattr(modelnet40, "read_object_npy", lambda path: pytest.fail("read again"))
+    assert classification(read("modelnet40", tmp_path)).query.items == first
+
+
 def test_modelnet_a_missing_cloud_is_counted(tmp_path):
     make_modelnet_txt(tmp_path)
     (tmp_path / "modelnet40_normal_resampled/xbox/xbox_0104.txt").unlink()
@@ -204,8 +212,8 @@ def test_modelnet_a_poisoned_array_is_refused_and_not_run(tmp_path):
         (make_modelnet_txt, f"{TXT}/xbox/xbox_0104.txt", "1,2\nx\n", "is no table of numbers"),
         (make_modelnet_txt, f"{TXT}/xbox/xbox_0104.txt", "1,2\n", r"shape \(1, 2\), expected \(n, 3\)"),
         (make_modelnet_txt, f"{TXT}/xbox/xbox_0104.txt", "1,2,nan\n", "NaN or infinite"),
-        (make_modelnet_ulip2, "modelnet40_test_split_10k_colored.json", "[]", r"holds 5 objects, .* lists 0"),
-        (make_modelnet_ulip2, "modelnet40_test_split_10k_colored.json", '[{"category": "spoon"}]', "holds 5 objects"),
+        (make_modelnet_ulip2, ULIP2, "[]", "lists no object"),
+        (make_modelnet_ulip2, ULIP2, '[{"category": "bed"}]', r"holds 5 objects, .* lists 1"),
         (make_modelnet_openshape, SPLIT, json.dumps([{"category": "spoon"}] * 5), "record 0 has the category 'spoon'"),
         (make_modelnet_off, "ModelNet40/xbox/test/xbox_0104.off", "no mesh", r"xbox_0104\.off: damaged"),
         (make_modelnet_h5, "modelnet40_ply_hdf5_2048/ply_data_test0.h5", "no h5", r"is no whole \.h5 file"),
@@ -463,6 +471,14 @@ def test_lvis_two_files_of_one_name_are_told_apart(tmp_path):
     assert set(one.classes) == {"Band_Aid", "bullet_train", "toilet", "bow_(weapon)"}
     assert set(two.classes) == {"Band Aid", "bullet train", "toilet", "bow (weapon)"}
     assert set(one.classes.values()) == set(two.classes.values())
+
+
+def test_lvis_categories_without_an_object_are_classes_too(tmp_path):
+    make_lvis_ulip2(tmp_path)
+    path = tmp_path / "objaverse-lvis/objaverse_lvis_metadata.json"
+    value = json.loads(path.read_text())
+    write(path, json.dumps({**value, "all_keys": [*value["all_keys"], "zebra"]}))
+    assert list(classification(read("objaverse-lvis", tmp_path)).classes)[-1] == "zebra"
 
 
 def test_lvis_names_with_underscores_as_uni3d_prompts_them(tmp_path):

@@ -361,6 +361,15 @@ def test_flickr30k_names_the_line_of_another_file(tmp_path, name, content, messa
         read("flickr30k", tmp_path, split="test")
 
 
+def test_flickr30k_two_lists_of_the_split_are_compared(tmp_path):
+    make_flickr30k(tmp_path)
+    assert "are not those of" not in words(read("flickr30k", tmp_path, source="token"))
+    write(tmp_path / "test.txt", "1000092795\n36979\n")
+    reading = read("flickr30k", tmp_path, source="token")
+    assert set(texts(reading)) == {"1000092795", "36979"}
+    assert "the test pictures of test.txt are not those of dataset_flickr30k.json: test.txt is taken" in words(reading)
+
+
 def test_flickr30k_split_of_unknown_pictures(tmp_path, made):
     write(tmp_path / "results_20130124.token", (made["flickr30k"] / "results_20130124.token").read_text())
     write(tmp_path / "test.txt", "777\n")

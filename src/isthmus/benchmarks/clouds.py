@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from isthmus.decoding.point_cloud import rotation
 from isthmus.errors import FormatError
 from isthmus.files import atomic_file, one_line, sha256_json
 from isthmus.items import Item
-from isthmus.runtime import numpy_generator
+from isthmus.runtime import Progress, numpy_generator
 
 Cloud = NDArray[np.float32]
 """(n, 3) points, or (n, 6) with colours from 0 to 1."""
@@ -24,7 +25,7 @@ Cloud = NDArray[np.float32]
 MAX_VALUES = 2**29
 """Most numbers that are read of one dataset of an .h5 file."""
 
-PICKLES = (".dat", ".pkl", ".pickle")
+_MANY = 200
 
 
 def farthest_points(xyz: NDArray[Any], count: int, start: int) -> NDArray[np.int64]:
@@ -83,16 +84,20 @@ def cloud_items(
         sources: The file that all clouds are from, or by name. Another size or date makes another cloud.
         settings: What else a cloud depends on.
     """
-    items = []
+    places = {}
     one = _stamp(sources) if isinstance(sources, Path) else None
-    for number, name in enumerate(names):
+    for name in names:
         stamp = one or _stamp(sources[name])  # type: ignore[index]
         digest = sha256_json({"name": name, "settings": dict(settings), "source": stamp})
-        path = work / "clouds" / digest[:2] / f"{digest[2:26]}.npz"
-        if not path.exists():
-            _write(path, load(number))
-        items.append(Item(name, str(path)))
-    return items
+        places[name] = work / "clouds" / digest[:2] / f"{digest[2:26]}.npz"
+    todo = [number for number, name in enumerate(names) if not places[name].exists()]
+    # Thousands of clouds take minutes once; readers do not know whether they shall be quiet, so pipes see nothing.
+    quiet = len(todo) < _MANY or not sys.stderr.isatty()
+    with Progress("clouds", len(todo), unit="clouds", quiet=quiet) as progress:
+        for number in todo:
+            _write(places[names[number]], load(number))
+            progress.advance()
+    return [Item(name, str(path)) for name, path in places.items()]
 
 
 def _stamp(path: Path) -> list[Any]:

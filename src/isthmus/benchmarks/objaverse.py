@@ -41,11 +41,12 @@ _LISTS = {
     "json": ("lvis.json", "meta_data/split/lvis.json", "objaverse-lvis/lvis.json", "split/lvis.json"),
     "source": ("lvis-annotations.json.gz", "lvis-annotations.json"),
 }
+_METADATA = "objaverse_lvis_metadata.json"
 LAYOUTS = ("auto", *_LISTS)
 
 
-def read_list(data: Path, layout: str) -> tuple[Path, list[Listed]]:
-    """The objects of a list, in its order.
+def read_list(data: Path, layout: str) -> tuple[Path, list[Listed], list[str]]:
+    """The objects of a list, in its order, and the categories, also those that no listed object is of.
 
     Args:
         data: The folder that the user downloaded.
@@ -58,10 +59,16 @@ def read_list(data: Path, layout: str) -> tuple[Path, list[Listed]]:
     lists = _LISTS if layout == "auto" else {layout: _LISTS[layout]}
     names = {name: key for key, files in lists.items() for name in files}
     path = require(data, *names, what="a list of Objaverse-LVIS")
-    objects = _READ[names[path.relative_to(data).as_posix()]](path)
+    layout_of = names[path.relative_to(data).as_posix()]
+    objects = _READ[layout_of](path)
     if not objects:
         raise FormatError(f"{path}: lists no object. Fetch it again.")
-    return path, objects
+    categories = {each.category for each in objects}
+    beside = path.parent / _METADATA
+    if layout_of == "json" and beside.is_file():
+        keys = read_json_file(beside, dict, "ULIP-2's names").get("all_keys", [])
+        categories |= {key for key in keys if isinstance(key, str)} if categories <= set(map(str, keys)) else set()
+    return path, objects, sorted(categories)
 
 
 def find_objects(data: Path, objects: Sequence[Listed], extra: str = "") -> tuple[list[tuple[Listed, Path]], list[str]]:
@@ -106,7 +113,7 @@ def _record(record: Any, path: Path, number: int) -> Listed:
 
 def _ulip2(path: Path, files: Mapping[str, Any]) -> list[Listed]:
     """Names are in a file of their own beside it."""
-    beside = require(path.parent, "objaverse_lvis_metadata.json", what="the names of ULIP-2's objects")
+    beside = require(path.parent, _METADATA, what="the names of ULIP-2's objects")
     names = field(read_json_file(beside, dict, "ULIP-2's names"), "value_to_key_mapping", dict, beside, 0)
     objects = []
     for uid, file in files.items():

@@ -46,7 +46,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     notes: list[str] = []
     captions = _READ[source](path, split, notes)
     if source in ("token", "csv") and split != "all":
-        captions = _of_split(captions, data, split)
+        captions = _of_split(captions, data, split, notes)
     folders = [str(options["images"])] if options.get("images") else []
     folders += ["flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images", "images", "Images", "."]
     entries = [Captioned(name.removesuffix(".jpg"), texts, [name]) for name, texts in captions.items()]
@@ -110,8 +110,8 @@ def _csv(path: Path, split: str, notes: list[str]) -> dict[str, list[str]]:
     return group_captions(rows)
 
 
-def _of_split(captions: Mapping[str, list[str]], data: Path, split: str) -> dict[str, list[str]]:
-    """The pictures of a split, from a list of ids or from Karpathy's file."""
+def _of_split(captions: Mapping[str, list[str]], data: Path, split: str, notes: list[str]) -> dict[str, list[str]]:
+    """The pictures of a split, from a list of ids or from Karpathy's file; where both are there they are compared."""
     path = require(
         data, f"{split}.txt", f"flickr30k_entities/{split}.txt", *_FILES["karpathy"], what=f"the pictures of {split}"
     )
@@ -119,6 +119,9 @@ def _of_split(captions: Mapping[str, list[str]], data: Path, split: str) -> dict
         wanted = list(_karpathy(path, split, []))
     else:
         wanted = [f"{line.strip().removesuffix('.jpg')}.jpg" for line in read_lines(path) if line.strip()]
+        other = next((data / name for name in _FILES["karpathy"] if (data / name).is_file()), None)
+        if other is not None and set(_karpathy(other, split, [])) != set(wanted):
+            notes.append(f"the {split} pictures of {path.name} are not those of {other.name}: {path.name} is taken")
     if unknown := [name for name in wanted if name not in captions]:
         raise FormatError(f"{path}: {unknown[0]!r} is none of the {len(captions):,} pictures with captions.")
     return {name: captions[name] for name in wanted}

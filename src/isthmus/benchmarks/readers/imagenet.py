@@ -117,36 +117,28 @@ def _devkit(data: Path, folder: Path) -> tuple[Labels, list[str]]:
     path = require(data, *_TRUTHS["devkit"], what="the truth of the validation pictures")
     synsets = _meta(require(data, *_META, what="the devkit's meta.mat, which says what the IDs of the truth mean"))
     by_id = {number: wnid for number, wnid, _ in synsets}
-    ids = [line.strip() for line in read_lines(path)]
-    files = sorted(name for name in os.listdir(folder) if Path(name).suffix.lower() in IMAGES)
-    numbered = {name: _number(name) for name in files}
-    labels = []
-    for name in files:
-        at = numbered[name]
-        if at is None or not 1 <= at <= len(ids):
+    wnids = []
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip().isdigit() or int(line) not in by_id:
+            raise FormatError(f"{path}: line {number} is {line[:40]!r}, expected an ILSVRC2012_ID of meta.mat.")
+        wnids.append(by_id[int(line)])
+    # By its number, so that a picture that is missing does not shift those after it.
+    names = {n: f"ILSVRC2012_val_{n:08d}.JPEG" for n in range(1, len(wnids) + 1)}
+    for name in sorted(name for name in os.listdir(folder) if Path(name).suffix.lower() in IMAGES):
+        number = _number(name)
+        if number not in names:
             raise FormatError(
-                f"{folder / name}: is no validation picture with a number from 1 to {len(ids):,}, as {path.name} has "
+                f"{folder / name}: is no validation picture with a number from 1 to {len(wnids):,}, as {path.name} has "
                 "lines. Expected names such as ILSVRC2012_val_00000001.JPEG."
             )
-        if not ids[at - 1].isdigit() or int(ids[at - 1]) not in by_id:
-            raise FormatError(f"{path}: line {at} is {ids[at - 1]!r}, expected an ILSVRC2012_ID of meta.mat.")
-        labels.append((name, by_id[int(ids[at - 1])]))
-    present = set(files)
-    width, suffix = 8, ".JPEG"
-    absent = (f"ILSVRC2012_val_{n:0{width}d}{suffix}" for n in range(1, len(ids) + 1))
-    taken = {number for number in numbered.values() if number}
-    labels += [
-        (name, by_id[int(ids[n - 1])])
-        for n, name in enumerate(absent, 1)
-        if n not in taken and name not in present and ids[n - 1].isdigit() and int(ids[n - 1]) in by_id
-    ]
-    return labels, sorted(by_id.values())
+        names[number] = name
+    return [(names[n], wnid) for n, wnid in enumerate(wnids, 1)], sorted(by_id.values())
 
 
-def _number(name: str) -> int | None:
-    """The number of a validation picture, so that a missing one does not shift those after it."""
+def _number(name: str) -> int:
+    """The number in the name of a validation picture; 0 where it has none."""
     digits = Path(name).stem.rpartition("_")[2]
-    return int(digits) if digits.isdigit() else None
+    return int(digits) if digits.isdigit() else 0
 
 
 def _meta(path: Path) -> list[tuple[int, str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -211,15 +212,15 @@ def _pair(layout: str) -> Callable[[Path, str, Mapping[str, Any]], _Found]:
         path = require(data, *(f"{place}/{listed}" for place in _PLACES), what=f"the list of layout {layout}")
         source = require(path.parent, stored, what=f"the clouds beside {path.name}")
         records = read_json_file(path, list, "the list of ModelNet40's objects")
-        values = read_object_npy(source)
-        if not isinstance(values, list) or len(values) != len(records):
-            got = len(values) if isinstance(values, list) else type(values).__name__
-            raise FormatError(f"{source}: holds {got} objects, {path.name} lists {len(records):,}. Fetch both again.")
+        # Read only when a cloud is not there yet: the file of all of them is large.
+        values = cache(lambda: _objects(source, path, len(records)))
+        if not records:
+            raise FormatError(f"{path}: lists no object. Fetch it again.")
         labels = [_category(record, path, number) for number, record in enumerate(records)]
         names = [f"{number:05d}-{label}" for number, label in enumerate(labels)]
 
         def load(number: int) -> Cloud:
-            where, value = f"{source}: object {number}", values[number]
+            where, value = f"{source}: object {number}", values()[number]
             if not isinstance(value, dict) or "xyz" not in value:
                 raise FormatError(f"{where}: has no xyz. Fetch the file again.")
             cloud = as_cloud(value["xyz"], where, swap_yz=options["swap_yz"])
@@ -231,6 +232,14 @@ def _pair(layout: str) -> Callable[[Path, str, Mapping[str, Any]], _Found]:
         return _Found(names, labels, load, source, notes=["all points as they are", note])
 
     return read_pair
+
+
+def _objects(source: Path, listed: Path, count: int) -> list[Any]:
+    values = read_object_npy(source)
+    if not isinstance(values, list) or len(values) != count:
+        got = len(values) if isinstance(values, list) else type(values).__name__
+        raise FormatError(f"{source}: holds {got} objects, {listed.name} lists {count:,}. Fetch both again.")
+    return values
 
 
 def _category(record: Any, path: Path, number: int) -> str:

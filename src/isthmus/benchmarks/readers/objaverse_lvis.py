@@ -30,7 +30,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
         FormatError: The list or all objects are missing, or the list is another file.
     """
     spaces = option(options, "names", ("spaces", "underscores")) == "spaces"
-    path, objects = read_list(data, option(options, "layout", LAYOUTS))
+    path, objects, classes = read_list(data, option(options, "layout", LAYOUTS))
     found, missing = find_objects(data, objects, str(options.get("objects") or ""))
     # An object under two categories stays two instances, as the source has it.
     seen: Counter[str] = Counter()
@@ -41,7 +41,6 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
         seen[each.uid] += 1
         items.append(Item(name, str(file)))
         truth.append((name, each.category))
-    classes = sorted({each.category for each in objects})
     notes = [
         f"{len(items):,} objects under {len(classes):,} categories of {path.name}: sets of this name differ in size"
     ]

@@ -58,7 +58,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
         ConfigError: `image` is not said, or cannot be had of the source.
     """
     kind, source = _choices(options)
-    path, objects = read_list(data, option(options, "layout", LAYOUTS))
+    path, objects, _ = read_list(data, option(options, "layout", LAYOUTS))
     unique = list({each.uid: each for each in objects}.values())
     found, missing = find_objects(data, unique, str(options.get("objects") or ""))
     side = _SOURCES[source](data, options, work, found)
