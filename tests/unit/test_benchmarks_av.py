@@ -257,6 +257,21 @@ def test_flickr_boxes_are_those_of_all_annotators(flickr: Path):
     assert "A point boxed once counts a half" in words(reading)
 
 
+@pytest.mark.parametrize("name", ["flickr-localization", "flickr-soundnet"])
+def test_names_that_lead_out_of_the_folder(name: str, tmp_path: Path):
+    make_flickr(tmp_path)
+    write(tmp_path / "metadata/flickr_test.csv", "../../10000130166,0\r\n")
+    with pytest.raises(FormatError, match=r"'../../10000130166(\.xml)?' leads out of the folder"):
+        read(name, tmp_path)
+
+
+def test_ave_names_that_lead_out_of_the_folder(tmp_path: Path):
+    make_ave(tmp_path, videos=True)
+    write(tmp_path / "Annotations.txt", "Bark&../x&good&0&10\n")
+    with pytest.raises(FormatError, match=r"'../x' leads out of the folder"):
+        read("ave", tmp_path)
+
+
 def test_flickr_xml(tmp_path: Path):
     corners = (3, 10, 255, 256)
     path = write(tmp_path / "a.xml", flickr_xml([[corners, (0, 0, 300, 9)], []]))

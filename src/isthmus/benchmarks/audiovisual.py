@@ -14,7 +14,7 @@ from typing import Any
 
 from isthmus.benchmarks.annotations import read_lines
 from isthmus.benchmarks.captions import Folder
-from isthmus.benchmarks.readers.common import IMAGES, SOUNDS, require
+from isthmus.benchmarks.readers.common import IMAGES, SOUNDS, inside, require
 from isthmus.benchmarks.task import Box, Classification, Retrieval, Side
 from isthmus.decoding.video import middle_frame
 from isthmus.errors import FormatError
@@ -140,7 +140,9 @@ def _pictures(data: Path, stems: Mapping[str, Sequence[str]], places: Places, wo
     if not present and _present(data, places.videos):
         videos = media_of(data, places.videos, stems, VIDEOS, what=f"videos of {places.what}")
         return middle_frames(videos, work / "frames"), ["The picture of a clip is the middle frame of its video."]
-    framed = {name: frame for name in stems if (frame := _middle_of([data / p / name for p in present])) is not None}
+    framed = {
+        name: frame for name in stems if (frame := _middle_of([inside(data / p, name) for p in present])) is not None
+    }
     single = {name: names for name, names in stems.items() if name not in framed}
     if not framed:
         return media_of(data, places.images, stems, IMAGES, what=f"pictures of {places.what}"), []
@@ -167,15 +169,15 @@ def middle_frames(videos: Media, folder: Path) -> Media:
         videos: By clip, its video.
         folder: Where the frames go, `<clip>.jpg`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     frames: Media = {}
     for name, video in videos.items():
-        place = folder / f"{name}.jpg"
+        place = inside(folder, f"{name}.jpg")
         if not place.is_file():
             try:
                 frame = middle_frame(video)
             except Rejected:
                 continue
+            place.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(place) as aside:
                 frame.save(aside, format="JPEG", quality=95)
         frames[name] = place

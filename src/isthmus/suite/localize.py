@@ -57,8 +57,7 @@ def truth_map(boxes: Sequence[Box], agreement: int = 1, size: int = SIZE) -> NDA
 def box_ciou(boxes: Sequence[Box], truth: Floats) -> Floats:
     """Consensus IoU of each of many boxes with one truth, as `isthmus.metrics.consensus_iou` of their masks gives it.
 
-    Sums over boxes are read off two tables of running sums, so that all proposals of a picture cost little more than
-    one.
+    All proposals of a picture cost little more than one: see `_box_sums`.
 
     Args:
         boxes: n boxes.
@@ -75,9 +74,17 @@ def box_ciou(boxes: Sequence[Box], truth: Floats) -> Floats:
 
 
 def _box_sums(values: Floats, edges: NDArray[np.int64]) -> Floats:
-    """Sum of a map inside each box, edges (n, 4) as xmin, ymin, xmax, ymax."""
-    total = np.pad(values, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
-    xmin, ymin, xmax, ymax = edges.T
+    """Sum of a map inside each box, edges (n, 4) as xmin, ymin, xmax, ymax.
+
+    The map is first summed into the cells between all edges, which sliding windows share.
+    """
+    xs, ys = (np.unique(np.append(edges[:, pair], 0)) for pair in ([0, 2], [1, 3]))
+    rows = np.add.reduceat(values, ys[ys < len(values)], axis=0)
+    cells = np.add.reduceat(rows, xs[xs < len(values)], axis=1)
+    total = np.zeros((cells.shape[0] + 1, cells.shape[1] + 1))
+    total[1:, 1:] = cells.cumsum(axis=0).cumsum(axis=1)
+    xmin, xmax = (np.searchsorted(xs, edges[:, i]) for i in (0, 2))
+    ymin, ymax = (np.searchsorted(ys, edges[:, i]) for i in (1, 3))
     sums = total[ymax, xmax] - total[ymin, xmax] - total[ymax, xmin] + total[ymin, xmin]
     return np.where((xmax > xmin) & (ymax > ymin), sums, 0.0)
 
@@ -144,16 +151,25 @@ class PlaceTruth:
 
     def _questions(self, query: Sequence[str], target: Sequence[str]) -> tuple[list[Sample], list[_Question]]:
         sounds, parts = ({name: row for row, name in enumerate(ids)} for ids in (query, target))
+        rows = {
+            image: np.array([parts.get(crop_id(image, box), -1) for box in boxes], dtype=np.int64)
+            for image, boxes in self.proposals.items()
+        }
         samples, questions = [], []
         for sample in self.task.samples:
             offered = self.proposals.get(sample.image, ())
-            rows = np.array([parts.get(crop_id(sample.image, box), -1) for box in offered], dtype=np.int64)
-            numbers = np.flatnonzero(rows >= 0)
+            found = rows.get(sample.image, np.zeros(0, dtype=np.int64))
+            numbers = np.flatnonzero(found >= 0)
             if sample.audio in sounds and (len(numbers) or not offered):
-                ciou = box_ciou([offered[int(i)] for i in numbers], truth_map(sample.boxes, self.task.agreement))
+                ciou = self._ciou([offered[int(i)] for i in numbers], sample)
                 samples.append(sample)
-                questions.append(_Question(sounds[sample.audio], rows[numbers], numbers, ciou))
+                questions.append(_Question(sounds[sample.audio], found[numbers], numbers, ciou))
         return samples, questions
+
+    def _ciou(self, boxes: Sequence[Box], sample: Sample) -> Floats:
+        if not sample.boxes:
+            return np.zeros(len(boxes))
+        return box_ciou(boxes, truth_map(sample.boxes, self.task.agreement))
 
     def _chance(self, questions: Sequence[_Question], sounding: NDArray[np.bool_]) -> dict[str, float]:
         """What a proposal drawn at random is expected to earn; how sure it would be nobody knows."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -176,7 +175,7 @@ def _checked(box: NDArray[np.float64], where: str) -> Box:
 
 def crop_id(image: str, box: Box) -> str:
     """The id of a part of a picture; equal boxes of equal pictures have equal ids, whoever proposed them."""
-    return f"{image}#{','.join(f'{value:.6g}' for value in box)}"
+    return "{}#{:.6g},{:.6g},{:.6g},{:.6g}".format(image, *box)
 
 
 def crops(task: Localization, proposals: Proposals) -> Side:
@@ -193,5 +192,6 @@ def crops(task: Localization, proposals: Proposals) -> Side:
     items: dict[str, Item] = {}
     for item in task.image.items:
         for box in proposals.get(item.id, ()):
-            items.setdefault(crop_id(item.id, box), replace(item, id=crop_id(item.id, box), box=box))
+            name = crop_id(item.id, box)
+            items.setdefault(name, Item(name, item.path, member=item.member, box=box))
     return Side(task.image.modality, list(items.values()))

@@ -13,7 +13,7 @@ from typing import Any
 
 from isthmus.benchmarks.annotations import read_lines
 from isthmus.benchmarks.audiovisual import Clips, Places, check_box, find_clips, only, read_list, sound_and_picture
-from isthmus.benchmarks.readers.common import option, require
+from isthmus.benchmarks.readers.common import inside, option, require
 from isthmus.benchmarks.sounding import add_silent, localization, read_silent, samples_of
 from isthmus.benchmarks.task import Box, Reading
 from isthmus.errors import FormatError
@@ -92,7 +92,7 @@ def _test(
     """The clips of the test with their boxes; media are looked for of `further` names too."""
     names = _test_names(data, options)
     folder = require(data, "Annotations", "test/Annotations", what="the boxes of Flickr-SoundNet, NAME.xml each")
-    boxes: dict[str, Sequence[Box]] = {name: read_boxes(folder / f"{name}.xml") for name in names}
+    boxes: dict[str, Sequence[Box]] = {name: read_boxes(inside(folder, f"{name}.xml")) for name in names}
     return only(find_clips(data, [*names, *further], _PLACES, work), names, data, _PLACES.what), boxes
 
 
