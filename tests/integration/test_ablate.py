@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from isthmus.ablation import run
 from isthmus.cli import main
@@ -82,9 +83,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(folder: Path, out: str) -> list[str]:
-    arguments = ["ablate", "--config", str(folder / "grid.toml"), "--out", str(folder / out), "--device", "cpu"]
-    return [sys.executable, "-m", "isthmus", *arguments]
+def arguments(folder: Path, out: str) -> list[str]:
+    return ["ablate", "--config", str(folder / "grid.toml"), "--out", str(folder / out), "--device", "cpu", "--quiet"]
 
 
 def figures(out: Path) -> dict[str, Any]:
@@ -96,16 +96,16 @@ def figures(out: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def whole(made: Path) -> Path:
     """The grid in one go."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command(made, "whole"), check=True, env=environment, capture_output=True)
+    assert main(arguments(made, "whole")) == 0
     return made / "whole"
 
 
 def kill_in_a_training(folder: Path, out: str, delay: float) -> None:
     """Start the grid and kill it for good while it trains something that it has checkpoints of."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     before = set((folder / out).glob("checkpoints/*/*.safetensors"))
-    process = subprocess.Popen(command(folder, out), env=environment, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "isthmus", *arguments(folder, out)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     while process.poll() is None and not set((folder / out).glob("checkpoints/*/*.safetensors")) - before:
         time.sleep(0.002)
     time.sleep(delay)
@@ -121,9 +121,7 @@ def test_a_grid_that_is_killed_twice_ends_in_the_same_table(made: Path, whole: P
     finished = {file: file.stat().st_mtime_ns for file in (out / "cells").glob("*.json")}
     assert len(list((out / "checkpoints").iterdir())) > 0
     assert len(finished) < 8, "nothing was left to resume"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command(made, "killed"), env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert main(arguments(made, "killed")) == 0
     assert figures(out) == figures(whole)
     assert len(figures(whole)) == 8
     for name in ("table.md", "table.csv"):
@@ -153,10 +151,9 @@ def test_a_finished_grid_trains_nothing_and_new_rows_train_alone(
     assert shown["columns"] == ["own map", "names accuracy@1"]
     assert json.loads((whole / "table.json").read_text()) == {k: v for k, v in shown.items() if k != "path"}
 
-    grown = made / "grown.toml"
+    out, grown = shutil.copytree(whole, made / "grown"), made / "grown.toml"
     grown.write_text(GRID + '[[rows]]\nname = "dense"\nsettings = { align = ["leaf-base"], epochs = 1 }\n')
-    arguments = ["ablate", "--config", str(grown), "--out", str(whole), "--seeds", "1,2", "--quiet"]
-    assert main(arguments) == 0
+    assert main(["ablate", "--config", str(grown), "--out", str(out), "--seeds", "1,2", "--quiet"]) == 0
     assert trained == [
         "dense 1", "base 2", "start/text 2", "method/dictionary 2", "method/c-mcr 2", "dense 2",
     ]  # fmt: skip
@@ -165,8 +162,8 @@ def test_a_finished_grid_trains_nothing_and_new_rows_train_alone(
 def test_a_dry_run_tells_what_the_cells_then_train_and_writes_nothing(
     made: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ):
-    arguments = ["ablate", "--config", str(made / "grid.toml"), "--dry-run", "--json"]
-    assert main([*arguments, "--out", str(made / "nothing")]) == 0
+    dry = ["ablate", "--config", str(made / "grid.toml"), "--dry-run", "--json"]
+    assert main([*dry, "--out", str(made / "nothing")]) == 0
     printed = capsys.readouterr()
     told = json.loads(printed.out)
     assert "8 cells, 0 finished, 8 to train." in printed.err
@@ -179,7 +176,7 @@ def test_a_dry_run_tells_what_the_cells_then_train_and_writes_nothing(
     for line, row in zip(told["rows"], table["rows"], strict=False):
         assert (line["name"], line["steps"]) == (row["name"], row["steps"] or 0)
         assert line["pseudo_pairs"] == (row["pseudo_pairs"] or 0)
-    assert main([*arguments, "--out", str(whole)]) == 0
+    assert main([*dry, "--out", str(whole)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["cells"]["left"], told["seconds"], told["measured"]) == (0, 0, "finished cells")
 
@@ -189,9 +186,11 @@ def test_rows_that_fail_are_told_and_tried_again_and_the_others_are_trained(
 ):
     text = GRID.replace("epochs = 4", "epochs = 1").replace("[0, 1]", "[0]")
     (tmp_path / "grid.toml").write_text(text + '[[rows]]\nname = "large"\nsettings = { batch_size = 4096 }\n')
-    arguments = ["ablate", "--config", str(tmp_path / "grid.toml"), "--data", str(made), "--out", str(tmp_path / "out")]
+    failing = ["ablate", "--config", str(tmp_path / "grid.toml"), "--data", str(made), "--out", str(tmp_path / "out")]
+    assert main([*failing, "--dry-run"]) == 0
+    assert "large fails: 180 pseudo pairs are too few for batches of 4,096" in capsys.readouterr().err
     for found in (0, 4):
-        assert main(arguments) == 1
+        assert main(failing) == 1
         err = capsys.readouterr().err
         assert err.splitlines()[-1].startswith("CheckFailed: 1 of 5 cells failed, first: 180 pseudo pairs are too few")
         table = json.loads((tmp_path / "out" / "table.json").read_text())
@@ -210,7 +209,7 @@ def test_a_damaged_cell_is_trained_again(made: Path, whole: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("change", "arguments", "message"),
+    ("change", "more", "message"),
     [
         (("via =", "vai ="), [], "ConfigError: --config {grid} has the unknown key 'vai'. Did you mean via?"),
         (("epochs = 4", "epoch = 4"), [], "ConfigError: row 'base' has the unknown setting 'epoch'."),
@@ -234,12 +233,12 @@ def test_faults_are_one_line_and_train_nothing(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     change: tuple[str, str],
-    arguments: list[str],
+    more: list[str],
     message: str,
 ):
     config = tmp_path / "grid.toml"
     config.write_text(GRID.replace(*change, 1))
-    code = main(["ablate", "--config", str(config), "--data", str(made), "--out", str(tmp_path / "out"), *arguments])
+    code = main(["ablate", "--config", str(config), "--data", str(made), "--out", str(tmp_path / "out"), *more])
     lines = capsys.readouterr().err.splitlines()
     assert (code, len(lines)) == (2, 1), lines
     assert lines[0].startswith(message.format(grid=config, data=made))

@@ -15,6 +15,7 @@ from isthmus.ablation.cells import World, cell_key
 from isthmus.ablation.grid import Grid
 from isthmus.ablation.rows import TRAINED, Row
 from isthmus.config import RecipeConfig, make_config
+from isthmus.errors import ConfigError, OverlapError
 from isthmus.memory import MemoryBank
 from isthmus.pairs import Kind, PseudoPairs, Side, Slot, centric_kinds, choose_kinds, match_overlap
 from isthmus.projectors import ConnectProjectors, initialize
@@ -42,13 +43,11 @@ def estimate(
         device: Where it would train.
 
     Returns:
-        `rows` (each with `pseudo_pairs`, `batch_size`, `epochs`, `steps` of all members), `cells` (`all`, `found`,
+        `rows` (each with `pseudo_pairs`, `batch_size`, `epochs`, `steps` of all members, and
+        the `fault` of one that cannot be trained), `cells` (`all`, `found`,
         `left`), `pools` (distinct centric kinds to aggregate), `seconds` and `measured` (training as in
         "finished cells", or by a "probe" of a few steps of the base row; aggregation by a part of one, whether or not a
         run before has kept its pseudo pairs).
-
-    Raises:
-        ConfigError: The settings of a row do not fit the spaces.
     """
     sizes = _Sizes(world)
     lines = [sizes.line(row) for row in rows]
@@ -96,7 +95,7 @@ class _Sizes:
 
     def pools(self, row: Row) -> dict[str, int]:
         """Distinct kinds that have to be aggregated for a row, with their queries."""
-        if row.method not in TRAINED:
+        if row.method not in TRAINED or "fault" in self.line(row):
             return {}
         settings = [row.via, *(row.config[key] for key in PAIR_SETTINGS)]
         return {json.dumps([*kind.query, kind.pivot, settings]): n for kind, n in self.kinds(row).items()}
@@ -104,10 +103,15 @@ class _Sizes:
     def line(self, row: Row) -> dict[str, Any]:
         """What training a row comes to; a closed form trains nothing."""
         about: dict[str, Any] = {"table": row.table, "name": row.name, "method": row.method}
+        nothing = {"pseudo_pairs": 0, "batch_size": 0, "epochs": 0, "steps": 0}
         if row.method not in TRAINED:
-            return {**about, "pseudo_pairs": 0, "batch_size": 0, "epochs": 0, "steps": 0}
-        pairs, config = sum(self.kinds(row).values()), _config(row)
-        plan = make_plan(pairs, config)
+            return about | nothing
+        config = _config(row)
+        try:
+            pairs = sum(self.kinds(row).values())
+            plan = make_plan(pairs, config)
+        except (ConfigError, OverlapError) as error:
+            return {**about, **nothing, "fault": str(error)}
         steps = plan.steps * (config.members if row.method == "ex-mcr" else 1)
         return {
             **about, "pseudo_pairs": pairs, "batch_size": plan.batch_size, "epochs": plan.epochs, "steps": steps,
@@ -135,7 +139,7 @@ def _finished_rate(found: Mapping[str, Any]) -> float | None:
 
 def _probe(row: Row, world: World, line: Mapping[str, Any], device: str | None) -> float | None:
     """Seconds a pseudo pair and step of a row: a few real steps on random rows."""
-    if row.method not in TRAINED:
+    if not line["steps"]:
         return None
     place, config = resolve_device(device or "auto"), _config(row)
     spaces, via = (world.base, world.leaf), via_list(row.via)

@@ -132,7 +132,8 @@ class Grid(_Strict):
     Attributes:
         title: Of the table.
         spaces: What is joined.
-        method: "ex-mcr", "c-mcr", or a closed form ("dictionary", "ridge", "procrustes").
+        method: "ex-mcr", "c-mcr", or a closed form ("dictionary", "ridge", "procrustes", "cca",
+            "mean_offset").
         via: Overlap modalities, "text" or "text,image".
         seeds: Every row is trained once for each.
         settings: Of every row; those that a row's own method does not have are left out there.

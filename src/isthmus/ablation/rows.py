@@ -14,10 +14,10 @@ from isthmus.config import RecipeConfig, make_config
 from isthmus.errors import ConfigError
 from isthmus.recipes.connect import ConnectConfig
 from isthmus.recipes.extend import ExtendConfig
+from isthmus.solvers import METHODS as CLOSED
 from isthmus.solvers import ClosedFormConfig
 
 TRAINED: dict[str, type[RecipeConfig]] = {"ex-mcr": ExtendConfig, "c-mcr": ConnectConfig}
-CLOSED = ("dictionary", "ridge", "procrustes")
 METHODS = (*TRAINED, *CLOSED)
 CELLS = 100_000
 """Most cells of a grid: more is a slip of the keys of [grid]."""

@@ -84,6 +84,9 @@ def show_estimate(out: Output, report: Mapping[str, Any]) -> None:
         for row in report["rows"]
     ]
     out.table(["table", "row", "method", "pseudo pairs", "batch", "epochs", "steps"], rows)
+    for row in report["rows"]:
+        if "fault" in row:
+            out.say(f"{row['name']} fails: {row['fault']}")
     cells, seconds = report["cells"], report["seconds"]
     out.say(f"{cells['all']:,} cells, {cells['found']:,} finished, {cells['left']:,} to train.")
     out.say(f"{report['pools']:,} kinds of pseudo pairs to aggregate, each once.")
