@@ -81,12 +81,25 @@ def seconds(f: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def peak_flops(dtype: torch.dtype = torch.float32) -> float:
-    """Products of the machine per second, best of several."""
-    a, b = torch.ones((1024, 512), dtype=dtype), torch.ones((2048, 512), dtype=dtype)
-    out = torch.empty((1024, 2048), dtype=dtype)
-    taken = [seconds(lambda: torch.mm(a, b.T, out=out))[0] for _ in range(20 if dtype == torch.float32 else 4)]
-    return 2 * 1024 * 2048 * 512 / min(taken[1:])
+def peak_flops(dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> float:
+    """Floating-point operations per second of a product, best of several; larger ones on an accelerator."""
+    device = torch.device(device)
+    m, n, d = (1024, 2048, 512) if device.type == "cpu" else (8192, 16384, 512)
+    a, b = torch.ones((m, d), dtype=dtype, device=device), torch.ones((n, d), dtype=dtype, device=device)
+    out = torch.empty((m, n), dtype=dtype, device=device)
+
+    def product() -> None:
+        torch.mm(a, b.T, out=out)
+        synchronize(device)
+
+    slow = device.type == "cpu" and dtype != torch.float32
+    return 2 * m * n * d / min(seconds(product)[0] for _ in range(4 if slow else 20))
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def alternate(runs: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
@@ -266,6 +279,13 @@ def machine() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def write(out: Path | None, found: dict[str, Any]) -> None:
+    """Write what there is so far, so that a run that is cut short leaves its finished parts."""
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(found, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
@@ -291,9 +311,7 @@ def main() -> None:
         elif options.papers:
             with tempfile.TemporaryDirectory() as folder:
                 found["papers"] = papers(options.shared, options.papers, Path(folder))
-        if options.out:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(found, indent=1) + "\n")
+        write(options.out, found)
     print(json.dumps(found, indent=1))
 
 

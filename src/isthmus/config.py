@@ -40,6 +40,8 @@ class RecipeConfig(BaseModel):
         batch_size: Pseudo pairs per step.
         learning_rate: AdamW's, at the start of a cosine decay to 0.
         weight_decay: AdamW's.
+        precision: Of the products in training: "float32", "bf16", or "auto", which is bf16 where the processor multiplies
+            it faster.
         held_out: Share of the pool that chooses the best checkpoint and is never trained on.
         memory_limit: Bytes of pseudo pairs kept in memory ("4GB"); more are streamed from a folder.
         checkpoint_seconds: Time between checkpoints.
@@ -66,6 +68,7 @@ class RecipeConfig(BaseModel):
     batch_size: int | None = Field(None, ge=2)
     learning_rate: float = Field(1e-3, gt=0.0)
     weight_decay: float = Field(0.01, ge=0.0)
+    precision: Literal["float32", "bf16", "auto"] = "float32"
     held_out: float = Field(0.01, gt=0.0, le=0.5)
     memory_limit: int = Field(4 * 10**9, ge=10**6)
     checkpoint_seconds: float = Field(30.0, ge=0.0)

@@ -45,7 +45,7 @@ def dense_info_nce(x: Tensor, z: Tensor, temperature: float) -> Tensor:
 
 def _with_maxima(x: Tensor, z: Tensor, temperature: float) -> Tensor:
     """The same by log-sum-exp with a maximum per row and column, which nothing underflows."""
-    logits = torch.einsum("kbd,mcd->kmbc", x, z) / temperature
+    logits = torch.einsum("kbd,mcd->kmbc", x, z).to(x.dtype) / temperature
     positives = logits.diagonal(dim1=2, dim2=3)
     return (0.5 * (logits.logsumexp(3) + logits.logsumexp(2)) - positives).mean()
 
@@ -55,13 +55,15 @@ class _DenseInfoNCE(torch.autograd.Function):
 
     One shift serves all rows and columns, so that both directions share the exponentials. Where a row lies so far below
     the largest cosine that its sum underflows (at 0.01, by 0.7), the batch is done with a maximum per row instead.
+    Under autocast the products are in its type, there and back; everything else stays float32.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, z: Tensor, temperature: float) -> Tensor:
         k, batch, dim = x.shape
         m, pairs = z.shape[0], k * z.shape[0] * batch
-        weights = (x.reshape(k * batch, dim) @ z.reshape(m * batch, dim).T).view(k, batch, m, batch)
+        ctx.low = torch.is_autocast_enabled(x.device.type)
+        weights = (x.reshape(k * batch, dim) @ z.reshape(m * batch, dim).T).to(x.dtype).view(k, batch, m, batch)
         positives = weights.diagonal(dim1=1, dim2=3).sum() / temperature
         shift = weights.max()
         weights.sub_(shift).mul_(1.0 / temperature).exp_()
@@ -86,10 +88,11 @@ class _DenseInfoNCE(torch.autograd.Function):
         weights.mul_(by_row.reciprocal()[..., None] + by_column.reciprocal()[:, None])
         flat, dim = weights.view(k * batch, m * batch), x.shape[2]
         to_x = to_z = None
-        if ctx.needs_input_grad[0]:
-            to_x = (flat @ z.reshape(m * batch, dim)).view_as(x).mul_(0.5).sub_(z.sum(0)).mul_(scale)
-        if ctx.needs_input_grad[1]:
-            to_z = (flat.T @ x.reshape(k * batch, dim)).view_as(z).mul_(0.5).sub_(x.sum(0)).mul_(scale)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=ctx.low):
+            if ctx.needs_input_grad[0]:
+                to_x = (flat @ z.reshape(m * batch, dim)).to(x.dtype).view_as(x).mul_(0.5).sub_(z.sum(0)).mul_(scale)
+            if ctx.needs_input_grad[1]:
+                to_z = (flat.T @ x.reshape(k * batch, dim)).to(x.dtype).view_as(z).mul_(0.5).sub_(x.sum(0)).mul_(scale)
         return to_x, to_z, None
 
 

@@ -170,7 +170,8 @@ def arrays(module: nn.Module, prefix: str) -> dict[str, NDArray[np.float32]]:
 def _project(module: nn.Module, x: Sequence[Tensor], *, joint: bool) -> Tensor:
     """One pass over all modalities lets BatchNorm see their gap in training as its running statistics do afterwards."""
     y = module(torch.cat(list(x))) if joint else torch.cat([module(part) for part in x])
-    return F.normalize(y, dim=-1).view(len(x), len(x[0]), -1)
+    # Under autocast the products are in bfloat16; lengths and losses are not.
+    return F.normalize(y.to(torch.promote_types(y.dtype, torch.float32)), dim=-1).view(len(x), len(x[0]), -1)
 
 
 def _leaf_layer(kind: str, dim: int, ratio: float) -> nn.Module:

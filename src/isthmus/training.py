@@ -26,6 +26,7 @@ from isthmus.config import RecipeConfig
 from isthmus.errors import ConfigError
 from isthmus.files import atomic_file, sha256_json
 from isthmus.geometry import noise_std
+from isthmus.memory.bf16 import pays
 from isthmus.pairs import PseudoPairs, Slot
 from isthmus.runtime import Progress, numpy_generator
 
@@ -172,7 +173,8 @@ def train(
             batch = _noisy(pairs.take(rows, device), noise, _generator(device, config.seed, state.step, member))
             for group in optimizer.param_groups:
                 group["lr"] = 0.5 * config.learning_rate * (1.0 + math.cos(math.pi * state.step / plan.steps))
-            loss, parts = objective.loss(batch)
+            with products(config, device):
+                loss, parts = objective.loss(batch)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -191,6 +193,12 @@ def train(
     module.eval()
     scores = held_out_scores(objective, held_out)
     return Outcome(scores, state.history, plan.steps, state.best_step, time.monotonic() - started)
+
+
+def products(config: RecipeConfig, device: torch.device) -> torch.autocast:
+    """The type in which a loss multiplies matrices; bfloat16 where it is asked for, or pays and may be chosen."""
+    low = config.precision == "bf16" or (config.precision == "auto" and pays(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=low)
 
 
 @contextmanager

@@ -97,3 +97,16 @@ def test_intra_distance_of_equal_rows_has_a_finite_gradient() -> None:
     x = unit(4, 3).requires_grad_()
     intra_distance(x, x.detach().clone()).backward()
     assert torch.isfinite(x.grad).all()
+
+
+def test_gradients_under_autocast_are_those_of_float32_within_bfloat16() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, z = (torch.nn.functional.normalize(torch.randn(2, 64, 32, generator=generator), dim=-1) for _ in range(2))
+    x.requires_grad_()
+    (exact,) = torch.autograd.grad(dense_info_nce(x, z, 0.05), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = dense_info_nce(x, z, 0.05)
+    (low,) = torch.autograd.grad(loss, x)
+    assert loss.dtype == low.dtype == torch.float32
+    apart = (low - exact).norm() / exact.norm()
+    assert 1e-5 < apart < 2e-2

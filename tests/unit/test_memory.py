@@ -13,6 +13,7 @@ import torch
 from isthmus.errors import CheckFailed, ConfigError, FormatError, SpaceError
 from isthmus.memory import MemoryBank, Partial, SparseWeights, describe
 from isthmus.memory.rows import Rows
+from isthmus.memory.sketch import Spectrum
 
 CPU = torch.device("cpu")
 
@@ -260,6 +261,19 @@ def test_compressed_is_as_exact_as_it_is_told_to_be(tolerance):
     assert np.percentile(error, 99) <= tolerance
 
 
+def test_what_a_sketch_misses_of_a_query_is_known():
+    """The slack of the scan is in deviations of each query's own scores, so they must be what they are said to be."""
+    queries, keys = (torch.from_numpy(unit(x)) for x in world(26))
+    asked, held = (Rows(x, CPU, unit=True, name="x") for x in (queries, keys))
+    sketch = Spectrum(held, asked, 0.01).sketch(7)
+    logits = (queries @ (keys - sketch.mean).T) / 0.01
+    sketched = sketch.of_queries(queries) @ sketch.of_memory(keys).T
+    actual = (logits - sketched).std(dim=1)
+    assert actual.mean() > 1.0
+    np.testing.assert_allclose(sketch.missed(queries), actual, rtol=0.1)
+    assert sketch.residual == pytest.approx(float(actual.square().mean().sqrt()), rel=0.1)
+
+
 def test_compressed_refuses_isotropic_data():
     queries, keys = isotropic()
     bank = MemoryBank(keys)
@@ -409,6 +423,18 @@ def test_sparse_weights_of_a_streamed_memory_are_the_same(monkeypatch):
     got = MemoryBank(Stored(keys), resident_bytes=0).sparse(queries)
     rows = np.arange(len(got))
     np.testing.assert_allclose(got.recompose(rows, keys), expected.recompose(rows, keys), atol=0.05)
+
+
+def test_the_papers_pool_takes_under_two_gigabytes(tmp_path):
+    """5.4 million quadruples, two aggregations each, of at most 16 rows on average; bytes from the size of a real file."""
+    queries, keys = world(27)
+    weights = MemoryBank(keys).sparse(queries, max_k=16, tolerance=0.5)
+    weights.save(tmp_path / "w.safetensors")
+    rows_per_query = len(weights.indices) / len(weights)
+    per_query = (tmp_path / "w.safetensors").stat().st_size / len(weights)
+    assert per_query == pytest.approx(8 + 6 * rows_per_query, rel=0.05)
+    assert 5.4e6 * 2 * (8 + 6 * 16) < 2e9
+    assert 5.4e6 * 2 * per_query < 2e9
 
 
 def test_sparse_weights_take_few_bytes():

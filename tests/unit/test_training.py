@@ -176,3 +176,18 @@ def test_a_subset_of_the_alignment_is_the_mean_of_its_terms() -> None:
         losses[names] = float(DenseAlignment(module, SLOTS, ["text"], config).loss(batch)[0].detach())
     assert losses[every] == pytest.approx(sum(losses[(name,)] for name in every) / 4, rel=1e-5)
     assert losses[every[:2]] == pytest.approx((losses[every[:1]] + losses[every[1:2]]) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "auto"])
+def test_products_in_bfloat16_learn_the_same(monkeypatch, precision: str) -> None:
+    monkeypatch.setattr("isthmus.training.pays", lambda device: True)
+    exact, outcome = run(epochs=8)
+    low, same_way = run(epochs=8, precision=precision)
+    assert not same(weights(exact), weights(low))
+    assert all(value.dtype in (torch.float32, torch.int64) for value in weights(low).values())
+    assert same_way.held_out["score"] == pytest.approx(outcome.held_out["score"], abs=0.1)
+
+
+def test_auto_stays_in_float32_where_bfloat16_does_not_pay(monkeypatch) -> None:
+    monkeypatch.setattr("isthmus.training.pays", lambda device: False)
+    assert same(weights(run()[0]), weights(run(precision="auto")[0]))

@@ -1,9 +1,10 @@
 """The compressed method: score every row in a low-rank sketch, then do the few that matter in float32.
 
 No row is left out unseen: partition indexes miss nearest rows of real embeddings, which is the error that matters.
-Rows whose sketched logit lies within a threshold of the query's largest are rescored in float32 and averaged. A
-threshold, unlike a number of rows, keeps as many as a query needs. The rows beyond it are together about as heavy as a
-fixed share of the last band before it, and lie in the same direction: that band stands in for them.
+Rows whose sketched logit lies within a threshold of the query's largest, and twice what the sketch misses of that
+query's scores, are rescored in float32; those that then lie within the threshold are averaged. A threshold, unlike a
+number of rows, keeps as many as a query needs. The rows beyond it are together about as heavy as a fixed share of the
+last band before it, and lie in the same direction: that band stands in for them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ _QUERIES = 512
 _TILE = 2048
 """Memory rows that meet 512 queries at a time: 2 MB of scores, which stay cached while they are looked through."""
 _LOOK = 512
+_SLACK = 2.0
+"""Standard deviations of what the sketch misses by which a sketched logit may lie below the threshold."""
+_NONE = -1e30
+"""The largest logit of no rows: finite, so that differences of it are numbers."""
 
 _Hits: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -56,6 +61,16 @@ class Found:
         """(q,) sums of (nnz,) values."""
         return values.new_zeros(len(self.starts) - 1).index_add_(0, self.queries, values)
 
+    def raise_largest(self, largest: torch.Tensor) -> None:
+        """Bring (q,) largest logits seen before up to those found here, in place."""
+        largest.scatter_reduce_(0, self.queries, self.logits, "amax")
+
+    def where(self, wanted: torch.Tensor) -> Found:
+        """Those of (nnz,) true entries."""
+        some = torch.nonzero(wanted)[:, 0]
+        queries = self.queries[some]
+        return Found(_starts(queries, len(self.starts) - 1), self.columns[some], queries, self.logits[some])
+
 
 class Scan:
     """One pass of queries over the memory.
@@ -69,24 +84,19 @@ class Scan:
 
     def __init__(self, work: Work, sketch: Sketch, threshold: float, queries: torch.Tensor) -> None:
         _hush()
-        self.keys, self.sketch, self.threshold = work.keys, sketch, threshold
+        self.keys, self.sketch = work.keys, sketch
+        self.threshold = threshold + _SLACK * sketch.missed(queries)
         self.scaled = queries / work.temperature
-        self.offset = self.scaled @ sketch.mean
         # Rounding to bfloat16 costs a few hundredths of a logit, and what matters is rescored.
         self.dtype = torch.bfloat16 if pays(queries.device, sketch.rank) else torch.float32
         # The last column of a query times the ones in the memory's subtracts the floor: what matters is then positive.
         self.asking = sketch.of_queries(queries)
         self.best = self._first_look()
         self.asking = self.asking.to(self.dtype)
-        self.floor = self.best - threshold
+        self.floor = self.best - self.threshold
         self._set_floor(self.asking, self.floor)
         self.kept = 0
         self._buffers = _Buffers()
-
-    @property
-    def largest(self) -> torch.Tensor:
-        """(q,) largest sketched logit so far, as a logit."""
-        return self.best + self.offset
 
     def run(self, use: Callable[[slice, int, torch.Tensor, Found], None]) -> None:
         """Scan the memory once and hand the rows found to `use`: queries, first row of the chunk, chunk, found."""
@@ -125,8 +135,7 @@ class Scan:
         keep = torch.nonzero(scores >= self.floor[part][queries])[:, 0]
         keep = keep[_sorted(queries[keep])]
         queries, columns = queries[keep], columns[keep]
-        starts = torch.zeros(part.stop - part.start + 1, dtype=torch.int64, device=queries.device)
-        torch.cumsum(torch.bincount(queries, minlength=len(starts) - 1), 0, out=starts[1:])
+        starts = _starts(queries, part.stop - part.start)
         logits = _pair_products(self.scaled[part], chunk, starts, queries, columns)
         return Found(starts, columns, queries, logits)
 
@@ -138,7 +147,7 @@ class Scan:
         queries, columns, above = _positive(buffers.scores, buffers.over)
         scores = above.add_(floor[queries])
         best.scatter_reduce_(0, queries, scores, "amax")
-        torch.sub(best, self.threshold, out=floor)
+        torch.sub(best, self.threshold[part], out=floor)
         self._set_floor(asking, floor)
         return queries, columns + low, scores
 
@@ -154,13 +163,16 @@ def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold
         tail: Weight of the rows beyond it, as a share of the last band's.
     """
     scan = Scan(work, sketch, threshold, queries)
-    state = empty(work, len(queries), -torch.inf)
+    state = empty(work, len(queries), _NONE)
 
     def add(part: slice, start: int, chunk: torch.Tensor, found: Found) -> None:
         values = [chunk if v is None else v.block(start, start + len(chunk)) for v in work.values]
         block = slice_of(state, part)
-        rescale(block, scan.largest[part], moment=True)
-        relative = found.logits - block.shift[found.queries]
+        largest = block.shift.clone()
+        found.raise_largest(largest)
+        rescale(block, largest, moment=True)
+        found = found.where(found.logits >= (largest - threshold)[found.queries])
+        relative = found.logits - largest[found.queries]
         weights = torch.exp(relative)
         weights += (tail * weights) * (relative < BAND - threshold)
         block.total.add_(found.per_query(weights))
@@ -175,25 +187,28 @@ def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold
 
 
 def probe(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float) -> tuple[float, float]:
-    """Rows that a query keeps, and the weight of the tail as a share of the last band's.
+    """Rows that are rescored per query, and the weight of the tail as a share of the last band's.
 
     The weights of bands of logits fall off about geometrically: the ratio of the last two extrapolates to the rest.
     """
     scan = Scan(work, sketch, threshold, queries)
-    bands = torch.zeros(len(queries), 2, device=queries.device)
-    total = torch.zeros(len(queries), device=queries.device)
+    pieces: list[tuple[torch.Tensor, torch.Tensor]] = []
+    largest = torch.full((len(queries),), _NONE, device=queries.device)
 
     def add(part: slice, start: int, chunk: torch.Tensor, found: Found) -> None:
-        relative = found.logits - scan.largest[part][found.queries]
-        weights = torch.exp(relative)
-        total[part] += found.per_query(weights)
-        for number in (0, 1):
-            high = (number + 1) * BAND - threshold
-            inside = (relative < high) & (relative >= high - BAND)
-            bands[part, number] += found.per_query(weights * inside)
+        found.raise_largest(largest[part])
+        pieces.append((found.queries + part.start, found.logits))
 
     scan.run(add)
-    last, before = (bands / total[:, None]).sum(dim=0).tolist()
+    asked, logits = (torch.cat(x) for x in zip(*pieces, strict=True))
+    relative = logits - largest[asked]
+    weights = torch.exp(relative)
+    total = torch.zeros_like(largest).index_add_(0, asked, weights)
+    shares = weights / total[asked]
+    last, before = (
+        float(shares[(relative < high) & (relative >= high - BAND)].sum())
+        for high in (BAND - threshold, 2 * BAND - threshold)
+    )
     ratio = min(0.5, last / before) if before > 0.0 else 0.0
     return scan.kept / max(1, len(queries)), ratio / (1.0 - ratio)
 
@@ -227,6 +242,13 @@ def _positive(scores: torch.Tensor, over: torch.Tensor) -> _Hits:
     rows_np, columns_np = np.divmod(flat, scores.shape[1])
     values = torch.from_numpy(plain.numpy().ravel().take(flat)).view(scores.dtype).float()
     return torch.from_numpy(rows_np), torch.from_numpy(columns_np), values
+
+
+def _starts(queries: torch.Tensor, n: int) -> torch.Tensor:
+    """(n + 1,) where the entries of each of n queries start among ascending query numbers."""
+    starts = torch.zeros(n + 1, dtype=torch.int64, device=queries.device)
+    torch.cumsum(torch.bincount(queries, minlength=n), 0, out=starts[1:])
+    return starts
 
 
 def _sorted(queries: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,8 @@ from isthmus.memory.rows import Rows
 _SAMPLE = 4096
 """Rows that the moments are taken of, at least; sixteen times the width if that is more."""
 _STEP = 4
+_REST = 64
+"""Directions beyond the sketch that say how much it misses."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,16 @@ class Sketch:
         right: (d, r) for memory rows; the last column is zero.
         shift: (r,) what is added to memory rows: minus the mean's image, and one in the last column.
         mean: (d,) of the memory.
-        residual: Standard deviation of what the sketch misses, in logits.
+        rest: (d, s) under which the length of a query is the standard deviation, in logits, of what the sketch misses
+            of its scores; the largest of the directions left out, which are nearly all of it.
+        residual: The same over all queries.
     """
 
     left: torch.Tensor
     right: torch.Tensor
     shift: torch.Tensor
     mean: torch.Tensor
+    rest: torch.Tensor
     residual: float
 
     @property
@@ -50,6 +55,11 @@ class Sketch:
     def of_memory(self, rows: torch.Tensor) -> torch.Tensor:
         """(m, d) to (m, r)."""
         return torch.addmm(self.shift, rows, self.right)
+
+    def missed(self, queries: torch.Tensor) -> torch.Tensor:
+        """(q,) standard deviation, in logits, of what the sketch misses of each query's scores."""
+        missed: torch.Tensor = torch.linalg.vector_norm(queries @ self.rest, dim=1)
+        return missed
 
 
 class Spectrum:
@@ -70,7 +80,9 @@ class Spectrum:
         power, turn = torch.linalg.eigh(root @ covariance @ root)
         turn = turn.flip(1)
         self.left, self.right = inverse @ turn / temperature, root @ turn
-        power = power.flip(0).clamp_(min=0.0) / temperature**2
+        power = power.flip(0).clamp_(min=0.0)
+        self.spread = power.sqrt()
+        power = power / temperature**2
         self.missed = (power.sum() - power.cumsum(0)).clamp_(min=0.0).sqrt()
 
     def rank(self, residual: float) -> int:
@@ -84,7 +96,9 @@ class Spectrum:
         left, right = (torch.cat([x[:, :rank], zero], dim=1).float() for x in (self.left, self.right))
         shift = -(self.mean @ right)
         shift[-1] = 1.0
-        return Sketch(left, right, shift, self.mean, float(self.missed[rank - 1]))
+        some = slice(rank, rank + _REST)
+        rest = (self.left[:, some] * self.spread[some]).float()
+        return Sketch(left, right, shift, self.mean, rest, float(self.missed[rank - 1]))
 
 
 def _spread(rows: Rows, size: int) -> torch.Tensor:
