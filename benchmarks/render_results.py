@@ -163,7 +163,10 @@ def suite_table(report: dict[str, Any]) -> str:
     """The rows of one benchmark: figures, their deviation over seeds, and the interval over items of the first."""
     columns = report["headline"]
     rows = []
+    means = {seed for row in report["rows"] if row["kind"] == "bridge" for seed in row.get("seeds", ())}
     for row in (row for row in report["rows"] if "reason" not in row):
+        if means and row["kind"] == "bridge" and "seeds" not in row:  # one seed's, which a mean stands for
+            continue
         spread = row["std"] if len(row.get("seeds", ())) > 1 else {}
         cells = [f"{row[one]:.3f}" + (f" ± {spread[one]:.3f}" if one in spread else "") for one in columns]
         low, high = row.get(f"{columns[0]}_ci95", (None, None))
@@ -172,6 +175,18 @@ def suite_table(report: dict[str, Any]) -> str:
         name = f"**{name}**" if row["kind"] == "bridge" else name
         rows.append([name, *cells, "" if low is None else f"{low:.3f} to {high:.3f}"])
     return table(["row", *columns, f"{columns[0]} (95 %)"], rows)
+
+
+def without_figures(report: dict[str, Any]) -> str:
+    """Which rows have no figures, and why."""
+    words: dict[str, list[str]] = {}
+    for row in report["rows"]:
+        if "reason" in row:
+            words.setdefault(row["reason"], []).append(
+                BASELINES.get(row["name"], row["name"]).replace("_centred", ", centred")
+            )
+    lines = [f"No figures for {'; '.join(names)}: {reason}\n" for reason, names in words.items()]
+    return "\n".join(lines)
 
 
 def retained(report: dict[str, Any]) -> str:
@@ -198,7 +213,7 @@ def suites(found: dict[str, Any]) -> str:
                  ("classes", "classes")) if report.get(key)]  # fmt: skip
         parts.append(f"### {name}: {SUITES.get(name, report['task'])}\n\n{', '.join(sizes)}.\n")
         parts.append(suite_table(report))
-        parts.append(retained(report))
+        parts += [retained(report), without_figures(report)]
     return "\n".join(part for part in parts if part)
 
 

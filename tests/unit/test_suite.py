@@ -15,7 +15,14 @@ from isthmus.benchmarks.declaration import Benchmark, parse_benchmark
 from isthmus.benchmarks.task import Classification, Retrieval, Side
 from isthmus.bridge import Bridge
 from isthmus.closed_form import fit_closed_form_bridge
-from isthmus.errors import BridgeError, ConfigError, EvaluationError, FingerprintError, FormatError
+from isthmus.errors import (
+    BridgeError,
+    CheckFailed,
+    ConfigError,
+    EvaluationError,
+    FingerprintError,
+    FormatError,
+)
 from isthmus.evaluate import evaluate_bridge
 from isthmus.geometry import normalize
 from isthmus.items import Item
@@ -289,6 +296,15 @@ def test_a_base_pair_is_kept_by_an_extension(world: World, tmp_path: Path):
     assert "clip keeps 100.0% of its own accuracy@1" in format_suite(found)
 
 
+def test_true_pairs_give_the_oracle(world: World, tmp_path: Path):
+    pairs = "".join(f"a{i},i{i}\n" for i in range(150))
+    (tmp_path / "train.csv").write_text("query_id,gallery_id\n" + pairs)
+    rows = suite(world, tmp_path, train_pairs=tmp_path / "train.csv")["rows"]
+    found = {row["name"]: row for row in rows}
+    assert 0.0 < found["paired_ridge"]["map"] <= 1.0
+    assert 0.0 < found["paired_cca"]["map"] <= 1.0
+
+
 def test_several_bridges_of_one_recipe_have_a_mean(world: World, tmp_path: Path):
     config = {**TINY, "members": 1}
     named: dict[str, Bridge] = {
@@ -425,6 +441,34 @@ def test_items_are_encoded_once_by_the_spaces_own_encoder(tmp_path: Path, monkey
         sides.embed(bridge, Side("audio", items), "one")
 
 
+def test_an_interrupted_encoding_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    bridge = tiny_bridge(tmp_path)
+    side = Side("text", [Item(f"q{i}", text=f"query {i}") for i in range(40)])
+    settings = SuiteSettings(cache=tmp_path / "cache", quiet=True, batch_size=1)
+    log = tmp_path / "log"
+    monkeypatch.setenv("TINY_LOG", str(log))
+    failing = Sides(settings)
+    encoder = failing._encoder(bridge, "two", "text")
+    encoder.fail_at = 20  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"the model failed"):
+        failing.embed(bridge, side, "two")
+    assert not list((tmp_path / "cache" / "encoded").glob("*.json"))
+    before = len(log.read_text().splitlines())
+    whole = Sides(settings).embed(bridge, side, "two")
+    assert len(whole) == 40
+    assert len(log.read_text().splitlines()) - before < 40, "what was encoded before the fault is not encoded again"
+
+
+def test_rejected_items_are_counted_or_end_the_run(tmp_path: Path):
+    bridge = tiny_bridge(tmp_path)
+    side = Side("text", [Item("good", text="words"), Item("bad", text=" ")])
+    with pytest.raises(CheckFailed, match=r"1 of 2 text items .* were rejected"):
+        Sides(SuiteSettings(cache=tmp_path / "cache", quiet=True)).embed(bridge, side, "two")
+    patient = Sides(SuiteSettings(cache=tmp_path / "cache", quiet=True, max_rejected=0.5))
+    assert patient.embed(bridge, side, "two").ids == ["good"]
+    assert patient.encoded["two/text"]["rejected"] == 1
+
+
 def test_a_file_that_changed_is_encoded_anew(tmp_path: Path):
     path = tmp_path / "x.bin"
     path.write_bytes(b"one")
@@ -465,6 +509,9 @@ def test_embeddings_of_another_encoder_are_refused(world: World, tmp_path: Path)
         ({"templates": "x.txt"}, r"templates are of classifications; world is a retrieval"),
         ({"proposals": Path("x.csv")}, r"proposals are of localisation; world is a retrieval"),
         ({"bridges": {}}, r"a suite needs at least one bridge"),
+        ({"through": {"sound": "clap"}}, r"through names 'sound'. Expected one of audio, image"),
+        ({"encoders": {"clop": "x"}}, r"encoders names 'clop'. Expected one of clap, clip"),
+        ({"space_paths": {"clop": "x"}}, r"space_paths names 'clop'. Expected one of clap, clip"),
     ],
 )
 def test_wrong_settings_are_told(world: World, tmp_path: Path, changes: dict[str, Any], message: str):

@@ -54,6 +54,10 @@ EncoderOf = Annotated[
         show_default=False,
     ),
 ]
+MaxRejected = Annotated[
+    float, typer.Option(metavar="SHARE", min=0.0, max=1.0, help="Share of a side's items that may be rejected.")
+]
+BatchSize = Annotated[int, typer.Option(metavar="B", min=1, help="Items in one pass through an encoder.")]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="Only the first items.", show_default=False)]
 
 
@@ -142,6 +146,8 @@ def suite(
     through: Through = None,
     encoder: EncoderOf = None,
     space: o.SpacePaths = None,
+    max_rejected: MaxRejected = 0.01,
+    batch_size: BatchSize = 32,
     limit: Limit = None,
     device: o.Device = None,
     force: o.Force = False,
@@ -167,6 +173,8 @@ def suite(
             recipes=tuple(name.strip() for name in (recipes or "").split(",") if name.strip()),
             seeds=read_seeds(seeds),
             train=collect(None, train or []),
+            max_rejected=max_rejected,
+            batch_size=batch_size,
             limit=limit,
             device=device,
             force=force,
@@ -200,6 +208,8 @@ def compare(
     through: Through = None,
     encoder: EncoderOf = None,
     space: o.SpacePaths = None,
+    max_rejected: MaxRejected = 0.01,
+    batch_size: BatchSize = 32,
     limit: Limit = None,
     device: o.Device = None,
     force: o.Force = False,
@@ -221,6 +231,8 @@ def compare(
             data,
             **settings,
             bootstrap=resamples,
+            max_rejected=max_rejected,
+            batch_size=batch_size,
             limit=limit,
             device=device,
             force=force,

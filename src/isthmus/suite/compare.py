@@ -16,7 +16,7 @@ from isthmus.errors import EvaluationError
 from isthmus.metrics.bootstrap import bootstrap_means
 from isthmus.suite.asked import Outcome, Values
 from isthmus.suite.rows import Ground
-from isthmus.suite.run import describe, prepare
+from isthmus.suite.run import check_names, describe, prepare
 from isthmus.suite.settings import SuiteSettings, settle
 from isthmus.suite.sides import Sides
 
@@ -58,6 +58,7 @@ def compare_bridges(
         raise EvaluationError("a comparison is a bootstrap test: bootstrap got 0, expected a number of resamples.")
     declared = benchmark if isinstance(benchmark, Benchmark) else load_benchmark(benchmark)
     prepared = prepare(declared, data, how)
+    check_names((a, b), prepared.asked, how)
     sides = Sides(how)
     outcomes = []
     for bridge in (a, b):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ def run_suite(
         raise ConfigError("a suite needs at least one bridge, got none.")
     declared = benchmark if isinstance(benchmark, Benchmark) else load_benchmark(benchmark)
     prepared = prepare(declared, data, how)
+    check_names(named.values(), prepared.asked, how)
     sides = Sides(how)
     rows, first = _bridge_rows(named, prepared.asked, sides)
     report: dict[str, Any] = {**describe(declared, data, prepared, how.limit), "rows": rows}
@@ -114,6 +115,23 @@ def prepare(benchmark: Benchmark, data: str | Path, settings: SuiteSettings) -> 
     if settings.templates is not None:
         raise ConfigError(f"the class texts of {benchmark.name} are embedded already. Leave the templates out.")
     return Prepared(reading, ask(task, limit=settings.limit), None)
+
+
+def check_names(bridges: Iterable[Bridge], asked: Asked, settings: SuiteSettings) -> None:
+    """Refuse settings that speak of modalities or spaces that there are not.
+
+    Raises:
+        ConfigError: They do.
+    """
+    modalities = {asked.query.modality, asked.target.modality}
+    spaces = {space.name for bridge in bridges for space in bridge.spaces}
+    for words, given, known in (
+        ("through", settings.through, modalities),
+        ("encoders", settings.encoders, spaces),
+        ("space_paths", settings.space_paths, spaces),
+    ):
+        if unknown := sorted(set(given) - known):
+            raise ConfigError(f"{words} names {unknown[0]!r}. Expected one of {', '.join(sorted(known))}.")
 
 
 def _ask_places(task: Localization, settings: SuiteSettings) -> Asked:

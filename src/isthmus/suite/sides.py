@@ -7,7 +7,7 @@ fingerprint and of the items (id, source, size and time of the file), so that no
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,8 @@ class Sides:
         forced = self.settings.encoders.get(space) if self.settings.force else None
         about = [known.fingerprints[side.modality], forced, [_about(item) for item in side.items]]
         key = sha256_json(about)[:16]
-        folder = self.settings.cache / "encoded" / f"{space}-{side.modality}-{key}.space"
+        plain = re.sub(r"[^\w.-]", "_", space)
+        folder = self.settings.cache / "encoded" / f"{plain}-{side.modality}-{key}.space"
         done = folder.with_suffix(".json")
         if not done.is_file():
             report = self._encode(bridge, side, space, folder)
@@ -142,8 +143,3 @@ def _about(item: Item) -> list[Any]:
     except OSError:
         return [item.id, item.place]
     return [item.id, item.place, stat.st_size, stat.st_mtime_ns]
-
-
-def rejected(sides: Iterable[dict[str, Any]]) -> int:
-    """How many items of encoded sides were rejected."""
-    return sum(int(side["rejected"]) for side in sides)
