@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from isthmus.benchmarks.readers.common import inside
 from isthmus.benchmarks.task import Reading, Retrieval, Side
@@ -43,29 +43,39 @@ class Folder:
 
     def __init__(self, data: Path, folders: Sequence[str], suffixes: Sequence[str]) -> None:
         self.data, self.folders, self.suffixes = data, folders, suffixes
-        self._listings: dict[Path, frozenset[str]] = {}
+        self._listings: dict[tuple[str, str], tuple[Path, frozenset[str]]] = {}
 
     def find(self, names: Iterable[str]) -> Path | None:
-        """The first file that any of the names means: as it is, or with a suffix added."""
+        """The first file that any of the names means: as it is, or with a suffix added.
+
+        Raises:
+            FormatError: A name leads out of the folder.
+        """
         for name in names:
+            parent, slash, file = name.rpartition("/")
+            if not name or (slash and not parent):
+                inside(self.data, name)  # empty or absolute: raises
+            forms = self._forms(file)
             for folder in self.folders:
-                place = inside(self.data / folder, name)
-                listing = self._list(place.parent)
-                for file in self._forms(place.name):
-                    if file in listing:
-                        return place.parent / file
+                place, listing = self._list(folder, parent)
+                found = next((form for form in forms if form in listing), None)
+                if found is not None:
+                    return place / found
         return None
 
-    def _forms(self, name: str) -> Iterator[str]:
+    def _forms(self, name: str) -> list[str]:
         """A name, and it with each suffix; as it is only if it has a suffix that counts."""
-        if PurePosixPath(name).suffix.lower() in self.suffixes:
-            yield name
-        yield from (name + suffix for suffix in self.suffixes)
+        whole = [name] if os.path.splitext(name)[1].lower() in self.suffixes else []
+        return [*whole, *(name + suffix for suffix in self.suffixes)]
 
-    def _list(self, folder: Path) -> frozenset[str]:
-        if folder not in self._listings:
-            self._listings[folder] = frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
-        return self._listings[folder]
+    def _list(self, folder: str, parent: str) -> tuple[Path, frozenset[str]]:
+        """A folder below one of the folders, and the names in it."""
+        known = self._listings.get((folder, parent))
+        if known is None:
+            place = inside(self.data / folder, parent or ".")
+            known = place, frozenset(os.listdir(place)) if place.is_dir() else frozenset()
+            self._listings[folder, parent] = known
+        return known
 
 
 def caption_retrieval(
