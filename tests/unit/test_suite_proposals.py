@@ -113,7 +113,15 @@ def test_boxes_in_pixels_are_of_the_upright_picture(task: Localization, tmp_path
             "'unit' holds 'px'. Expected fraction or pixel",
         ),
         ({"image": ["b"], "box": [[0.0, 0.0, 1.0, 1.0]], "score": ["x"]}, "the column 'score' holds something else"),
-        ({"image": pa.array([], pa.string()), "box": pa.array([], pa.list_(pa.float64()))}, "holds no proposal"),
+        (
+            {"image": ["b"], "box": [[0.0, 0.0, 1.0, 1.0]], "score": [float("nan")]},
+            "'score' holds something else than finite numbers",
+        ),
+        ({"image": ["b"], "box": pa.array([None], pa.list_(pa.float64()))}, "row 1: has no box. Expected xmin"),
+        (
+            {"image": pa.array([], pa.string()), "box": pa.array([], pa.list_(pa.float64()))},
+            "holds no row. Expected a row",
+        ),
     ],
 )
 def test_tables_that_are_no_proposals(columns: dict, fault: str, task: Localization, tmp_path: Path):

@@ -6,16 +6,14 @@ underscore as often as not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from isthmus.benchmarks.annotations import read_lines
 from isthmus.benchmarks.captions import Folder
 from isthmus.benchmarks.readers.common import IMAGES, SOUNDS, inside, require
-from isthmus.benchmarks.task import Box, Classification, Retrieval, Side
+from isthmus.benchmarks.task import Classification, Retrieval, Side
 from isthmus.decoding.video import middle_frame
 from isthmus.errors import FormatError
 from isthmus.files import atomic_file, natural_key
@@ -234,21 +232,3 @@ def sounds_and_classes(
 def spoken(name: str) -> str:
     """A class name as it goes into a prompt: blanks for underscores."""
     return name.replace("_", " ").strip()
-
-
-def check_box(values: Any, where: str) -> Box:
-    """Four finite numbers, brought into the picture. A box may end without area; it then covers nothing.
-
-    Raises:
-        FormatError: It is something else.
-    """
-    numbers = list(values) if isinstance(values, list | tuple) else []
-    if len(numbers) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
-        raise FormatError(f"{where}: a box is {values!r}. Expected four numbers: xmin, ymin, xmax, ymax.")
-    xmin, ymin, xmax, ymax = (min(max(float(v), 0.0), 1.0) for v in numbers)
-    return xmin, ymin, xmax, ymax
-
-
-def has_area(box: Box) -> bool:
-    """Whether a box covers any of its picture."""
-    return box[2] > box[0] and box[3] > box[1]

@@ -9,25 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from isthmus.benchmarks.boxes import BoxTable
 from isthmus.benchmarks.task import Box, Localization, Side
-from isthmus.decoding.image import open_image
 from isthmus.errors import EvaluationError, FormatError
-from isthmus.files import read_table
-from isthmus.items import Item, Rejected
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from isthmus.items import Item
 
 SCALES = (1.0, 0.75, 0.5, 0.35)
 """Sides of the sliding windows, as shares of the picture's."""
-
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_UNITS = ("fraction", "pixel")
 
 Proposals = Mapping[str, Sequence[Box]]
 """By picture, boxes as fractions, best first."""
@@ -63,10 +52,8 @@ def read_proposals(path: str | Path, task: Localization, *, most: int | None = N
     """Boxes that a detector proposed.
 
     Args:
-        path: A table (.parquet, .csv, .tsv, .jsonl) with a row a box: `image` (id of the picture, a file name with its
-            suffix serves too), the corners in a list `box` or in `xmin`, `ymin`, `xmax`, `ymax`, and if there are
-            `score` (higher is better) and `unit`: "fraction" of the upright picture's width and height, as without
-            it, or "pixel" of it.
+        path: A table with a row a box: `image` (id of the picture; its file name serves too), the corners and if there
+            is `unit` (see `isthmus.benchmarks.boxes`), and if there is `score`, higher is better.
         task: Whose pictures; boxes of others are passed over.
         most: Boxes a picture at most, those of the best score; None takes all.
 
@@ -77,100 +64,25 @@ def read_proposals(path: str | Path, task: Localization, *, most: int | None = N
         FormatError: The table lacks a column, a box is not as said, or none is of a picture of the task.
     """
     path = Path(path)
-    table = read_table(path)
-    names = _names(table, path)
-    corners, pixels = _corners(table, path), _in_pixels(table, path)
-    scores = _floats(table, "score", path) if "score" in table.column_names else np.zeros(len(names))
+    table = BoxTable(path, ("image",))
+    scores = table.numbers("score") if "score" in table.columns else [0.0] * len(table.boxes)
     pictures = {item.id: item for item in task.image.items}
     rows: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        known = name if name in pictures else Path(name).stem
+    for row, name in enumerate(table.columns["image"]):
+        known = str(name) if str(name) in pictures else Path(str(name)).stem
         if known in pictures:
             rows.setdefault(known, []).append(row)
     if not rows:
         some = next(iter(pictures), "no picture")
         raise FormatError(
-            f"{path}: names no picture of the benchmark (image {names[0]!r}, expected ids like {some!r})."
+            f"{path}: names no picture of the benchmark (image {table.columns['image'][0]!r}, expected ids like "
+            f"{some!r})."
         )
     found: dict[str, Sequence[Box]] = {}
     for name, listed in rows.items():
         listed.sort(key=lambda row: -scores[row])
-        width, height = _picture_size(pictures[name]) if pixels[listed].any() else (1, 1)
-        scale = np.where(pixels[listed][:, None], np.array([width, height, width, height], dtype=float), 1.0)
-        boxes = [
-            _checked(box, f"{path}: row {row + 1}") for row, box in zip(listed, corners[listed] / scale, strict=True)
-        ]
-        found[name] = boxes[:most]
+        found[name] = [table.box(row, pictures[name]) for row in listed][:most]
     return found
-
-
-def _names(table: pa.Table, path: Path) -> list[str]:
-    if "image" not in table.column_names:
-        raise FormatError(
-            f"{path}: has no column 'image'. It has: {', '.join(table.column_names)}. Expected image, box (or xmin, "
-            "ymin, xmax, ymax), and if there are score and unit."
-        )
-    names = [str(name) for name in table.column("image").to_pylist()]
-    if not names:
-        raise FormatError(f"{path}: holds no proposal. Expected a row a box.")
-    return names
-
-
-def _corners(table: pa.Table, path: Path) -> NDArray[np.float64]:
-    """(rows, 4) corners, from the column of lists or the four columns."""
-    if "box" in table.column_names:
-        boxes = table.column("box").to_pylist()
-        for row, box in enumerate(boxes, 1):
-            if not isinstance(box, list) or len(box) != 4 or None in box:
-                raise FormatError(f"{path}: row {row}: the box is {box!r}. Expected xmin, ymin, xmax, ymax.")
-        return np.array(boxes, dtype=np.float64)
-    if lacking := [name for name in _CORNERS if name not in table.column_names]:
-        raise FormatError(
-            f"{path}: has no column {lacking[0]!r}. It has: {', '.join(table.column_names)}. Expected box, or "
-            f"{', '.join(_CORNERS)}."
-        )
-    return np.stack([_floats(table, name, path) for name in _CORNERS], axis=1)
-
-
-def _floats(table: pa.Table, name: str, path: Path) -> NDArray[np.float64]:
-    try:
-        return np.array([float(value) for value in table.column(name).to_pylist()])
-    except (TypeError, ValueError) as error:
-        raise FormatError(f"{path}: the column {name!r} holds something else than numbers ({error}).") from error
-
-
-def _in_pixels(table: pa.Table, path: Path) -> NDArray[np.bool_]:
-    if "unit" not in table.column_names:
-        return np.zeros(table.num_rows, dtype=bool)
-    units = table.column("unit").to_pylist()
-    if unknown := [unit for unit in units if unit not in _UNITS]:
-        raise FormatError(f"{path}: the column 'unit' holds {unknown[0]!r}. Expected {' or '.join(_UNITS)}.")
-    return np.array([unit == "pixel" for unit in units])
-
-
-def _picture_size(item: Item) -> tuple[int, int]:
-    try:
-        width, height = open_image(item).size
-    except Rejected as fault:
-        raise FormatError(f"{item.place}: its size is needed for boxes in pixels, but it {fault.reason}.") from fault
-    return width, height
-
-
-def _checked(box: NDArray[np.float64], where: str) -> Box:
-    """A box with an area, clipped to the picture; detectors reach over its edge by a little."""
-    xmin, ymin, xmax, ymax = (float(value) for value in box)
-    inside = (max(xmin, 0.0), max(ymin, 0.0), min(xmax, 1.0), min(ymax, 1.0))
-    if not all(-0.5 <= value <= 1.5 for value in box):
-        raise FormatError(
-            f"{where}: the box {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g} lies outside the picture. Expected fractions of "
-            "its width and height; boxes in pixels need a column unit that says pixel."
-        )
-    if not (inside[0] < inside[2] and inside[1] < inside[3]):
-        raise FormatError(
-            f"{where}: the box {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g} covers nothing of the picture. Expected two "
-            "corners, xmin below xmax and ymin below ymax, not a corner with width and height."
-        )
-    return inside
 
 
 def crop_id(image: str, box: Box) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.benchmarks.annotations import read_lines
-from isthmus.benchmarks.audiovisual import Clips, Places, check_box, find_clips, only, read_list, sound_and_picture
+from isthmus.benchmarks.audiovisual import Clips, Places, find_clips, only, read_list, sound_and_picture
+from isthmus.benchmarks.boxes import check_box
 from isthmus.benchmarks.readers.common import inside, option, require
 from isthmus.benchmarks.sounding import add_silent, localization, read_silent, samples_of
 from isthmus.benchmarks.task import Box, Reading

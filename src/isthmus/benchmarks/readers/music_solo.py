@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.benchmarks.annotations import read_json_file
-from isthmus.benchmarks.audiovisual import Clips, Media, both, check_box, media_of
+from isthmus.benchmarks.audiovisual import Clips, Media, both, media_of
+from isthmus.benchmarks.boxes import check_box
 from isthmus.benchmarks.readers.common import SOUNDS, inside, option, require
 from isthmus.benchmarks.sounding import localization
 from isthmus.benchmarks.task import Box, Reading, Sample

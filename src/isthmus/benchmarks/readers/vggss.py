@@ -14,13 +14,12 @@ from isthmus.benchmarks.annotations import read_json_file
 from isthmus.benchmarks.audiovisual import (
     Clips,
     Places,
-    check_box,
     find_clips,
-    has_area,
     only,
     read_list,
     sound_and_picture,
 )
+from isthmus.benchmarks.boxes import check_box, has_area
 from isthmus.benchmarks.readers.common import option, require
 from isthmus.benchmarks.sounding import add_silent, localization, read_silent, samples_of
 from isthmus.benchmarks.task import Box, Reading
