@@ -159,6 +159,12 @@ SUITES = {
 }
 
 
+def row_name(key: str) -> str:
+    """What a row of `isthmus suite` is called in a table."""
+    plain = key.removesuffix("_centred")
+    return BASELINES.get(plain, plain) + (", centred" if plain != key else "")
+
+
 def suite_table(report: dict[str, Any]) -> str:
     """The rows of one benchmark: figures, their deviation over seeds, and the interval over items of the first."""
     columns = report["headline"]
@@ -170,8 +176,7 @@ def suite_table(report: dict[str, Any]) -> str:
         spread = row["std"] if len(row.get("seeds", ())) > 1 else {}
         cells = [f"{row[one]:.3f}" + (f" ± {spread[one]:.3f}" if one in spread else "") for one in columns]
         low, high = row.get(f"{columns[0]}_ci95", (None, None))
-        name = BASELINES.get(row["name"].removesuffix("_centred"), row["name"])
-        name += ", centred" if row["name"].endswith("_centred") else ""
+        name = row_name(row["name"])
         name = f"**{name}**" if row["kind"] == "bridge" else name
         rows.append([name, *cells, "" if low is None else f"{low:.3f} to {high:.3f}"])
     return table(["row", *columns, f"{columns[0]} (95 %)"], rows)
@@ -182,9 +187,7 @@ def without_figures(report: dict[str, Any]) -> str:
     words: dict[str, list[str]] = {}
     for row in report["rows"]:
         if "reason" in row:
-            words.setdefault(row["reason"], []).append(
-                BASELINES.get(row["name"], row["name"]).replace("_centred", ", centred")
-            )
+            words.setdefault(row["reason"], []).append(row_name(row["name"]))
     lines = [f"No figures for {'; '.join(names)}: {reason}\n" for reason, names in words.items()]
     return "\n".join(lines)
 

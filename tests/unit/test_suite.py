@@ -354,7 +354,7 @@ def test_a_space_that_changed_is_trained_on_anew(tmp_path: Path):
 def test_recipes_that_cannot_be_are_told(world: World, tmp_path: Path):
     rows = {row["name"]: row for row in suite(world, tmp_path, recipes=("ours",))["rows"]}
     assert rows["ours, trained again"]["reason"].startswith("the bridge is a closed form")
-    three = three_of(world)
+    three = three_of(world, tmp_path)
     with pytest.raises(EvaluationError, match=r"C-MCR joins two spaces, and 'clap' and 'ulip' share no overlap"):
         recipes.paper_steps(recipes.Spaces(three, {}), "c-mcr", ["ulip", "clap"])
     with pytest.raises(EvaluationError, match=r"query and gallery are of one space"):
@@ -367,9 +367,31 @@ def test_recipes_that_cannot_be_are_told(world: World, tmp_path: Path):
     ]
 
 
-def three_of(world: World) -> Bridge:
+def test_leaves_that_never_met_are_trained_through_the_base(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    three, settings = three_of(world, tmp_path), SuiteSettings(cache=tmp_path / "cache", quiet=True, train=TINY)
+    step, calls = recipes._step, []
+
+    def counted(spaces: Any, base: Any, what: dict[str, Any], folder: Path, how: SuiteSettings) -> Bridge:
+        calls.append(what["spaces"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return step(spaces, base, what, folder, how)
+
+    monkeypatch.setattr(recipes, "_step", counted)
+    with pytest.raises(KeyboardInterrupt):
+        recipes.trained(three, "ex-mcr", 0, ("ulip", "clap"), settings)
+    made = recipes.trained(three, "ex-mcr", 0, ("ulip", "clap"), settings)
+    assert calls == [["clip", "clap"], ["ulip"], ["ulip"]], "the step that was done is not done again"
+    assert [space.name for space in made.spaces] == ["clip", "clap", "ulip"]
+    assert made.project(np.ones((1, 8), np.float32), space="ulip", modality="point_cloud").shape == (1, 16)
+    assert len(list((tmp_path / "cache" / "trained").iterdir())) == 1
+
+
+def three_of(world: World, folder: Path) -> Bridge:
     ulip = write_space(
-        world.folder / "third",
+        folder,
         "ulip",
         8,
         103,
