@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from isthmus.ablation.cells import cell_key, open_world
+from isthmus.ablation.estimate import estimate
 from isthmus.ablation.grid import Grid, parse_grid, read_grid
 from isthmus.ablation.rows import expand
 from isthmus.ablation.table import figure, tabulate, to_csv, to_markdown
@@ -201,6 +202,38 @@ def test_a_world_that_does_not_fit_is_refused_before_training(world_files: Path)
     (world_files / "pairs.csv").write_text("query_id,gallery_id\na1,zebra\n")
     with pytest.raises(EvaluationError, match="zebra"):
         open_world(grid(), world_files)
+
+
+# estimates
+
+
+@pytest.mark.parametrize("method", ["ex-mcr", "c-mcr", "ridge"])
+def test_an_estimate_measures_any_method(world_files: Path, method: str):
+    made = grid(method=method, rows=[{"name": "large", "method": "ex-mcr", "settings": {"batch_size": 999}}])
+    rows = expand(made)
+    found = estimate(made, rows, open_world(made, world_files), {}, device="cpu")
+    assert found["cells"] == {"all": 6, "found": 0, "left": 6}
+    assert "90 pseudo pairs are too few for batches of 999" in found["rows"][1]["fault"]
+    base = found["rows"][0]
+    if method == "ridge":
+        assert (base["steps"], found["pools"], found["seconds"]) == (0, 0, None)
+    else:
+        assert (base["pseudo_pairs"], found["pools"]) == (90, 3)
+        assert base["steps"] > 0
+        assert 0 < found["seconds"] < 600
+
+
+def test_an_estimate_counts_pools_and_rows_of_equal_settings_once(world_files: Path):
+    same = {"name": "same", "settings": {"blocks": 2}}
+    tau = {"name": "tau", "settings": {"aggregation_temperature": 0.1, "centric": ["text"]}}
+    made = grid(rows=[same, tau, {"name": "text", "settings": {"centric": ["text"], "blocks": 3}}])
+    rows = expand(made)
+    world = open_world(made, world_files)
+    found = estimate(made, rows, world, {}, device="cpu")
+    assert found["cells"] == {"all": 9, "found": 0, "left": 9}
+    assert found["pools"] == 4
+    finished = {cell_key(rows[0], seed, world): {} for seed in made.seeds}
+    assert estimate(made, rows, world, finished, device="cpu")["cells"] == {"all": 9, "found": 3, "left": 6}
 
 
 # the table

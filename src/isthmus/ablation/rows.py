@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from isthmus.ablation.grid import Grid, RowEntry, refusal
@@ -48,10 +48,11 @@ class Row:
     expect: str | None = None
     source: str = ""
     on: str = ""
-    trained: bool = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "trained", self.method in TRAINED)
+    @property
+    def trained(self) -> bool:
+        """Whether anything is trained, and seeds so tell of chance."""
+        return self.method in TRAINED
 
     @property
     def label(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from isthmus.ablation.grid import Grid
+    from isthmus.ablation.grid import Claim, Grid
     from isthmus.ablation.rows import Row
 
 LOWER_IS_BETTER = ("median_rank",)
@@ -34,53 +34,55 @@ def tabulate(grid: Grid, rows: Sequence[Row], cells: Cells) -> dict[str, Any]:
         `seeds`, `difference`, `verdict`) and, where the papers say something, `expect`, `verdict` and `agrees` ("yes",
         "no", "not shown", or None where it cannot be told); `claims` alike.
     """
-    columns = grid.columns
-    scored = {row.label: {name: _seeds(grid, row, cells, name) for name in columns} for row in rows}
-    trained = [scored[row.label] for row in rows if row.trained]
-    noise = {
-        name: _pooled([_differences(row[name], scored[rows[0].label][name]) for row in trained]) for name in columns
-    }
-    resolution = {name: _resolution(noise[name], len(grid.seeds), grid.tolerance) for name in columns}
-
-    def compared(label: str, other: str, column: str) -> tuple[float | None, str | None]:
-        return _compare(scored[label][column], scored[other][column], column, resolution[column])
-
-    lines = []
-    for row in rows:
-        scores = {}
-        for name in columns:
-            values = scored[row.label][name]
-            difference, verdict = compared(row.label, rows[0].label, name)
-            scores[name] = {**_summary(values), "difference": difference, "verdict": verdict}
-        judged = _judged(row.expect, scores[row.on]["verdict"]) if row.expect else {}
-        line = {"table": row.table, "name": row.name, "method": row.method, "via": row.via, "changes": row.changes}
-        lines.append(
-            {**line, **_facts(grid, row, cells), "scores": scores, "source": row.source, "on": row.on, **judged}
-        )
-    claims = []
-    for claim in grid.claims:
-        column = _on(claim.on, list(columns))
-        against = claim.against or rows[0].label
-        difference, verdict = compared(claim.row, against, column)
-        told = {"says": claim.says, "row": claim.row, "against": against, "on": column, "source": claim.source}
-        claims.append({**told, "difference": difference, **_judged(claim.expect, verdict)})
+    found = _Scored(grid, rows, cells)
     return {
         "title": grid.title,
         "method": grid.method,
         "via": grid.via,
         "seeds": list(grid.seeds),
         "settings": grid.settings,
-        "columns": list(columns),
-        "noise": noise,
-        "resolution": resolution,
+        "columns": list(grid.columns),
+        "noise": found.noise,
+        "resolution": found.resolution,
         "tolerance": grid.tolerance,
-        "rows": lines,
-        "claims": claims,
+        "rows": [found.line(row) | _facts(grid, row, cells) for row in rows],
+        "claims": [found.claim(claim) for claim in grid.claims],
     }
 
 
-def _on(wanted: str | None, columns: Sequence[str]) -> str:
-    return next((c for c in columns if wanted in (c, c.rpartition(" ")[0])), columns[0])
+class _Scored:
+    """Figures of all rows by seed, and what tells them apart."""
+
+    def __init__(self, grid: Grid, rows: Sequence[Row], cells: Cells) -> None:
+        self.columns, self.base = list(grid.columns), rows[0].label
+        self.values = {row.label: {name: _seeds(grid, row, cells, name) for name in self.columns} for row in rows}
+        base, trained = self.values[self.base], [self.values[row.label] for row in rows if row.trained]
+        self.noise = {name: _pooled([_differences(row[name], base[name]) for row in trained]) for name in self.columns}
+        self.resolution = {
+            name: _resolution(noise, len(grid.seeds), grid.tolerance) for name, noise in self.noise.items()
+        }
+
+    def compare(self, label: str, other: str, column: str) -> tuple[float | None, str | None]:
+        """Mean difference of a row to another, and what it is called."""
+        return _compare(self.values[label][column], self.values[other][column], column, self.resolution[column])
+
+    def line(self, row: Row) -> dict[str, Any]:
+        """A row of the table."""
+        scores = {}
+        for name in self.columns:
+            difference, verdict = self.compare(row.label, self.base, name)
+            scores[name] = {**_summary(self.values[row.label][name]), "difference": difference, "verdict": verdict}
+        told = {"table": row.table, "name": row.name, "method": row.method, "via": row.via, "changes": row.changes}
+        judged = _judged(row.expect, scores[row.on]["verdict"]) if row.expect else {}
+        return {**told, "scores": scores, "source": row.source, "on": row.on, **judged}
+
+    def claim(self, claim: Claim) -> dict[str, Any]:
+        """What comes of a claim."""
+        column = next((c for c in self.columns if claim.on in (c, c.rpartition(" ")[0])), self.columns[0])
+        against = claim.against or self.base
+        difference, verdict = self.compare(claim.row, against, column)
+        told = {"says": claim.says, "row": claim.row, "against": against, "on": column, "source": claim.source}
+        return {**told, "difference": difference, **_judged(claim.expect, verdict)}
 
 
 def _seeds(grid: Grid, row: Row, cells: Cells, column: str) -> list[float | None]:
