@@ -384,3 +384,40 @@ def test_the_page_shows_a_grid_that_is_one():
     rows = expand(parse_grid(parse_toml(shown)))
     assert [row.label for row in rows][-1] == "grid/temperature 0.05, blocks 2"
     assert len(rows) == 7
+
+
+# the scripts that run and show the papers' grid
+
+
+def script(name: str) -> Any:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", ROOT / "benchmarks" / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_counts_the_statements_that_hold():
+    render = script("render_results")
+    done = {"cells": {"all": 12, "done": 12}, "cost": {"median_seconds": 8.25}}
+    made = {**report(settings={"batch_size": 16}), **done}
+    text = render.ablations(made)
+    assert "Of 4 statements of the papers that are tried here, 2 hold, 1 are not shown, and 1 do not hold." in text
+    assert "a cell took 8.2 s in the median. 12 of 12 cells are trained." in text
+    part = {**report({"base": SCORES["base"], "a": SCORES["a"]}, settings={"batch_size": 16}), **done}
+    assert "| ridge |" not in render.ablations(part)
+    assert "b beats a" not in render.ablations(part)
+    assert "is open" in render.ablations({**report({"base": (0.5,)}, settings={"batch_size": 16}, seeds=[0]), **done})
+
+
+def test_names_are_true_where_the_label_is_among_their_synonyms():
+    import pyarrow as pa
+
+    texts = ["a photo of a cello", "the sound of violoncello, Cello", "a photo of a guinea pig", "cello (small)"]
+    names = pa.table({"id": ["n0", "n1", "n2", "n3"], "text": texts})
+    clips = [{"id": "c0", "label": "cello"}, {"id": "c1", "label": "pig"}]
+    pairs = script("ablations").name_pairs(names, clips)
+    assert pairs.to_pylist() == [{"query_id": "c0", "gallery_id": "n0"}, {"query_id": "c0", "gallery_id": "n1"}]
