@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from render_speed import speed_page, write_plots
+
 from isthmus.ablation.table import to_markdown
 
 HERE = Path(__file__).resolve().parent
@@ -134,6 +136,8 @@ def results_page() -> str:
             parts.append(baselines(real, benchmark))
     if found := load("suite"):
         parts.append(suites(found))
+    if found := load("retrieval"):
+        parts.append(large_retrieval(found))
     if found := load("ablations"):
         parts.append(f"## Ablations\n\n{ablations(found)}")
     if demo := load("demo_encoders"):
@@ -220,6 +224,19 @@ def suites(found: dict[str, Any]) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def large_retrieval(found: dict[str, Any]) -> str:
+    """A large retrieval beside its matrix product."""
+    words = {"product": "the matrix product alone", "score": "ranks both ways, figures, intervals",
+             "suite": "`isthmus suite`, from disk and through a bridge"}  # fmt: skip
+    rows = [
+        [words[name], f"{one['seconds']:.0f}", f"{one['ratio']:.2f}", f"{one['gb']:.2f}"]
+        for name, one in found["summary"].items()
+    ]
+    head = f"## A large retrieval\n\n{found['queries']:,} pictures, {found['gallery']:,} captions, {found['dim']} "
+    head += f"dimensions, {found['cpus']} cores (`benchmarks/retrieval.py`).\n\n"
+    return head + table(["what", "seconds", "times the product", "peak memory, GB"], rows)
+
+
 def readme_block() -> str:
     """What stands between the marks in the README."""
     real = load("real_data")
@@ -243,6 +260,7 @@ def main() -> None:
     before, rest = readme.split(MARKS[0], 1)
     wanted = {
         ROOT / "docs" / "results.md": results_page(),
+        ROOT / "docs" / "speed.md": speed_page(load, table),
         ROOT / "README.md": before + MARKS[0] + readme_block() + MARKS[1] + rest.split(MARKS[1], 1)[1],
     }
     for path, text in wanted.items():
@@ -250,6 +268,8 @@ def main() -> None:
             raise SystemExit(f"{path.name} is not what the result files say. Run: make results")
         if not given.check:
             path.write_text(text)
+    if not given.check:
+        write_plots(load, ROOT / "docs")
 
 
 if __name__ == "__main__":
