@@ -250,6 +250,13 @@ def test_an_h5_that_points_into_another_file_is_refused(tmp_path):
         file["label"] = np.zeros(2, np.uint8)
     with pytest.raises(FormatError, match="'data' is no dataset of this file"):
         read("modelnet40", tmp_path)
+    layout = h5py.VirtualLayout((2, 8, 3), np.float32)
+    layout[:] = h5py.VirtualSource(tmp_path / "elsewhere.h5", "data", (2, 8, 3))
+    with h5py.File(tmp_path / "ply_data_test0.h5", "w") as file:
+        file.create_virtual_dataset("data", layout)
+        file["label"] = np.zeros(2, np.uint8)
+    with pytest.raises(FormatError, match="'data' is no dataset of this file"):
+        read("modelnet40", tmp_path)
 
 
 def test_h5_without_h5py_says_what_to_install(tmp_path, monkeypatch):
@@ -414,6 +421,12 @@ def test_scan_npy_names_the_fault(tmp_path, value, message):
     save_objects(tmp_path / "xyz_label.npy", objects(one=value))
     with pytest.raises(FormatError, match=message):
         read("scanobjectnn", tmp_path)
+
+
+def test_scan_npy_with_colours_of_some(tmp_path):
+    save_objects(tmp_path / "xyz_label.npy", objects(one={"xyz": [np.ones((4, 3))], "label": [1], "rgb": []}))
+    with pytest.raises(FormatError, match="has rgb, but not for each of its 1 objects"):
+        read("scanobjectnn", tmp_path, colours="file")
 
 
 def test_raw_scans_of_the_test_split(tmp_path):
@@ -599,6 +612,18 @@ def test_features_and_pictures_of_a_space(tmp_path):
     np.testing.assert_allclose(np.asarray(view.gallery.embeddings)[0], rows[2], rtol=1e-5)
     thumbnail, _ = retrieval(tmp_path, image="thumbnail", source="space", space="views.space")
     assert thumbnail.gallery.ids == [next(iter(LVIS))]
+
+
+def test_stored_features_that_are_not_there(tmp_path):
+    make_lvis_ulip2(tmp_path)
+    path = tmp_path / f"objaverse-lvis/000-009/{next(iter(LVIS))}.npy"
+    save_objects(path, objects(one={"xyz": cloud(1)}))
+    with pytest.raises(FormatError, match=r"holds no image_feat\. Expected a record"):
+        retrieval(tmp_path, image="mean", source="stored")
+    path.with_suffix(".npz").write_bytes(b"no zip")
+    path.unlink()
+    with pytest.raises(FormatError, match=r"is no \.npz of plain arrays"):
+        retrieval(tmp_path, image="mean", source="stored")
 
 
 @pytest.mark.parametrize(

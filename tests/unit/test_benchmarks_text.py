@@ -401,6 +401,15 @@ def test_imagenet_a_missing_picture_shifts_no_label(tmp_path, layout):
     assert dict(classification(reading).labels) == {val_name(n): wnid for n, wnid in VAL.items() if n != 3}
 
 
+@pytest.mark.parametrize("layout", ["folders", "devkit"])
+def test_imagenet_passes_hidden_copies_by(tmp_path, layout):
+    make_imagenet(tmp_path, layout)
+    for path in list((tmp_path / "val").rglob("*.JPEG")):
+        path.with_name(f"._{path.name}").write_bytes(b"not a picture")
+    labels = classification(read("imagenet", tmp_path)).labels
+    assert sorted(Path(name).name for name, _ in labels) == sorted(map(val_name, VAL))
+
+
 def test_imagenet_is_encoded_and_scored(made):
     task, encoder = classification(read("imagenet", made["imagenet"])), load_encoder("toy:picture")
     prompts = [Item(wnid, text=name) for wnid, name in task.classes.items()]

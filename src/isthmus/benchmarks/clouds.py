@@ -183,7 +183,7 @@ def open_h5(path: Path) -> Iterator[Callable[[str, int], NDArray[Any]]]:
         if link is None:
             raise FormatError(f"{path}: has no dataset {name!r}. It has: {', '.join(file)[:200]}.")
         values = None if isinstance(link, h5py.ExternalLink) else file.get(name)
-        if not isinstance(values, h5py.Dataset) or values.external:
+        if not isinstance(values, h5py.Dataset) or values.external or values.is_virtual:
             raise FormatError(f"{path}: {name!r} is no dataset of this file. Expected an array.")
         if values.dtype.kind not in "fiu" or values.ndim != rank or values.size > MAX_VALUES:
             raise FormatError(

@@ -14,6 +14,7 @@ from isthmus.files import one_line, sha256_json
 from isthmus.items import Item
 
 MAX_BYTES = 64 * 2**20
+_MAX_CODE = 2**21
 SLOT = "{}"
 """Where the name of a class goes."""
 
@@ -146,7 +147,9 @@ def assigned_lists(path: Path, text: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for source in _cells(path, text) if path.suffix.lower() == ".ipynb" else (text,):
         try:
-            tree = ast.parse(source)
+            tree = ast.parse(
+                source if len(source) <= _MAX_CODE else ""
+            )  # Python's parser is not made for enormous texts
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             if path.suffix.lower() == ".ipynb":  # a cell of notes or of another language
                 continue

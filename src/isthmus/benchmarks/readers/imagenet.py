@@ -27,6 +27,7 @@ _TRUTHS = {
     "kaggle": ("LOC_val_solution.csv", "ILSVRC/LOC_val_solution.csv"),
     "caffe": ("val.txt", "caffe_ilsvrc12/val.txt"),
 }
+_MAX_META = 8 * 2**20
 _META = (f"{_DEVKIT}/meta.mat", "meta.mat")
 _SYNSETS = (
     *("LOC_synset_mapping.txt", "ILSVRC/LOC_synset_mapping.txt", "synset_words.txt", "synsets.txt"),
@@ -101,12 +102,7 @@ def _folders(data: Path, folder: Path) -> tuple[Labels, list[str]]:
     wnids = sorted(name for name in os.listdir(folder) if _is_wnid(name) and (folder / name).is_dir())
     if not wnids:
         raise FormatError(f"{folder}: holds no folder named by wnid, such as n01440764. Give --set layout=devkit.")
-    labels = [
-        (f"{wnid}/{file}", wnid)
-        for wnid in wnids
-        for file in sorted(os.listdir(folder / wnid))
-        if Path(file).suffix.lower() in IMAGES
-    ]
+    labels = [(f"{wnid}/{file}", wnid) for wnid in wnids for file in _pictures(folder / wnid)]
     if not labels:
         raise FormatError(f"{folder}: its {len(wnids):,} folders hold no picture. Unpack ILSVRC2012_img_val.tar there.")
     return labels, wnids
@@ -124,7 +120,7 @@ def _devkit(data: Path, folder: Path) -> tuple[Labels, list[str]]:
         wnids.append(by_id[int(line)])
     # By its number, so that a picture that is missing does not shift those after it.
     names = {n: f"ILSVRC2012_val_{n:08d}.JPEG" for n in range(1, len(wnids) + 1)}
-    for name in sorted(name for name in os.listdir(folder) if Path(name).suffix.lower() in IMAGES):
+    for name in _pictures(folder):
         number = _number(name)
         if number not in names:
             raise FormatError(
@@ -133,6 +129,11 @@ def _devkit(data: Path, folder: Path) -> tuple[Labels, list[str]]:
             )
         names[number] = name
     return [(names[n], wnid) for n, wnid in enumerate(wnids, 1)], sorted(by_id.values())
+
+
+def _pictures(folder: Path) -> list[str]:
+    """Names of pictures; some systems leave hidden copies of each beside it."""
+    return sorted(name for name in os.listdir(folder) if Path(name).suffix.lower() in IMAGES and name[0] != ".")
 
 
 def _number(name: str) -> int:
@@ -145,6 +146,8 @@ def _meta(path: Path) -> list[tuple[int, str, str]]:
     """ILSVRC2012_ID, wnid and words of the synsets without children."""
     from scipy.io import loadmat
 
+    if (size := path.stat().st_size) > _MAX_META:
+        raise FormatError(f"{path}: has {size:,} bytes; the devkit's meta.mat has fewer than {_MAX_META:,}.")
     try:
         records = loadmat(path, squeeze_me=True)["synsets"]
         rows = [(int(r["ILSVRC2012_ID"]), str(r["WNID"]), str(r["words"]), int(r["num_children"])) for r in records]

@@ -257,7 +257,7 @@ def _off(data: Path, split: str, options: Mapping[str, Any]) -> _Found:
     sources: dict[str, Path] = {}
     for label in (name for name in CLASSES if (root / name / split).is_dir()):
         for file in sorted(os.listdir(root / label / split)):
-            if file.lower().endswith(".off"):
+            if file.lower().endswith(".off") and file[0] != ".":
                 names.append(Path(file).stem)
                 labels.append(label)
                 sources[names[-1]] = root / label / split / file

@@ -14,7 +14,7 @@ from isthmus.benchmarks.readers.common import IMAGES, option, require
 from isthmus.benchmarks.task import Reading, Retrieval, Side
 from isthmus.decoding.object_npy import read_object_npy
 from isthmus.errors import ConfigError, FormatError, SpaceError
-from isthmus.files import sha256_json
+from isthmus.files import one_line, sha256_json
 from isthmus.geometry import normalize
 from isthmus.items import Item
 from isthmus.space import open_space
@@ -129,10 +129,18 @@ def _stored(data: Path, options: Mapping[str, Any], work: Path, found: Found) ->
 
 def _record(path: Path, kind: str) -> Any:
     key = "thumbnail_feat" if kind == "thumbnail" else "image_feat"
-    value = read_object_npy(path) if path.suffix == ".npy" else dict(np.load(path, allow_pickle=False))
+    value = read_object_npy(path) if path.suffix == ".npy" else _read_npz(path)
     if not isinstance(value, dict) or not isinstance(value.get(key), np.ndarray):
         raise FormatError(f"{path}: holds no {key}. Expected a record of OpenShape, with stored features.")
     return value[key]
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:  # zip, header and pickle faults, and what is no .npz at all
+        raise FormatError(f"{path}: is no .npz of plain arrays ({one_line(error)}). Make it again.") from error
 
 
 def _pick(features: Any, kind: str, number: int, place: Path | str) -> Any:

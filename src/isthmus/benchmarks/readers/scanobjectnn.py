@@ -150,13 +150,16 @@ def _npy(data: Path, options: Mapping[str, Any]) -> Loaded:
         raise FormatError(f"{path}: has labels that are no whole numbers. Fetch it again.")
     names = [f"{path.stem}:{row}" for row in range(len(numbers))]
     rgb = value.get("rgb") if options["colours"] == "file" else None
+    if rgb is not None and (not isinstance(rgb, np.ndarray | list) or len(rgb) != len(numbers)):
+        raise FormatError(f"{path}: has rgb, but not for each of its {len(numbers):,} objects. Fetch it again.")
 
     def load(row: int) -> Cloud:
         cloud = as_cloud(xyz[row], f"{path}: object {row}")
         if rgb is None:
             return cloud
-        scale = 255.0 if float(np.max(rgb[row])) > 1.0 else 1.0
-        return with_colours(cloud, rgb[row], f"{path}: object {row}", scale=scale)
+        colours = np.asarray(rgb[row], np.float32)
+        scale = 255.0 if colours.size and float(colours.max()) > 1.0 else 1.0
+        return with_colours(cloud, colours, f"{path}: object {row}", scale=scale)
 
     note = (
         f"{path.name}: {len(names):,} objects of OpenShape and Uni3D, training and test objects of the plain variant "
@@ -170,7 +173,9 @@ def _bin(data: Path, options: Mapping[str, Any]) -> Loaded:
     split = option(options, "split", tuple(_SPLITS))
     path = require(data, *_LISTS, what="the split of ScanObjectNN's raw scans")
     root = require(data, "object_dataset", ".", what="the raw scans of ScanObjectNN")
-    places = {file: Path(parent) / file for parent, _, files in os.walk(root) for file in files if file[-4:] == ".bin"}
+    places = {
+        file: Path(parent) / file for parent, _, files in os.walk(root) for file in files if file.endswith(".bin")
+    }
     names, labels, missing = [], [], []
     for number, line in enumerate(read_lines(path), 1):
         parts = line.split("\t")
