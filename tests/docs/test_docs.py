@@ -88,7 +88,7 @@ def test_the_declarations_that_are_shown_are_some(tmp_path: Path, monkeypatch: p
     from isthmus.cli import main
 
     shown_there = declarations()
-    assert set(shown_there) == {"embeddings", "files"}
+    assert set(shown_there) == {"boxes", "embeddings", "files"}
     monkeypatch.chdir(tmp_path)
     make_files(tmp_path, spaces=True)
     for reader, text in shown_there.items():

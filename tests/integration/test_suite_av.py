@@ -6,15 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
 from isthmus.benchmarks.declaration import load_benchmark
 from isthmus.bridge import Bridge
 from isthmus.demo.world import SPLITS, phrasings
 from isthmus.encoders import Item
 from isthmus.encoding import encode
+from isthmus.errors import CheckFailed
 from isthmus.recipes.extend import extend
 from isthmus.space import open_space
 from isthmus.suite.run import run_suite
@@ -25,6 +28,7 @@ from miniatures_av import (
     NUMBERS,
     QUARTERS,
     VGGSS_CLIPS,
+    VGGSS_EXTRA,
     make_audioset,
     make_ave,
     make_esc50,
@@ -184,6 +188,15 @@ def test_what_sounds_is_told_from_what_does_not(bridge: Bridge, scenes: Path, tm
     assert (report["n_sounding"], ours["n"]) == (40, 80)
     assert ours["loc_acc"] >= 0.6
     assert ours["ap"] >= 0.45
+
+
+def test_a_silent_sound_is_counted_as_lost(bridge: Bridge, tmp_path: Path):
+    folder = make_vggss(tmp_path / "data")
+    soundfile.write(folder / f"audio/{VGGSS_EXTRA}.wav", np.zeros(8000), 8000)
+    with pytest.raises(CheckFailed, match=r"1 of 5 audio items \(20\.0%\) were rejected"):
+        run(bridge, "extended-vggss", folder, tmp_path)
+    ours = row(run(bridge, "extended-vggss", folder, tmp_path, max_rejected=0.5), "bridge")
+    assert (ours["n"], ours["lost"]) == (6, 1)
 
 
 def test_crops_are_encoded_once(bridge: Bridge, data: dict[str, Path], tmp_path: Path):

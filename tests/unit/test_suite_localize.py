@@ -119,7 +119,7 @@ def test_rejected_items_and_pictures_without_a_proposal():
     # The left of a, all of b, and the sound of c were rejected: a keeps its right half, d has no proposal.
     score = asked.truth.scorer(["a", "b", "d"], ["a#0.5,0,1,1", "c#0,0,0.5,1"], PLAIN)
     outcome = score(unit((1, 0), (1, 0), (1, 0)), unit((1, 0), (0, 1)))
-    assert outcome.figures["n"] == 2
+    assert (outcome.figures["n"], outcome.figures["lost"]) == (2, 2)
     assert outcome.figures["ciou"] == 0.0
     with pytest.raises(EvaluationError, match="none of the 4 samples has a true box and was encoded"):
         asked.truth.scorer(["b"], ["a#0.5,0,1,1"], PLAIN)

@@ -131,8 +131,8 @@ class PlaceTruth:
     def scorer(self, query: Sequence[str], target: Sequence[str], how: Settings) -> Score:
         """See `isthmus.suite.asked.Truth`; the query are sounds, the target parts of pictures.
 
-        A sample whose sound, or all of whose parts, could not be embedded enters no score; one for whose picture
-        nothing was proposed counts as not found.
+        A sample whose sound, or all of whose parts, could not be embedded enters no score and is counted as `lost`; one
+        for whose picture nothing was proposed counts as not found.
         """
         samples, questions = self._questions(query, target)
         if not any(sample.boxes for sample in samples):
@@ -144,8 +144,9 @@ class PlaceTruth:
         chance = self._chance(questions, sounding)
 
         def run(sounds: Array, parts: Array) -> Outcome:
-            located = locate(questions, sounding, sounds, parts)
-            return outcome(located, how, counterfactual=self.task.counterfactual, chance=chance)
+            found = locate(questions, sounding, sounds, parts)
+            answer = outcome(found, how, counterfactual=self.task.counterfactual, chance=chance)
+            return replace(answer, figures={**answer.figures, "lost": len(self.task.samples) - len(samples)})
 
         return run
 
