@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copyreg
 import io
+import math
 import os
 import pickle
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from isthmus.decoding.object_npy import is_object_npy, read_object_npy
 from isthmus.decoding.point_cloud import decode_point_cloud
@@ -110,6 +113,38 @@ def test_plain_arrays_are_read_too(tmp_path):
     check_equal(read_object_npy(tmp_path / "record.npy"), record())
     assert is_object_npy(saved(boxed(record())))
     assert not is_object_npy((tmp_path / "plain.npy").read_bytes())
+
+
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+    | st.binary(max_size=8)
+    | st.builds(
+        lambda shape, kind, order: np.asarray(np.arange(math.prod(shape)).reshape(shape), dtype=kind, order=order),
+        st.lists(st.integers(0, 3), max_size=3),
+        st.sampled_from(["f2", "f4", "f8", "u1", "i4", "i8"]),
+        st.sampled_from("CF"),
+    )
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text(max_size=3).filter(str.isprintable) | st.integers(0, 9), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(VALUES)
+def test_any_plain_value_is_what_numpy_would_have_loaded(value):
+    data = saved(boxed({"value": value}))
+    check_equal(read_object_npy(data), np.load(io.BytesIO(data), allow_pickle=True).item())
 
 
 class Payload:

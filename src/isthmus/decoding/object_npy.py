@@ -4,6 +4,7 @@ OpenShape, ULIP-2 and Uni3D publish their clouds as dicts in object arrays, whic
 `allow_pickle=True` would run. Here the pickle is taken for what it is, a list of instructions, and only those that
 build plain data are followed: nothing is ever imported or called, and the three names that NumPy's arrays need stand
 for inert records, out of which arrays are made by `numpy.frombuffer` after their sizes were checked.
+This is one module, and a long one, so that all of what handles a stranger's file can be reviewed in one place.
 """
 
 from __future__ import annotations
