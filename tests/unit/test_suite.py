@@ -166,6 +166,10 @@ def test_means_and_deviations_of_runs():
     assert found["mean"]["r@1"] == pytest.approx(0.3)
     assert found["r@1_ci95"] == pytest.approx([0.3, 1.0])
     assert found["std"] == {"r@1": pytest.approx(np.std([0.1, 0.2, 0.6], ddof=1))}
+    both = [{**run, "query_to_gallery": {"r@1": 2 * run["r@1"]}} for run in runs]
+    assert mean_row("all", "recipe", both, [0, 1, 2])["std"]["query_to_gallery"]["r@1"] == pytest.approx(
+        2 * np.std([0.1, 0.2, 0.6], ddof=1)
+    )
     assert [run["r@1"] for run in found["runs"]] == [0.1, 0.2, 0.6]
     assert mean_row("one", "recipe", runs[:1], [0])["std"] == {"r@1": 0.0}
     assert mean_of([{"a": 1, "b": {"c": [0.0, 2.0]}}, {"a": 2, "b": {"c": [1.0, 3.0]}}]) == {
@@ -266,6 +270,16 @@ def test_the_table_shows_ours_above_the_published(world: World, tmp_path: Path):
     assert "Note: Limited to the first 30: these figures are not the benchmark's." in lines
     assert any(line.startswith("No figures for own pair: no space of the bridge embeds both") for line in lines)
     assert any(line.startswith("No figures for raw cross-space; raw cross-space, centred: the sides") for line in lines)
+
+
+def test_a_benchmark_of_one_direction_shows_that_direction(world: World, tmp_path: Path):
+    one = world.benchmark().model_copy(update={"metric": "gallery_to_query", "headline": ["map"]})
+    found = run_suite(world.bridge, one, world.folder, cache=tmp_path, quiet=True, bootstrap=0)
+    there = f"{found['rows'][0]['gallery_to_query']['map']:.3f}"
+    assert there != f"{found['rows'][0]['map']:.3f}"
+    text = format_suite(found)
+    assert there in next(line for line in text.splitlines() if line.startswith("bridge"))
+    assert "Means of both directions" not in text
 
 
 def test_groups_and_directions_reach_the_report(world: World, tmp_path: Path):

@@ -12,7 +12,7 @@ import numpy as np
 from isthmus.baselines import baseline_rows, figures_row
 from isthmus.bridge import Bridge
 from isthmus.errors import BridgeError, EvaluationError, IsthmusError, SpaceError
-from isthmus.suite.asked import Asked, Outcome, Score, mean_of
+from isthmus.suite.asked import WAYS, Asked, Outcome, Score, mean_of
 from isthmus.suite.recipes import trained
 from isthmus.suite.settings import SuiteSettings
 from isthmus.suite.sides import Embedded, Sides
@@ -78,14 +78,24 @@ def row(name: str, kind: str, outcome: Outcome, seconds: float) -> Row:
 
 
 def mean_row(name: str, kind: str, runs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> Row:
-    """Several runs of one thing: means, and deviations (n - 1) of the figures at the top."""
+    """Several runs of one thing: means, and deviations (n - 1) of the figures at the top and of either direction."""
     words = ("name", "kind", "std", "seeds", "runs")
     figures = [{key: value for key, value in run.items() if key not in words} for run in runs]
     tops = [name for name, value in figures[0].items() if isinstance(value, float) and name != "seconds"]
-    spread = {one: float(np.std([run[one] for run in figures], ddof=1)) if len(runs) > 1 else 0.0 for one in tops}
+    spread = {
+        **_deviations(figures, tops),
+        **{way: _deviations([run[way] for run in figures], tops) for way in WAYS if way in figures[0]},
+    }
     # An interval of items says nothing about seeds; the mean of the runs' intervals is kept beside the deviation.
     own = [{one: run[one] for one in tops} for run in figures]
     return {"name": name, "kind": kind, **mean_of(figures), "std": spread, "seeds": list(seeds), "runs": own}
+
+
+def _deviations(figures: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:
+    """Sample deviation of figures over runs; 0 for a single run."""
+    if len(figures) == 1:
+        return dict.fromkeys(names, 0.0)
+    return {name: float(np.std([one[name] for one in figures], ddof=1)) for name in names}
 
 
 def random_row(outcome: Outcome) -> Row:

@@ -13,6 +13,7 @@ from isthmus.benchmarks.task import Classification, Localization, Reading, Side
 from isthmus.benchmarks.templates import Templates, fill, own_templates, read_templates
 from isthmus.bridge import Bridge
 from isthmus.errors import ConfigError, EvaluationError
+from isthmus.runtime import notifier
 from isthmus.suite.asked import Asked, ask
 from isthmus.suite.rows import Ground, Row, bridge_row, mean_row, own_rows, random_row, recipe_rows, simple_rows
 from isthmus.suite.settings import SuiteSettings, settle
@@ -71,6 +72,7 @@ def run_suite(
     if "whole_picture" in report:  # large sources make the whole picture a strong guess
         rows.append({"name": "whole picture", "kind": "baseline", **report.pop("whole_picture")})
     if how.baselines or how.train_pairs is not None:
+        notifier(how.quiet)("Scoring the simple methods and each space's own pair")
         own, report["retention"] = own_rows(first[0], sides)
         rows += [*own, *simple_rows(first[0], how)]
     rows += recipe_rows(first[0], how)

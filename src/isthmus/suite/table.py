@@ -47,7 +47,7 @@ def figures_of(row: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
 
 def _cells(row: Mapping[str, Any], columns: Sequence[str], metric: str) -> list[str]:
     figures, several = figures_of(row, metric), len(row.get("seeds", ())) > 1
-    spread = row["std"] if several and metric == "mean" else {}
+    spread = figures_of(row["std"], metric) if several else {}
     ends = figures.get(f"{columns[0]}_ci95")
     interval = f"{ends[0]:.3f} - {ends[1]:.3f}" if ends else ""
     seconds = f"{row['seconds']:.2f}" if row.get("seconds") else ""
