@@ -45,7 +45,7 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
 
 bench: $(READY)
-	for script in $(filter-out benchmarks/render_results.py,$(wildcard benchmarks/*.py)); do \
+	for script in $(filter-out benchmarks/render_%.py,$(wildcard benchmarks/*.py)); do \
 		$(BIN)/python $$script --out benchmarks/results/$$(basename $$script .py).json || exit 1; done
 	$(MAKE) --no-print-directory results
 

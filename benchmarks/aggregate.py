@@ -1,7 +1,10 @@
 """How fast are memory banks beside the plain way and the machine's peak, and how far off are the fast ways?
 
-    python benchmarks/aggregate.py --shared ../shared --out benchmarks/results/aggregate.json            # minutes
-    python benchmarks/aggregate.py --shared ../shared --papers 0.1 --out benchmarks/results/aggregate.json
+    python benchmarks/aggregate.py --shared ../shared --out benchmarks/results/aggregate.json      # minutes a part
+    python benchmarks/aggregate.py --shared ../shared --only papers --papers 0.1 --out benchmarks/results/aggregate.json
+    python benchmarks/aggregate.py --only exact,papers --papers 1 --device cuda --out benchmarks/results/gpu.json
+
+Parts (`--only`) are written as they are done, into the file that there is. `--quick` makes all of them small.
 
 Every ratio is of medians of runs that alternate, so that a noisy machine is noisy for both. The peak is that of a
 float32 product whose matrices stay in the cache. `--papers F` adds the papers' size, a fraction F of 2.3M queries over
@@ -23,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ import numpy as np
 import torch
 
 from isthmus.memory import MemoryBank
+from isthmus.memory.bf16 import pays
 
 DIRECTIONS = [
     ("picture/text", "picture/image"),
@@ -40,6 +44,8 @@ DIRECTIONS = [
     ("shape/point_cloud", "shape/image"),
 ]
 PAPER_QUERIES, PAPER_ROWS, PAPER_DIM = 2_300_000, 1_300_000, 512
+QUADRUPLES = 5_400_000
+SMALLEST = 17_427
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -113,11 +119,11 @@ def alternate(runs: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[st
     return {name: statistics.median(spent) for name, spent in taken.items()}, results
 
 
-def plain(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+def plain(queries: np.ndarray, keys: np.ndarray, device: torch.device) -> np.ndarray:
     """The plain way: a chunk of queries against the whole memory, softmax, product."""
-    k = torch.from_numpy(keys)
-    chunks = torch.from_numpy(queries).split(1024)
-    return torch.cat([torch.softmax(chunk @ k.T / 0.01, dim=1) @ k for chunk in chunks]).numpy()
+    k = torch.from_numpy(keys).to(device)
+    chunks = torch.from_numpy(queries).to(device).split(1024)
+    return torch.cat([torch.softmax(chunk @ k.T / 0.01, dim=1) @ k for chunk in chunks]).cpu().numpy()
 
 
 def errors(got: np.ndarray, exact: np.ndarray) -> dict[str, float]:
@@ -128,33 +134,45 @@ def errors(got: np.ndarray, exact: np.ndarray) -> dict[str, float]:
     }  # fmt: skip
 
 
-def exact_and_bf16(queries: int, rows: int, repeats: int) -> dict[str, Any]:
-    """Exact and bf16 against the plain way and the peak, on random unit vectors of 512 dimensions."""
+def exact_and_bf16(queries: int, rows: int, repeats: int, device: str) -> dict[str, Any]:
+    """Exact and bf16 against the plain way and the peak, on random unit vectors of 512 dimensions.
+
+    The plain way and bf16 do a fifth of the queries; their seconds are of that fifth, their ratios of a query.
+    """
+    place = torch.device(device)
     rng = np.random.default_rng(0)
     keys = unit(rng.standard_normal((rows, 512), dtype=np.float32))
     asking = unit(keys[rng.integers(0, rows, queries)] + 0.03 * rng.standard_normal((queries, 512), dtype=np.float32))
-    bank = MemoryBank(keys)
+    few = asking[: queries // 5]
+    bank = MemoryBank(torch.from_numpy(keys).to(place))
     bank.aggregate(asking[:1024])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     bank.aggregate(asking)
     extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    peaks: list[float] = []
-    runs = {
-        "peak": lambda: peaks.append(peak_flops()),
+    peaks: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    runs: dict[str, Callable[[], Any]] = {
+        "peak": lambda: peaks[torch.float32].append(peak_flops(device=place)),
         "exact": lambda: bank.aggregate(asking),
-        "bf16": lambda: bank.aggregate(asking, method="bf16"),
-        "plain": lambda: plain(asking, keys),
+        "peak again": lambda: peaks[torch.float32].append(peak_flops(device=place)),
+        "bf16": lambda: bank.aggregate(few, method="bf16"),
+        "bf16 peak": lambda: peaks[torch.bfloat16].append(peak_flops(torch.bfloat16, place)),
+        "plain": lambda: plain(few, keys, place),
     }
     taken, results = alternate(runs, repeats)
-    peak = statistics.median(peaks)
+    report = bank.report
+    work = 4 * queries * rows * 512
+    peak, low = (statistics.median(peaks[dtype]) for dtype in (torch.float32, torch.bfloat16))
+    share = len(few) / queries
     return {
-        "queries": queries, "rows": rows, "dim": 512, "seconds": taken,
-        "peak_gflops": peak / 1e9,
-        "share_of_peak": 4 * queries * rows * 512 / taken["exact"] / peak,
+        "queries": queries, "rows": rows, "dim": 512, "device": device, "fewer_queries": len(few),
+        "seconds": {name: taken[name] for name in ("exact", "bf16", "plain")},
+        "peak_gflops": peak / 1e9, "bf16_peak_gflops": low / 1e9, "bf16_native": pays(place),
+        "share_of_peak": work / taken["exact"] / peak,
+        "bf16_share_of_its_peak": share * work / taken["bf16"] / low,
         "extra_megabytes_with_result": extra,
-        "plain_over_exact": taken["plain"] / taken["exact"],
-        "exact_over_bf16": taken["exact"] / taken["bf16"],
-        "bf16": errors(results["bf16"], results["exact"]) | {"report": bank.report},
+        "plain_over_exact": taken["plain"] / taken["exact"] / share,
+        "exact_over_bf16": taken["exact"] * share / taken["bf16"],
+        "bf16": errors(results["bf16"], results["exact"][: len(few)]) | {"report": report},
     }  # fmt: skip
 
 
@@ -173,70 +191,133 @@ def compressed(name: str, queries: np.ndarray, keys: np.ndarray, temperature: fl
     }  # fmt: skip
 
 
+def pair_of(shared: Path, asking: str, memory: str) -> tuple[np.ndarray, np.ndarray]:
+    """Queries and memory of a direction, each with 17,427 rows at least: drawn again where there are fewer."""
+    found = []
+    for number, rows in enumerate((real(shared, asking), real(shared, memory))):
+        if len(rows) < SMALLEST:
+            draw = resampler(rows, rows.shape[1], np.eye(rows.shape[1], dtype=np.float32))
+            rows = np.concatenate([rows, draw((SMALLEST, 20_000)[number] - len(rows), np.random.default_rng(number))])
+        found.append(rows)
+    return found[0], found[1]
+
+
+def isotropic(dim: int = 256, rows: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Queries and memory without structure."""
+    rng = np.random.default_rng(0)
+    keys, queries = (unit(rng.standard_normal((n, dim), dtype=np.float32)) for n in (rows, SMALLEST))
+    return queries, keys
+
+
 def directions(shared: Path, repeats: int) -> list[dict[str, Any]]:
-    """Every real direction with at least 17,427 queries (drawn again where there are fewer), and isotropic data."""
+    """Every real direction at 17k queries over 17k to 20k rows, and isotropic data."""
     found = []
     for asking, memory in DIRECTIONS:
-        queries, keys = real(shared, asking), real(shared, memory)
-        if len(queries) < 17_427:
-            draw = resampler(queries, queries.shape[1], np.eye(queries.shape[1], dtype=np.float32))
-            queries = np.concatenate([queries, draw(17_427 - len(queries), np.random.default_rng(0))])
+        queries, keys = pair_of(shared, asking, memory)
         for temperature, times in ((0.01, repeats), (0.05, 1)):
             found.append(compressed(f"{asking} to {memory}", queries, keys, temperature, times))
-    rng = np.random.default_rng(0)
-    keys, queries = (unit(rng.standard_normal((n, 256), dtype=np.float32)) for n in (20_000, 17_427))
-    return [*found, compressed("isotropic", queries, keys, 0.01, 1)]
+    return [*found, compressed("isotropic", *isotropic(), 0.01, 1)]
 
 
-def sizes(shared: Path, largest: int) -> list[dict[str, Any]]:
-    """Microseconds per query against the size of the memory, on resampled real embeddings of 512 dimensions."""
+def indexes(shared: Path) -> list[dict[str, Any]]:
+    """What a library's compressed scan gives instead: product-quantised fast scan, the best 32 rescored in float32."""
+    import faiss
+
+    found = []
+    for asking, memory in DIRECTIONS:
+        queries, keys = pair_of(shared, asking, memory)
+        exact_seconds, exact = seconds(lambda: MemoryBank(keys).aggregate(queries))  # noqa: B023
+        for share in (4, 2):
+            name = f"PQ{keys.shape[1] // share}x4fs,RFlat"
+            index = faiss.index_factory(keys.shape[1], name, faiss.METRIC_INNER_PRODUCT)
+            index.k_factor = 4
+            built, _ = seconds(lambda: (index.train(keys), index.add(keys)))  # noqa: B023
+            spent, (scores, rows) = seconds(lambda: index.search(queries, 32))  # noqa: B023
+            weights = np.exp((scores - scores[:, :1]) / 0.01)
+            weights /= weights.sum(axis=1, keepdims=True)
+            got = np.concatenate([np.einsum("qk,qkd->qd", weights[i : i + 512], keys[rows[i : i + 512]])
+                                  for i in range(0, len(rows), 512)])  # fmt: skip
+            found.append({
+                "direction": f"{asking} to {memory}", "index": name, "seconds": spent, "build_seconds": built,
+                "exact_over_index": exact_seconds / (spent + built), "errors": errors(got, exact),
+            })  # fmt: skip
+    return found
+
+
+def sparse(shared: Path) -> list[dict[str, Any]]:
+    """Bytes on disk of sparse weights, and what 5.4 million quadruples of two aggregations each would take."""
+    found = []
+    for asking, memory in DIRECTIONS:
+        queries, keys = pair_of(shared, asking, memory)
+        for mass, most in ((0.999, 256), (0.99, 32)):
+            weights = MemoryBank(keys).sparse(queries, mass=mass, max_k=most, tolerance=1.0)
+            with tempfile.TemporaryDirectory() as folder:
+                weights.save(Path(folder) / "weights.safetensors")
+                size = (Path(folder) / "weights.safetensors").stat().st_size / len(queries)
+            found.append({
+                "direction": f"{asking} to {memory}", "mass": mass, "max_k": most, "bytes_per_query": size,
+                "rows_per_query": weights.report["rows_per_query"], "check": weights.report["check"],
+                "gigabytes_for_the_papers": 2 * QUADRUPLES * size / 1e9,
+            })  # fmt: skip
+    return found
+
+
+def sizes(shared: Path, largest: int) -> Iterator[list[dict[str, Any]]]:
+    """Microseconds per query against the size of the memory: resampled real embeddings of 512 dimensions, isotropic."""
     turn = orthonormal(256, PAPER_DIM)
     draw_keys = resampler(real(shared, "picture/image"), PAPER_DIM, turn)
     draw_queries = resampler(real(shared, "picture/text"), PAPER_DIM, turn)
-    rng = np.random.default_rng(1)
-    found = []
+
+    def directionless(n: int, rng: np.random.Generator) -> np.ndarray:
+        return unit(rng.standard_normal((n, PAPER_DIM), dtype=np.float32))
+
+    found: list[dict[str, Any]] = []
     for rows in (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_300_000):
-        if rows > largest:
-            break
-        keys = np.concatenate(
-            [draw_keys(min(100_000, rows - i), rng).astype(np.float16) for i in range(0, rows, 100_000)]
-        )
-        queries = draw_queries(8192, rng)
-        bank = MemoryBank(keys)
-        few = queries[: min(8192, max(512, 400_000_000 // rows // 8))]
-        taken, results = alternate(
-            {
-                "exact": lambda: bank.aggregate(few),  # noqa: B023
-                "compressed": lambda: bank.aggregate(queries, method="compressed"),  # noqa: B023
-            },
-            1,
-        )
-        found.append(
-            {
-                "rows": rows, "exact_us_per_query": taken["exact"] / len(few) * 1e6,
-                "compressed_us_per_query": taken["compressed"] / len(queries) * 1e6,
-                "errors": errors(results["compressed"][: len(few)], results["exact"]), "report": bank.report,
-            }
-        )  # fmt: skip
-        print(json.dumps(found[-1]), file=sys.stderr)
-    return found
+        if rows <= largest:
+            found.append({"data": "real", **at_size(rows, draw_keys, draw_queries)})
+            yield found
+        if rows <= min(largest, 30_000):
+            found.append({"data": "isotropic", **at_size(rows, directionless, directionless)})
+            yield found
+
+
+def at_size(
+    rows: int,
+    draw_keys: Callable[[int, np.random.Generator], np.ndarray],
+    draw_queries: Callable[[int, np.random.Generator], np.ndarray],
+) -> dict[str, Any]:
+    """Exact on as many queries as are soon done, compressed on 8,192, over a memory of `rows` rows."""
+    rng = np.random.default_rng(1)
+    keys = np.concatenate([draw_keys(min(100_000, rows - i), rng).astype(np.float16) for i in range(0, rows, 100_000)])
+    queries = draw_queries(8192, rng)
+    bank = MemoryBank(keys)
+    few = queries[: min(8192, max(512, 50_000_000 // rows))]
+    taken, results = alternate(
+        {"exact": lambda: bank.aggregate(few), "compressed": lambda: bank.aggregate(queries, method="compressed")}, 1
+    )
+    return {
+        "rows": rows, "exact_us_per_query": taken["exact"] / len(few) * 1e6,
+        "compressed_us_per_query": taken["compressed"] / len(queries) * 1e6,
+        "errors": errors(results["compressed"][: len(few)], results["exact"]), "report": bank.report,
+    }  # fmt: skip
 
 
 def tolerances(shared: Path) -> list[dict[str, Any]]:
-    """Time against error."""
-    queries, keys = real(shared, "picture/text"), real(shared, "picture/image")
-    bank = MemoryBank(keys)
-    exact_seconds, exact = seconds(lambda: bank.aggregate(queries))
+    """Time against error, on real and on isotropic data."""
     found = []
-    for tolerance in (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1):
-        run = lambda t=tolerance: bank.aggregate(queries, method="compressed", tolerance=t)  # noqa: E731
-        spent, got = seconds(run)
-        row = {"tolerance": tolerance, "exact_over_compressed": exact_seconds / spent, "errors": errors(got, exact)}
-        found.append(row | {"report": bank.report})
+    for name, (queries, keys) in (("real", pair_of(shared, *DIRECTIONS[0])), ("isotropic", isotropic())):
+        bank = MemoryBank(keys)
+        exact_seconds, exact = seconds(lambda: bank.aggregate(queries))  # noqa: B023
+        for method, tolerance in [("bf16", 0.01)] + [("compressed", t) for t in (0.001, 0.003, 0.01, 0.03, 0.1)]:
+            run = lambda m=method, t=tolerance: bank.aggregate(queries, method=m, tolerance=t)  # noqa: E731, B023
+            spent, got = seconds(run)
+            row = {"data": name, "method": method, "tolerance": tolerance, "us_per_query": spent / len(queries) * 1e6}
+            row |= {"exact_us_per_query": exact_seconds / len(queries) * 1e6, "errors": errors(got, exact)}
+            found.append(row | {"report": bank.report})
     return found
 
 
-def papers(shared: Path, fraction: float, folder: Path) -> dict[str, Any]:
+def papers(shared: Path, fraction: float, folder: Path, device: str) -> dict[str, Any]:
     """The papers' text-image size from float16 on disk, a fraction of the queries, in a process that is measured."""
     turn = orthonormal(256, PAPER_DIM)
     for stem, source, rows in (
@@ -254,9 +335,9 @@ from isthmus.memory import MemoryBank
 torch.set_num_threads({torch.get_num_threads()})
 keys, queries = (np.load({str(folder)!r} + "/" + n + ".npy", mmap_mode="r") for n in ("keys", "queries"))
 out = np.lib.format.open_memmap({str(folder)!r} + "/out.npy", "w+", np.float16, queries.shape)
-bank = MemoryBank(keys)
+bank = MemoryBank(keys, device={device!r})
 start = time.perf_counter()
-bank.aggregate(queries, method="compressed", out=out)
+bank.aggregate(queries, method={"compressed" if device == "cpu" else "auto"!r}, out=out)
 spent = time.perf_counter() - start
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 print(json.dumps({{"seconds": spent, "gigabytes": memory, "report": bank.report}}))
@@ -265,6 +346,12 @@ print(json.dumps({{"seconds": spent, "gigabytes": memory, "report": bank.report}
     found = json.loads(done.stdout)
     # The check of 256 queries is done once whatever the fraction; it is counted in full, so the estimate is high.
     return found | {"fraction": fraction, "minutes_for_all": found["seconds"] / fraction / 60}
+
+
+def at_papers_size(shared: Path, fraction: float, device: str) -> dict[str, Any]:
+    """`papers` in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        return papers(shared, fraction, Path(folder), device)
 
 
 def machine() -> dict[str, Any]:
@@ -294,24 +381,33 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=20_000)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--largest", type=int, default=1_300_000)
-    parser.add_argument("--papers", type=float, default=0.0)
-    parser.add_argument("--only", default="exact,directions,tolerances,sizes,papers")
+    parser.add_argument("--papers", type=float, default=0.0, help="fraction of the papers' queries")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", default="exact,directions,indexes,tolerances,sparse,sizes,papers")
     options = parser.parse_args()
+    if options.quick:
+        options.repeats, options.queries, options.rows, options.largest = 1, 5_000, 30_000, 30_000
     parts: dict[str, Callable[[], Any]] = {
-        "exact": lambda: exact_and_bf16(options.queries, options.rows, options.repeats),
+        "exact": lambda: exact_and_bf16(options.queries, options.rows, options.repeats, options.device),
         "directions": lambda: directions(options.shared, options.repeats),
+        "indexes": lambda: indexes(options.shared),
         "tolerances": lambda: tolerances(options.shared),
+        "sparse": lambda: sparse(options.shared),
         "sizes": lambda: sizes(options.shared, options.largest),
+        "papers": lambda: at_papers_size(options.shared, options.papers, options.device),
     }
     found = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
     found["machine"] = machine()
     for name in options.only.split(","):
-        if name in parts:
-            found[name] = parts[name]()
-        elif options.papers:
-            with tempfile.TemporaryDirectory() as folder:
-                found["papers"] = papers(options.shared, options.papers, Path(folder))
-        write(options.out, found)
+        if name == "papers" and not options.papers:
+            continue
+        started = time.perf_counter()
+        result = parts[name]()
+        # A part that grows is written as it does.
+        for found[name] in result if isinstance(result, Iterator) else [result]:
+            write(options.out, found)
+        print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     print(json.dumps(found, indent=1))
 
 

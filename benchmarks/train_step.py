@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from aggregate import alternate, machine, peak_flops, write
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from isthmus.losses import dense_info_nce

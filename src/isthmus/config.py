@@ -40,8 +40,8 @@ class RecipeConfig(BaseModel):
         batch_size: Pseudo pairs per step.
         learning_rate: AdamW's, at the start of a cosine decay to 0.
         weight_decay: AdamW's.
-        precision: Of the products in training: "float32", "bf16", or "auto", which is bf16 where the processor multiplies
-            it faster.
+        precision: Of the products in training: "float32", "bf16", or "auto": bf16 where the processor multiplies it
+            faster.
         held_out: Share of the pool that chooses the best checkpoint and is never trained on.
         memory_limit: Bytes of pseudo pairs kept in memory ("4GB"); more are streamed from a folder.
         checkpoint_seconds: Time between checkpoints.

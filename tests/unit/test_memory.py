@@ -426,7 +426,7 @@ def test_sparse_weights_of_a_streamed_memory_are_the_same(monkeypatch):
 
 
 def test_the_papers_pool_takes_under_two_gigabytes(tmp_path):
-    """5.4 million quadruples, two aggregations each, of at most 16 rows on average; bytes from the size of a real file."""
+    """5.4 million quadruples, two aggregations each, 16 rows at most; bytes from the size of a real file."""
     queries, keys = world(27)
     weights = MemoryBank(keys).sparse(queries, max_k=16, tolerance=0.5)
     weights.save(tmp_path / "w.safetensors")

@@ -29,9 +29,9 @@ from isthmus.memory.sketch import Sketch
 
 BAND = 2.0
 """Width in logits of the last band before the threshold, whose weight stands in for the tail."""
-_QUERIES = 512
+_QUERIES = 1024
 _TILE = 2048
-"""Memory rows that meet 512 queries at a time: 2 MB of scores, which stay cached while they are looked through."""
+"""Memory rows that meet 1024 queries at a time: 8 MB of scores, which stay cached while they are looked through."""
 _LOOK = 512
 _SLACK = 2.0
 """Standard deviations of what the sketch misses by which a sketched logit may lie below the threshold."""
