@@ -11,8 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from render_speed import speed_page, write_plots
-
 from isthmus.ablation.table import to_markdown
 
 HERE = Path(__file__).resolve().parent
@@ -253,6 +251,9 @@ def readme_block() -> str:
 
 def main() -> None:
     """Write or check both pages."""
+    # Found beside this script when it is run, not when it is imported from elsewhere.
+    from render_speed import speed_page, write_plots
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args()
