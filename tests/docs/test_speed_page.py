@@ -1,0 +1,72 @@
+"""The page of speeds says what result files hold, and nothing of what was not measured."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ERRORS = {"mean": 0.001, "p99": 0.004, "max": 0.02, "min_cosine": 0.9987}
+STEP = {
+    "batch": 4096, "dim": 512, "seconds": {"plain": 5.0, "fused": 2.5}, "floor_seconds": 2.0, "plain_over_floor": 2.5,
+}  # fmt: skip
+RESULTS = {
+    "aggregate": {
+        "sizes": [
+            {"data": data, "rows": rows, "exact_us_per_query": rows / 9, "compressed_us_per_query": rows / 40}
+            for data in ("real", "isotropic")
+            for rows in (1000, 10_000)
+        ],
+        "tolerances": [
+            {"data": data, "us_per_query": 90.0, "exact_us_per_query": 300.0, "errors": ERRORS,
+             "report": {"used": "compressed" if data == "real" else "exact"}}
+            for data in ("real", "isotropic")
+        ],
+        "directions": [
+            {"direction": "text to image", "temperature": 0.01, "queries": 17427, "rows": 20000, "errors": ERRORS,
+             "report": {"used": "compressed"}, "exact_over_compressed": 4.25}
+        ],
+    },
+    "train_step": {"loss": {"plain_over_fused": 2.1, "gradients_apart": 3e-7}, "step": STEP, "small": STEP},
+    "end_to_end": {
+        "rows": {"equal": {"seconds": 40.0, "recipe_over_this": 2.75, "map": 0.45, "reaches_the_recipe": False}}
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    import render_results
+    import render_speed
+
+    return render_speed, render_results
+
+
+def test_the_page_says_what_the_files_hold(scripts: tuple[ModuleType, ModuleType]) -> None:
+    speed, results = scripts
+    page = speed.speed_page(RESULTS.get, results.table)
+    for words in (
+        "| text to image | 0.01 | 17,427 x 20,000 | compressed | 4.25 | 1.0e-03 | 4.0e-03 | 0.9987 |",
+        "| 4,096 x 512 | fused | 2.500 | 2.00 | 80% |",
+        "none here can be 2.50 times the plain one",
+        "| equal | 40.0 | 2.75 | 0.450 | no |",
+        "speed-size.svg",
+        "speed-error.svg",
+    ):
+        assert words in page
+    assert "Why not an index" not in page
+    assert "The papers' text-image size" not in page
+    assert speed.speed_page(lambda name: None, results.table) == speed.INTRO
+
+
+def test_the_same_numbers_give_the_same_plots(scripts: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="plots need matplotlib: pip install 'isthmus[demo]'")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        scripts[0].write_plots(RESULTS.get, tmp_path / name)
+    for stem in ("speed-size.svg", "speed-error.svg"):
+        assert (tmp_path / "a" / stem).read_bytes() == (tmp_path / "b" / stem).read_bytes()
