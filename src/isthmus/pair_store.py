@@ -16,7 +16,7 @@ from isthmus.files import atomic_folder, read_json, write_json
 _ABOUT = "about.json"
 
 Columns = dict[str, NDArray[Any]]
-Neighbours = dict[str, dict[str, float]]
+Neighbours = dict[str, dict[str, Any]]
 
 
 def digest(array: NDArray[Any]) -> str:

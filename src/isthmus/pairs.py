@@ -26,7 +26,7 @@ from isthmus.config import RecipeConfig
 from isthmus.errors import ConfigError, OverlapError
 from isthmus.files import sha256_json
 from isthmus.geometry import Array, normalize
-from isthmus.memory import MemoryBank
+from isthmus.memory import MemoryBank, describe
 from isthmus.pair_store import PairStore, digest
 from isthmus.runtime import numpy_generator
 
@@ -82,13 +82,14 @@ class PseudoPairs:
         slots: What a row holds, base side first.
         columns: Per slot (n, dim) float32, or float16 in a memory map, unit rows.
         composition: Rows per centric kind.
-        effective_neighbours: Per aggregation, percentiles of exp(entropy) of the softmax weights.
+        effective_neighbours: Per aggregation, percentiles of exp(entropy) of the softmax weights; where it may be
+            approximate, also how it was done and how far off it was.
     """
 
     slots: tuple[Slot, ...]
     columns: Mapping[Slot, NDArray[Any]]
     composition: Mapping[str, int]
-    effective_neighbours: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    effective_neighbours: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.columns[self.slots[0]])
@@ -227,7 +228,7 @@ class Builder:
             for side in (0, 1)
         }
         self.slots = tuple(Slot(side, name) for side in (0, 1) for name in self.sides[side].embeddings)
-        self.neighbours: dict[str, dict[str, float]] = {}
+        self.neighbours: dict[str, dict[str, Any]] = {}
         self._banks: dict[Slot, MemoryBank] = {}
         self._content: list[str] = []
 
@@ -352,7 +353,7 @@ class Builder:
         if name not in self.neighbours:
             sample = queries[:: max(1, len(queries) // AUTO_SAMPLE)]
             return find_temperature(bank, sample, AUTO_NEIGHBOURS)
-        return self.neighbours[name]["temperature"]
+        return float(self.neighbours[name]["temperature"])
 
     def _average(self, asking: Slot, queries: Array, memory: Slot, values: list[Array] | None) -> list[Array]:
         side = self.sides[memory.side]
@@ -366,5 +367,8 @@ class Builder:
         )
         low, middle, high = map(float, np.percentile(stats.effective_neighbours, [10, 50, 90]))
         self.neighbours[name] = {"p10": low, "median": middle, "p90": high, "temperature": temperature}
+        if self.config.aggregation_method != "exact":
+            self.neighbours[name]["aggregation"] = stats.report
+            self.notify(f"{name}: {describe(stats.report)}")
         results = found if isinstance(found, list) else [found]
         return [normalize(r) if self.config.normalize_aggregates else r for r in results]

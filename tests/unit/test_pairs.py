@@ -175,3 +175,18 @@ def test_auto_finds_a_temperature_with_a_few_neighbours_in_every_space(clip: Sid
     for row in pool.effective_neighbours.values():
         assert row["median"] == pytest.approx(3.0, rel=0.25)
         assert 0.001 <= row["temperature"] <= 1.0
+
+
+def test_how_far_off_an_approximation_is_is_kept_and_said(clip: Side, clap: Side) -> None:
+    said: list[str] = []
+    config = RecipeConfig(aggregation_temperature=TAU, aggregation_method="bf16")
+    builder = Builder(clip, clap, ["text"], config, device=CPU, notify=said.append)
+    pool = builder.build(choose_kinds(clip, clap, ["text"], ["text"]))
+    report = pool.effective_neighbours["clip: text to image"]["aggregation"]
+    assert report["asked"] == report["used"] == "bf16"
+    assert 0.0 < report["check"]["mean"] <= report["tolerance"]
+    assert any(
+        line.startswith("clip: text to image: 18 queries over 15 rows at temperature 0.1: bf16") for line in said
+    )
+    exact = build(clip, clap, ["text"], ["text"])
+    assert all("aggregation" not in row for row in exact.effective_neighbours.values())
