@@ -185,8 +185,7 @@ def test_how_far_off_an_approximation_is_is_kept_and_said(clip: Side, clap: Side
     report = pool.effective_neighbours["clip: text to image"]["aggregation"]
     assert report["asked"] == report["used"] == "bf16"
     assert 0.0 < report["check"]["mean"] <= report["tolerance"]
-    assert any(
-        line.startswith("clip: text to image: 18 queries over 15 rows at temperature 0.1: bf16") for line in said
-    )
+    start = "clip: text to image: 18 queries over 15 rows at temperature 0.1: bf16"
+    assert any(line.startswith(start) for line in said)
     exact = build(clip, clap, ["text"], ["text"])
     assert all("aggregation" not in row for row in exact.effective_neighbours.values())
