@@ -398,7 +398,7 @@ def main() -> None:
         "papers": lambda: at_papers_size(options.shared, options.papers, options.device),
     }
     found = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
-    found["machine"] = machine()
+    found |= {"machine": machine(), "quick": options.quick}
     for name in options.only.split(","):
         if name == "papers" and not options.papers:
             continue

@@ -143,6 +143,8 @@ def speed_page(load: Callable[[str], dict[str, Any] | None], table: Table) -> st
     found = load("aggregate") or {}
     if "machine" in found:
         parts.append(machine_line(found["machine"]))
+    if found.get("quick"):
+        parts.append("A quick run (small sizes, one repeat) on a busy machine: the ratios are rough.\n")
     sections: dict[str, Callable[[], str]] = {
         "exact": lambda: exact_section(found, table),
         "directions": lambda: direction_section(found, table),
