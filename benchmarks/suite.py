@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--methods", default="extend,connect")
     parser.add_argument("--recipes", default="c-mcr,ex-mcr", help="the papers' recipes, trained with every seed too")
+    parser.add_argument("--recipe-seeds", help="seeds of the papers' recipes; default: all of --seeds")
     parser.add_argument("--set", action="append", default=[], help="setting of our recipes, key=value")
     parser.add_argument("--train", action="append", default=[], help="setting of the papers' recipes, key=value")
     parser.add_argument("--work", type=Path, default=None, help="keeps spaces, bridges and the cache; default: nowhere")
@@ -78,7 +79,8 @@ def run(given: argparse.Namespace, data: Path, work: Path) -> None:
     make_spaces(data, work)
     reports: dict[str, Any] = {}
     train = [part for setting in given.train for part in ("--train", setting)]
-    recipes = ["--recipes", given.recipes, "--seeds", given.seeds, *train] if given.recipes else []
+    seeds = given.recipe_seeds or given.seeds
+    recipes = ["--recipes", given.recipes, "--seeds", seeds, *train] if given.recipes else []
     for leaf, names in LEAVES.items():
         started = time.perf_counter()
         bridges = make_bridges(work, leaf, given)
@@ -95,7 +97,13 @@ def run(given: argparse.Namespace, data: Path, work: Path) -> None:
 def write(given: argparse.Namespace, reports: dict[str, Any]) -> None:
     """Write what there is so far."""
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    head = {"seeds": given.seeds, "settings": given.set, "train": given.train, "cpus": os.cpu_count()}
+    head = {
+        "seeds": given.seeds,
+        "recipe_seeds": given.recipe_seeds or given.seeds,
+        "settings": given.set,
+        "train": given.train,
+        "cpus": os.cpu_count(),
+    }
     given.out.write_text(json.dumps({**head, "reports": reports}, indent=1) + "\n")
 
 
