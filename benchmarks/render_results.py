@@ -16,7 +16,7 @@ from isthmus.ablation.table import to_markdown
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 MARKS = ("<!-- results -->\n", "<!-- /results -->")
-NAMES = {"extend": "extend (Ex-MCR)", "connect": "connect (C-MCR)"}
+METHODS = {"ex-mcr": "extend (Ex-MCR)", "c-mcr": "connect (C-MCR)"}
 BASELINES = {
     "random": "random",
     "raw": "raw cross-space",
@@ -41,44 +41,26 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def summary(real: dict[str, Any]) -> str:
-    """Bridges beside the papers' recipe written down literally."""
-    rows = [
-        [
-            line["benchmark"],
-            NAMES[line["method"]],
-            f"{line['map']:.3f} ± {line['map_std']:.3f}",
-            f"{line['reference_map']:.3f}" if "reference_map" in line else "-",
-            f"{line['time_ratio']:.2f}" if "time_ratio" in line else "-",
-        ]
-        for line in real["summary"]
-    ]
-    head = ["benchmark", "method", "isthmus, mAP", "papers' recipe, mAP", "time of isthmus / recipe"]
-    return table(head, rows)
+def summary(suite: dict[str, Any]) -> str:
+    """Bridges beside the papers' recipes and the best that needs no training."""
+    rows = []
+    for name in ("sound-picture", "shape-picture"):
+        if name not in suite["reports"]:
+            continue
+        told = suite["reports"][name]["rows"]
+        simple = max((row for row in told if row["kind"] == "baseline" and "map" in row), key=lambda row: row["map"])
+        for method, words in METHODS.items():
+            ours = next(row for row in told if row["kind"] == "bridge" and "seeds" in row and method in row["name"])
+            papers = next((row for row in told if row["name"] == f"{method} (paper)" and "map" in row), None)
+            best = f"{simple['map']:.3f} ({row_name(simple['name'])})"
+            rows.append([name, words, figure(ours), figure(papers) if papers else "-", best])
+    return table(["benchmark", "method", "isthmus, mAP", "papers' recipe, mAP", "best without training"], rows)
 
 
-def baselines(real: dict[str, Any], benchmark: str) -> str:
-    """The rows of `evaluate --baselines` for the first seed."""
-    run = next(
-        r
-        for r in real["runs"]
-        if r["benchmark"] == benchmark and r["method"] == "extend" and "baselines" in r["isthmus"]["scores"]
-    )
-    scores = run["isthmus"]["scores"]
-    low, high = scores["mean"]["r@1_ci95"]
-    rows = [
-        ["**isthmus extend**", f"{scores['mean']['map']:.3f}", f"{scores['mean']['r@1']:.3f} ({low:.3f} to {high:.3f})"]
-    ]
-    for key, name in BASELINES.items():
-        for suffix, words in (("", ""), ("_centred", ", centred")):
-            found = scores["baselines"].get(key + suffix)
-            if found is None:
-                continue
-            if "reason" in found:
-                rows.append([name + words, "-", found["reason"]])
-            else:
-                rows.append([name + words, f"{found['map']:.3f}", f"{found['r@1']:.3f}"])
-    return table(["row", "mAP", "R@1 (95 %)"], rows)
+def figure(row: dict[str, Any]) -> str:
+    """Mean average precision, with its deviation where there are several seeds."""
+    many = len(row.get("seeds", ())) > 1
+    return f"{row['map']:.3f}" + (f" ± {row['std']['map']:.3f}" if many else "")
 
 
 def ablations(found: dict[str, Any]) -> str:
@@ -118,20 +100,6 @@ def results_page() -> str:
         "# Results\n\nEvery number here is written by `make results` from the files in `benchmarks/results`; "
         "the scripts beside them make the files again. mAP and R@k are means of both directions of retrieval.\n"
     ]
-    if real := load("real_data"):
-        parts.append(
-            "## Real embeddings\n\nThree contrastive spaces that were trained independently on real pairs (image-text, "
-            "audio-text, 3D-image-text), joined without a pair, scored on true pairs of items that "
-            "nothing was trained on. "
-            f"Mean and deviation over {real['summary'][0]['seeds']} seeds. Beside it the two papers written down "
-            "literally in "
-            "plain torch (36 epochs, batch 1024); runs of both alternate on one machine, and the ratio of whole "
-            "process times is the median; a dash says that the recipe was not run beside it yet.\n"
-        )
-        parts.append(summary(real))
-        for benchmark in dict.fromkeys(line["benchmark"] for line in real["summary"]):
-            parts.append(f"### {benchmark}: the simple methods beside it (seed 0)\n")
-            parts.append(baselines(real, benchmark))
     if found := load("suite"):
         parts.append(suites(found))
     if found := load("retrieval"):
@@ -207,11 +175,14 @@ def retained(report: dict[str, Any]) -> str:
 
 def suites(found: dict[str, Any]) -> str:
     """Every benchmark of `benchmarks/suite`, with all rows."""
+    train = ", ".join(found["train"])
     parts = [
-        "## Benchmarks of real embeddings, every row\n\n`isthmus suite` on the TOML files of `benchmarks/suite` "
-        f"([how](benchmarks.md)); bridges and the papers' recipes over the seeds {found['seeds']}, mean and deviation. "
-        "The papers' recipes are those of `--preset paper`. Their batches (4,096 and 10,240) leave few steps an epoch "
-        "on spaces as small as these.\n"
+        "## Real embeddings\n\nThree contrastive spaces that were trained independently on real pairs (image-text, "
+        "audio-text, 3D-image-text), joined without a pair, scored on items that nothing was trained on: `isthmus "
+        f"suite` on the TOML files of `benchmarks/suite` ([how](benchmarks.md)). Bridges over the seeds "
+        f"{found['seeds']}, the papers' recipes (`--preset paper`{', ' + train if train else ''}) over "
+        f"{found['recipe_seeds']}; mean and deviation.\n",
+        summary(found),
     ]
     for name, report in found["reports"].items():
         sizes = [f"{report[key]:,} {word}" for key, word in (("n_query", "queries"), ("n_gallery", "gallery items"),
@@ -237,16 +208,22 @@ def large_retrieval(found: dict[str, Any]) -> str:
 
 def readme_block() -> str:
     """What stands between the marks in the README."""
-    real = load("real_data")
-    if real is None:
+    suite = load("suite")
+    if suite is None:
         return ""
-    return (
-        summary(real)
-        + "\nReal embeddings, true pairs that nothing was trained on; the recipe is the two papers in plain "
-        "torch (36 epochs, "
-        "batch 1024), and a dash says that it was not run beside it yet. Defaults were compared on these pairs too "
-        "([log](docs/log.md)). Baselines and ablations: [docs/results.md](docs/results.md).\n"
-    )
+    words = [
+        "Real embeddings, true pairs that nothing was trained on; mean and deviation over the seeds "
+        f"{suite['seeds']}, the papers' recipes (36 epochs, batch 1024) over {suite['recipe_seeds']}. "
+        "Defaults were compared on these pairs too ([log](docs/log.md))."
+    ]
+    if end := load("end_to_end"):
+        row = end["rows"]["default"]
+        words.append(
+            f"The whole `extend` of sounds takes {row['seconds']:.0f} s on two cores, the recipe in plain torch "
+            f"{row['recipe_over_this']:.1f} times that."
+        )
+    words.append("All rows, ablations: [docs/results.md](docs/results.md); speed: [docs/speed.md](docs/speed.md).")
+    return summary(suite) + "\n" + " ".join(words) + "\n"
 
 
 def main() -> None:

@@ -137,6 +137,18 @@ def end_section(found: Results, table: Table) -> str:
     )
 
 
+def encode_section(found: Results, table: Table) -> str:
+    """What `isthmus encode` costs and saves."""
+    how = found["settings"]
+    words = (
+        f"## Encoding\n\n{how['images']:,} photographs of {how['size']} through a ViT-B/32 of random weights, "
+        f"batches of {how['batch_size']}, {how['cpus']} cores; medians of {len(found['rounds'])} rounds in which the "
+        "ways alternate (`benchmarks/encode.py`). Bare is the model alone on pixels that lie decoded in memory; the "
+        "loop opens, prepares and embeds one file after another.\n\n"
+    )
+    return words + table(["ratio of seconds", "median"], [[k, f"{v:.2f}"] for k, v in found["median_ratios"].items()])
+
+
 def speed_page(load: Callable[[str], dict[str, Any] | None], table: Table) -> str:
     """docs/speed.md, of what was measured so far."""
     parts = [INTRO]
@@ -159,6 +171,8 @@ def speed_page(load: Callable[[str], dict[str, Any] | None], table: Table) -> st
         parts.append(step_section(step, table))
     if end := load("end_to_end"):
         parts.append(end_section(end, table))
+    if encode := load("encode"):
+        parts.append(encode_section(encode, table))
     return "\n".join(parts)
 
 
