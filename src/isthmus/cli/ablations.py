@@ -36,7 +36,7 @@ def ablate(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Train a grid of settings over seeds, resumable, and write one table.
+    """Train a grid of settings over seeds into one table.
 
     Exit 1 if the settings of some row fail."""
     from isthmus.ablation.run import ablate as run
