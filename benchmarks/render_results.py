@@ -219,9 +219,9 @@ def readme_block() -> str:
     if end := load("end_to_end"):
         ours, theirs = end["rows"]["default"], end["rows"]["recipe"]
         words.append(
-            f"The whole `extend` of sounds takes {ours['seconds']:.0f} s on two cores. Written down literally in plain "
-            f"torch the papers' recipe takes {ours['recipe_over_this']:.1f} times that and reaches {theirs['map']:.3f}, "
-            f"ours {ours['map']:.3f} (seeds {','.join(map(str, end['seeds']))})."
+            f"The whole `extend` of sounds takes {ours['seconds']:.0f} s on two cores. Written down literally in "
+            f"plain torch the papers' recipe takes {ours['recipe_over_this']:.1f} times that and reaches "
+            f"{theirs['map']:.3f}, ours {ours['map']:.3f} (seeds {','.join(map(str, end['seeds']))})."
         )
     words.append("All rows, ablations: [docs/results.md](docs/results.md); speed: [docs/speed.md](docs/speed.md).")
     return summary(suite) + "\n" + " ".join(words) + "\n"
