@@ -142,9 +142,9 @@ def encode_section(found: Results, table: Table) -> str:
     how = found["settings"]
     words = (
         f"## Encoding\n\n{how['images']:,} photographs of {how['size']} through a ViT-B/32 of random weights, "
-        f"batches of {how['batch_size']}, {how['cpus']} cores; medians of {len(found['rounds'])} rounds in which the "
-        "ways alternate (`benchmarks/encode.py`). Bare is the model alone on pixels that lie decoded in memory; the "
-        "loop opens, prepares and embeds one file after another.\n\n"
+        f"batches of {how['batch_size']}, {how['cpus']} cores; rounds in which the ways alternate: "
+        f"{len(found['rounds'])} (`benchmarks/encode.py`). Bare is the model alone on pixels that lie decoded in "
+        "memory; the loop opens, prepares and embeds one file after another.\n\n"
     )
     return words + table(["ratio of seconds", "median"], [[k, f"{v:.2f}"] for k, v in found["median_ratios"].items()])
 
