@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -272,3 +272,14 @@ def make_xm3600(folder: Path) -> Path:
             save_picture(folder / f"images/{key}.jpg", number)
     write(folder / "captions.jsonl", "\n".join(lines) + "\n")
     return folder
+
+
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "audiocaps": make_audiocaps,
+    "clotho": make_clotho,
+    "coco": make_coco,
+    "flickr30k": make_flickr30k,
+    "imagenet": make_imagenet,
+    "xm3600": make_xm3600,
+}
+"""By name of a benchmark, what makes its miniature in a folder."""

@@ -20,15 +20,10 @@ from isthmus.space import open_space
 from isthmus.suite.run import run_suite
 from miniatures_3d import SCANOBJECTNN, make_lvis_pictures, make_lvis_uni3d, make_modelnet_txt
 from miniatures_av import save_picture, save_sound, write
-from miniatures_text import make_audiocaps, make_clotho, make_coco, make_flickr30k, make_imagenet, make_xm3600
+from miniatures_text import MAKERS as CAPTION_MAKERS
 
 MAKERS = {
-    "audiocaps": make_audiocaps,
-    "clotho": make_clotho,
-    "coco": make_coco,
-    "flickr30k": make_flickr30k,
-    "imagenet": make_imagenet,
-    "xm3600": make_xm3600,
+    **CAPTION_MAKERS,
     "modelnet40": make_modelnet_txt,
     "scanobjectnn": SCANOBJECTNN["h5"],
     "objaverse-lvis": make_lvis_uni3d,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,30 +23,19 @@ from miniatures_text import (
     COCO,
     COCO_SPLITS,
     FLICKR,
+    MAKERS,
     VAL,
     WNIDS,
     XM,
     captions,
     coco_captions,
     flickr_captions,
-    make_audiocaps,
-    make_clotho,
-    make_coco,
     make_flickr30k,
     make_imagenet,
-    make_xm3600,
     notebook,
     val_name,
 )
 
-MAKERS: dict[str, Callable[[Path], Path]] = {
-    "audiocaps": make_audiocaps,
-    "clotho": make_clotho,
-    "coco": make_coco,
-    "flickr30k": make_flickr30k,
-    "imagenet": make_imagenet,
-    "xm3600": make_xm3600,
-}
 LAYOUTS = ("folders", "devkit", "caffe", "kaggle")
 
 

@@ -27,12 +27,12 @@ from isthmus.evaluate import evaluate_bridge
 from isthmus.geometry import normalize
 from isthmus.items import Item
 from isthmus.metrics import accuracy_at_k, multilabel_map, retrieval_scores
-from isthmus.metrics.results import Settings
+from isthmus.metrics.results import Settings, mean_figures
 from isthmus.recipes.connect import ConnectConfig, connect
 from isthmus.recipes.extend import ExtendConfig, extend
 from isthmus.space import Space, make_space
 from isthmus.suite import SuiteSettings, format_suite, run_suite
-from isthmus.suite.asked import ClassTruth, PairTruth, ask, mean_of
+from isthmus.suite.asked import ClassTruth, PairTruth, ask
 from isthmus.suite.rows import mean_row
 from isthmus.suite.run import choose_templates
 from isthmus.suite.sides import Sides
@@ -172,7 +172,7 @@ def test_means_and_deviations_of_runs():
     )
     assert [run["r@1"] for run in found["runs"]] == [0.1, 0.2, 0.6]
     assert mean_row("one", "recipe", runs[:1], [0])["std"] == {"r@1": 0.0}
-    assert mean_of([{"a": 1, "b": {"c": [0.0, 2.0]}}, {"a": 2, "b": {"c": [1.0, 3.0]}}]) == {
+    assert mean_figures([{"a": 1, "b": {"c": [0.0, 2.0]}}, {"a": 2, "b": {"c": [1.0, 3.0]}}]) == {
         "a": 1.5,
         "b": {"c": [0.5, 2.5]},
     }

@@ -10,7 +10,7 @@ import typer
 
 from isthmus.cli import options as o
 from isthmus.cli.output import Output, output
-from isthmus.errors import CheckFailed, ConfigError
+from isthmus.errors import CheckFailed
 
 
 def ablate(
@@ -42,7 +42,7 @@ def ablate(
     from isthmus.ablation.run import ablate as run
 
     with output(as_json=as_json, quiet=quiet) as printer:
-        chosen = read_seeds(seeds)
+        chosen = None if seeds is None else o.read_seeds(seeds)
         report = run(
             config,
             out=out,
@@ -61,20 +61,6 @@ def ablate(
     if not dry_run and report["cells"]["failed"]:
         faults = [row["fault"] for row in report["rows"] if "fault" in row]
         raise CheckFailed(f"{report['cells']['failed']} of {report['cells']['all']} cells failed, first: {faults[0]}")
-
-
-def read_seeds(text: str | None) -> list[int] | None:
-    """Read `--seeds 0,1,2`.
-
-    Raises:
-        ConfigError: It is no list of numbers.
-    """
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"--seeds got {text!r}, expected numbers such as 0,1,2.") from error
 
 
 def show_estimate(out: Output, report: Mapping[str, Any]) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from isthmus.errors import ConfigError
+
 SpacePath = Annotated[Path, typer.Argument(metavar="S.space", help="A space folder.", show_default=False)]
 BridgePath = Annotated[Path, typer.Argument(metavar="X.bridge", help="A bridge folder.", show_default=False)]
 
@@ -61,3 +63,15 @@ CheckpointDir = Annotated[
         metavar="DIR", help="Where to resume from. Default: beside --out, removed at the end.", show_default=False
     ),
 ]
+
+
+def read_seeds(text: str) -> tuple[int, ...]:
+    """Read `--seeds 0,1,2`.
+
+    Raises:
+        ConfigError: It is no list of numbers from 0.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"--seeds got {text!r}, expected numbers such as 0,1,2.")
+    return tuple(int(part) for part in parts)

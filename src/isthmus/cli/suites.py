@@ -171,7 +171,7 @@ def suite(
             baselines=baselines,
             train_pairs=train_pairs,
             recipes=tuple(name.strip() for name in (recipes or "").split(",") if name.strip()),
-            seeds=read_seeds(seeds),
+            seeds=o.read_seeds(seeds),
             train=collect(None, train or []),
             max_rejected=max_rejected,
             batch_size=batch_size,
@@ -275,14 +275,6 @@ def named(option: str, form: str, pairs: list[str] | None) -> dict[str, str]:
             raise ConfigError(f"{option} got {pair!r}, expected {form}.")
         found[name] = value
     return found
-
-
-def read_seeds(text: str) -> tuple[int, ...]:
-    """Read `0,1,2`."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise ConfigError(f"--seeds got {text!r}, expected numbers such as 0,1,2.")
-    return tuple(int(part) for part in parts)
 
 
 def show_differences(out: Output) -> None:

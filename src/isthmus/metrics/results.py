@@ -42,18 +42,22 @@ def _with_intervals(figures: Mapping[str, float], values: Mapping[str, NDArray[n
     return out
 
 
-def mean_figures(a: Mapping[str, Any], b: Mapping[str, Any]) -> Figures:
-    """Mean of the two directions, figure by figure.
+def mean_figures(figures: Sequence[Mapping[str, Any]]) -> Figures:
+    """Mean of equally built figures, such as those of two directions or of several seeds, figure by figure.
 
-    The mean of the ends of two intervals is their mean's interval if the directions move together, and wider than it if
-    they do not: it never says more than is known.
+    The mean of the ends of intervals is the interval of the mean if what is averaged moves together, and wider than it
+    if not: it never says more than is known.
     """
-    return {
-        name: [(x + y) / 2 for x, y in zip(a[name], b[name], strict=True)]
-        if isinstance(a[name], list)
-        else (a[name] + b[name]) / 2
-        for name in a
-    }
+    out: Figures = {}
+    for name, value in figures[0].items():
+        every = [one[name] for one in figures]
+        if isinstance(value, Mapping):
+            out[name] = mean_figures(every)
+        elif isinstance(value, list):
+            out[name] = [float(end) for end in np.mean(every, axis=0)]
+        else:
+            out[name] = float(np.mean(every))
+    return out
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class RetrievalResult:
             name: _with_intervals(side.figures(self.how.ks), side.per_query(self.how.ks), self.how)
             for name, side in self._sides().items()
         }
-        return {**ways, "mean": mean_figures(*ways.values())}
+        return {**ways, "mean": mean_figures(list(ways.values()))}
 
     def chance(self) -> Figures:
         """The figures that a random order is expected to earn."""
@@ -86,7 +90,7 @@ class RetrievalResult:
             name: chance_figures(side.positives, side.n_candidates, ks=self.how.ks)
             for name, side in self._sides().items()
         }
-        return {**ways, "mean": mean_figures(*ways.values())}
+        return {**ways, "mean": mean_figures(list(ways.values()))}
 
     def _sides(self) -> dict[str, Ranking]:
         return {"query_to_gallery": self.query_to_gallery, "gallery_to_query": self.gallery_to_query}

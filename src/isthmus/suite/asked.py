@@ -20,7 +20,7 @@ from isthmus.metrics.bootstrap import bootstrap_intervals
 from isthmus.metrics.chance import chance_figures
 from isthmus.metrics.classification import average_precision_by_class
 from isthmus.metrics.ranks import Ints
-from isthmus.metrics.results import Figures, Settings, average_prompts, score_retrieval, score_zero_shot
+from isthmus.metrics.results import Figures, Settings, average_prompts, mean_figures, score_retrieval, score_zero_shot
 
 WAYS = ("query_to_gallery", "gallery_to_query")
 ACCURACY = (1, 3, 5)
@@ -124,25 +124,10 @@ def grouped_outcome(
             found[name] = retrieval_outcome(query[rows], gallery, (place[own[:, 0]], own[:, 1]), how)
     if not found:
         raise EvaluationError("no group of the benchmark has a true pair left to score.")
-    figures = mean_of([one.figures for one in found.values()])
+    figures = mean_figures([one.figures for one in found.values()])
     figures["groups"] = {name: one.figures["mean"] for name, one in found.items()}
     parts = {way: [one.parts[way][0] for one in found.values()] for way in WAYS}
-    return Outcome(figures, mean_of([one.chance for one in found.values()]), parts)
-
-
-def mean_of(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean of equally built figures; of intervals that of their ends, which is never too narrow."""
-    first = figures[0]
-    out: dict[str, Any] = {}
-    for name, value in first.items():
-        every = [one[name] for one in figures]
-        if isinstance(value, Mapping):
-            out[name] = mean_of(every)
-        elif isinstance(value, list):
-            out[name] = [float(end) for end in np.mean(every, axis=0)]
-        else:
-            out[name] = float(np.mean(every))
-    return out
+    return Outcome(figures, mean_figures([one.chance for one in found.values()]), parts)
 
 
 @dataclass(frozen=True)

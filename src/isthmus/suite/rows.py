@@ -12,7 +12,8 @@ import numpy as np
 from isthmus.baselines import baseline_rows, figures_row
 from isthmus.bridge import Bridge
 from isthmus.errors import BridgeError, EvaluationError, IsthmusError, SpaceError
-from isthmus.suite.asked import WAYS, Asked, Outcome, Score, mean_of
+from isthmus.metrics.results import mean_figures
+from isthmus.suite.asked import WAYS, Asked, Outcome, Score
 from isthmus.suite.recipes import trained
 from isthmus.suite.settings import SuiteSettings
 from isthmus.suite.sides import Embedded, Sides
@@ -88,7 +89,7 @@ def mean_row(name: str, kind: str, runs: Sequence[Mapping[str, Any]], seeds: Seq
     }
     # An interval of items says nothing about seeds; the mean of the runs' intervals is kept beside the deviation.
     own = [{one: run[one] for one in tops} for run in figures]
-    return {"name": name, "kind": kind, **mean_of(figures), "std": spread, "seeds": list(seeds), "runs": own}
+    return {"name": name, "kind": kind, **mean_figures(figures), "std": spread, "seeds": list(seeds), "runs": own}
 
 
 def _deviations(figures: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:
