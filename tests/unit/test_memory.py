@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -405,12 +406,13 @@ def test_sparse_weights_recompose_the_average(tmp_path):
     assert cosine.min() > 0.99
     some = np.array([7, 3, 3, 1100])
     np.testing.assert_allclose(weights.recompose(some, other), bank.aggregate(queries, values=other)[some], atol=0.05)
-    sums = np.add.reduceat(weights.weights.astype(np.float32), weights.starts[:-1])
-    np.testing.assert_allclose(sums, 1.0, atol=2e-2)
+    ends, _, shares = weights.unpack(np.arange(len(weights)))
+    np.testing.assert_array_equal(ends, weights.starts[1:])
+    np.testing.assert_allclose(np.add.reduceat(shares, weights.starts[:-1]), 1.0, atol=1e-5)
     assert weights.report["check"]["p99"] <= 0.01
     weights.save(tmp_path / "w.safetensors")
     again = SparseWeights.load(tmp_path / "w.safetensors")
-    np.testing.assert_array_equal(again.indices, weights.indices)
+    np.testing.assert_array_equal(again.entries, weights.entries)
     np.testing.assert_array_equal(again.recompose(some, other), weights.recompose(some, other))
     stored = Stored(other)
     np.testing.assert_array_equal(weights.recompose(some, stored), weights.recompose(some, other))
@@ -425,25 +427,63 @@ def test_sparse_weights_of_a_streamed_memory_are_the_same(monkeypatch):
     np.testing.assert_allclose(got.recompose(rows, keys), expected.recompose(rows, keys), atol=0.05)
 
 
-def test_the_papers_pool_takes_under_two_gigabytes(tmp_path):
-    """5.4 million quadruples, two aggregations each, 16 rows at most; bytes from the size of a real file."""
-    queries, keys = world(27)
-    weights = MemoryBank(keys).sparse(queries, max_k=16, tolerance=0.5)
-    weights.save(tmp_path / "w.safetensors")
-    rows_per_query = len(weights.indices) / len(weights)
-    per_query = (tmp_path / "w.safetensors").stat().st_size / len(weights)
-    assert per_query == pytest.approx(8 + 6 * rows_per_query, rel=0.05)
-    assert 5.4e6 * 2 * (8 + 6 * 16) < 2e9
-    assert 5.4e6 * 2 * per_query < 2e9
-
-
-def test_sparse_weights_take_few_bytes():
+def test_an_entry_takes_four_bytes_on_disk(tmp_path):
     queries, keys = world(22)
     weights = MemoryBank(keys).sparse(queries, max_k=8, tolerance=0.5)
-    assert np.diff(weights.starts).max() <= 8
-    assert weights.indices.dtype == np.int32
-    assert weights.weights.dtype == np.float16
-    assert weights.report["bytes"] == weights.indices.nbytes + weights.weights.nbytes
+    counts = np.diff(weights.starts)
+    assert counts.max() <= 8
+    weights.save(tmp_path / "w.safetensors")
+    size = 4 * (len(queries) + 1) + 4 * int(counts.sum())
+    assert weights.report["bytes"] == weights.nbytes == size
+    assert (tmp_path / "w.safetensors").stat().st_size == pytest.approx(size, abs=300)
+
+
+@pytest.mark.parametrize(("memory_rows", "kind"), [(1 << 24, np.uint32), ((1 << 24) + 1, np.uint64)])
+def test_packed_weights_are_those_given_but_for_rounding(memory_rows, kind):
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 30, 200)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    shares = np.concatenate([np.sort(rng.dirichlet(np.full(n, 0.3)))[::-1] for n in counts]).clip(1e-30)
+    rows = rng.integers(0, memory_rows, len(shares))
+    rows[:2] = 0, memory_rows - 1
+    weights = SparseWeights.pack(starts, rows, shares, memory_rows)
+    assert weights.entries.dtype == kind
+    ends, found, got = weights.unpack(np.arange(200))
+    np.testing.assert_array_equal(ends, starts[1:])
+    np.testing.assert_array_equal(found, rows)
+    np.testing.assert_allclose(got, shares, atol=4e-3)
+    some = np.array([150, 3, 3])
+    for number, (last, query) in enumerate(zip(weights.unpack(some)[0], some, strict=True)):
+        part = slice(last - counts[query], last)
+        np.testing.assert_array_equal(weights.unpack(some)[1][part], rows[starts[query] : starts[query + 1]])
+        assert weights.unpack(some)[2][part].sum() == pytest.approx(1.0, abs=1e-5), number
+    entropy = [-(got[a:b] * np.log(got[a:b])).sum() for a, b in pairwise(starts)]
+    np.testing.assert_allclose(weights.effective_neighbours(), np.exp(entropy), rtol=1e-4)
+
+
+def test_the_fewest_rows_that_hold_the_tolerance_are_kept():
+    queries, keys = world(24)
+    bank = MemoryBank(keys)
+    exact = bank.aggregate(queries)
+    kept = []
+    for tolerance in (0.1, 0.03, 0.01):
+        weights = bank.sparse(queries, tolerance=tolerance)
+        error, _ = errors(weights.recompose(np.arange(len(weights)), unit(keys)), exact)
+        # 256 queries choose the mass, and these are all of them.
+        assert np.percentile(error, 99) <= 1.2 * tolerance
+        kept.append(weights.report["rows_per_query"])
+    assert kept == sorted(kept)
+    assert kept[0] < kept[2] < bank.sparse(queries, mass=0.999).report["rows_per_query"]
+
+
+def test_the_check_is_of_the_values_that_are_given():
+    queries, keys = world(25)
+    bank = MemoryBank(keys)
+    wild = np.random.default_rng(0).standard_normal((len(keys), 16)).astype(np.float32)
+    both = bank.sparse(queries, values=[unit(keys), wild])
+    error, _ = errors(both.recompose(np.arange(len(both)), wild), bank.aggregate(queries, values=wild))
+    assert np.percentile(error, 99) <= 0.012
+    assert both.report["mass"] > bank.sparse(queries).report["mass"]
 
 
 def test_weights_that_are_not_sparse_are_refused(tmp_path):
@@ -462,6 +502,32 @@ def test_weights_that_are_not_sparse_are_refused(tmp_path):
         FormatError, match=r"x is no file of sparse weights \(.*\)\. Expected one written by SparseWeights"
     ):
         SparseWeights.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"starts": np.array([0, 2, 2], np.uint32)},
+        {"starts": np.array([0, 1, 3], np.uint32)},
+        {"starts": np.array([1, 2], np.uint32)},
+        {"starts": np.zeros(0, np.uint32)},
+        {"starts": np.array([0.0, 1.0, 2.0])},
+        {"entries": np.zeros((2, 1), np.uint32)},
+        {"entries": np.zeros(2, np.int32)},
+    ],
+)
+def test_damaged_sparse_weights_are_told(tmp_path, fault):
+    from safetensors.numpy import save_file
+
+    whole = {"starts": np.array([0, 1, 2], np.uint32), "entries": np.array([5, 6], np.uint32)}
+    save_file(whole, tmp_path / "w")
+    assert len(SparseWeights.load(tmp_path / "w")) == 2
+    save_file({**whole, **fault}, tmp_path / "w")
+    with pytest.raises(FormatError, match=r"w is no file of sparse weights \(sparse weights got .* Expected starts"):
+        SparseWeights.load(tmp_path / "w")
+    save_file({"entries": whole["entries"]}, tmp_path / "w")
+    with pytest.raises(FormatError, match="w is no file of sparse weights"):
+        SparseWeights.load(tmp_path / "w")
 
 
 # What is said when something is wrong

@@ -159,7 +159,8 @@ class MemoryBank:
         queries: Matrix,
         *,
         temperature: float = 0.01,
-        mass: float = 0.999,
+        values: Matrix | Sequence[Matrix] | None = None,
+        mass: float | None = None,
         max_k: int = 256,
         tolerance: float = 0.01,
         seed: int = 0,
@@ -169,7 +170,9 @@ class MemoryBank:
         Args:
             queries: (q, d).
             temperature: Softmax temperature.
-            mass: Share of a query's weight that its kept rows hold, unless `max_k` is fewer.
+            values: What the weights are to average, as for `aggregate`: the check is of these averages.
+            mass: Share of a query's weight that its kept rows hold, unless `max_k` is fewer. None takes the fewest rows
+                that hold the tolerance.
             max_k: Rows per query at most.
             tolerance: Largest 99th percentile of the relative error of the recomposed averages, on 256 random queries.
             seed: Of those queries.
@@ -178,7 +181,8 @@ class MemoryBank:
             CheckFailed: The tolerance is not held; at high temperatures the weights are not sparse.
             ConfigError: An option is out of range.
         """
-        work = Work(self.keys, [None], _positive("temperature", temperature), False, self.normalize)
+        averaged, _ = self._values(values)
+        work = Work(self.keys, averaged, _positive("temperature", temperature), False, self.normalize)
         return sparse_weights(work, self._queries(queries), mass, max_k, _positive("tolerance", tolerance), seed)
 
     def _queries(self, queries: Matrix) -> Rows:

@@ -1,4 +1,4 @@
-"""Softmax weights kept sparse: row numbers and weights instead of a dense average of every modality.
+"""Softmax weights kept sparse: row numbers and weights, four bytes an entry, instead of a dense average of every query.
 
 A pseudo pair stored this way is recomposed when its batch is drawn; at temperature 0.01 a query needs a few dozen rows.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,52 +22,114 @@ from isthmus.memory.rows import Matrix, Rows
 from isthmus.memory.sketch import Spectrum
 from isthmus.runtime import numpy_generator
 
+_CPU = torch.device("cpu")
 _PASS = 8192
 _RESIDUAL = 0.4
 _FIRST = 32
 _TOO_MANY = 16
 """Rows found per row kept, at most: beyond it the weights are not sparse, and finding them would fill the memory."""
+_MASSES = (0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.993, 0.996, 0.998, 0.999)
+"""Shares of the weight that are tried in turn where none is given; their errors come out near one minus them."""
+_MARGIN = 0.9
+"""Share of the tolerance that any but the last of them may take: the sample chooses it, and judges it too."""
+_SMALL_MEMORY = 1 << 24
+"""Rows up to which a row's number takes three bytes."""
+_LEVELS = (np.arange(256, dtype=np.float32) / 255.0) ** 2
+"""Weights that a byte stands for, relative to the query's largest. Their roots are evenly spaced, which spreads the
+error of rounding over heavy and light rows alike: 0.2 % of an average at the 99th percentile of real embeddings."""
 
 
 @dataclass(frozen=True)
 class SparseWeights:
     """The weights of q queries over the rows of a memory, those that matter, heaviest first.
 
+    An entry is a row's number and, in the highest byte, its weight relative to the query's largest: four bytes in all,
+    or eight for a memory of more than 16.7 million rows.
+
     Attributes:
-        starts: (q + 1,) int64, where each query's entries start.
-        indices: (nnz,) int32 rows of the memory.
-        weights: (nnz,) float16, summing to one per query.
+        starts: (q + 1,) uint32, or int64 beyond 4.2 billion entries: where each query's entries start.
+        entries: (nnz,) uint32 or uint64.
         report: Errors against the exact averages, ready for json.
     """
 
-    starts: NDArray[np.int64]
-    indices: NDArray[np.int32]
-    weights: NDArray[np.float16]
+    starts: NDArray[Any]
+    entries: NDArray[Any]
     report: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        starts, entries = self.starts, self.entries
+        good = starts.ndim == entries.ndim == 1 and str(starts.dtype) in ("uint32", "int64") and len(starts) > 0
+        good = good and str(entries.dtype) in ("uint32", "uint64")
+        if not (good and starts[0] == 0 and starts[-1] == len(entries) and bool((starts[1:] > starts[:-1]).all())):
+            raise FormatError(
+                f"sparse weights got {starts.dtype} starts of shape {starts.shape} and {entries.dtype} entries of "
+                f"shape {entries.shape}. Expected starts that ascend from 0 to the number of entries: make them again."
+            )
+
+    @classmethod
+    def pack(
+        cls, starts: NDArray[np.int64], rows: NDArray[np.int64], weights: NDArray[np.float64], memory_rows: int
+    ) -> SparseWeights:
+        """Weights from (q + 1,) starts and (nnz,) rows and positive weights, the heaviest of each query first."""
+        relative = weights / np.repeat(weights[starts[:-1]], np.diff(starts))
+        kind = np.uint32 if memory_rows <= _SMALL_MEMORY else np.uint64
+        levels = np.clip(np.rint(255.0 * np.sqrt(relative)), 1, 255).astype(kind)
+        entries = rows.astype(kind) | (levels << kind(_shift(np.dtype(kind))))
+        return cls(_narrow(starts), entries)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def recompose(self, rows: NDArray[np.int64], values: Matrix) -> NDArray[np.float32]:
-        """Averages of `values`, (m, d_v), for the queries numbered in `rows`, as (len(rows), d_v) float32."""
-        rows = np.asarray(rows, dtype=np.int64)
-        counts = self.starts[rows + 1] - self.starts[rows]
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays, in memory and, but for a short header, on disk."""
+        return int(self.starts.nbytes + self.entries.nbytes)
+
+    def unpack(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Where the entries of the queries numbered in `rows` end, the memory rows and the weights, summing to one."""
+        first = self.starts[rows].astype(np.int64)
+        counts = self.starts[rows + 1].astype(np.int64) - first
         ends = np.cumsum(counts)
-        where = np.repeat(self.starts[rows] - (ends - counts), counts) + np.arange(int(counts.sum()))
-        weights = torch.from_numpy(self.weights[where].astype(np.float32))
-        wanted, places = np.unique(self.indices[where], return_inverse=True)
-        table = Rows(values, torch.device("cpu"), unit=False, name="values").take(
-            torch.from_numpy(wanted.astype(np.int64))
+        entries = self.entries[np.repeat(first - (ends - counts), counts) + np.arange(int(counts.sum()))]
+        shift = entries.dtype.type(_shift(entries.dtype))
+        weights = _LEVELS[(entries >> shift).astype(np.uint8)]
+        if len(rows):
+            weights /= np.repeat(np.add.reduceat(weights, ends - counts), counts)
+        return ends, (entries & ((entries.dtype.type(1) << shift) - entries.dtype.type(1))).astype(np.int64), weights
+
+    def recompose(self, rows: NDArray[np.int64], values: Matrix | Rows) -> NDArray[np.float32]:
+        """Averages of `values`, (m, d_v), for the queries numbered in `rows`, as (len(rows), d_v) float32.
+
+        Values that are held in memory are averaged where they lie; of others only the rows that are needed are read.
+        `Rows` that are made once save looking through a matrix at every call.
+        """
+        ends, indices, weights = self.unpack(np.asarray(rows, dtype=np.int64))
+        read = values if isinstance(values, Rows) else Rows(values, _CPU, unit=False, name="values", resident_bytes=0)
+        if read.tensor is not None:
+            table, places = read.tensor, indices
+        else:
+            wanted, places = np.unique(indices, return_inverse=True)
+            table = read.take(torch.from_numpy(wanted))
+        bags = torch.from_numpy(np.concatenate([[0], ends[:-1]])[: len(ends)])
+        found = embedding_bag(
+            torch.from_numpy(places), table, bags, mode="sum", per_sample_weights=torch.from_numpy(weights)
         )
-        bags = torch.from_numpy(ends - counts)
-        found = embedding_bag(torch.from_numpy(places), table, bags, mode="sum", per_sample_weights=weights)
         return np.asarray(found.numpy(), dtype=np.float32)
+
+    def effective_neighbours(self) -> NDArray[np.float32]:
+        """(q,) exponential of the entropy of each query's kept weights."""
+        parts = [np.zeros(0, np.float32)]
+        for low in range(0, len(self), _PASS):
+            ends, _, weights = self.unpack(np.arange(low, min(low + _PASS, len(self))))
+            # Rows of one entry have no entropy; a weight is never zero.
+            parts.append(np.exp(-np.add.reduceat(weights * np.log(weights), np.concatenate([[0], ends[:-1]]))))
+        return np.concatenate(parts)
 
     def save(self, path: str | Path) -> None:
         """Write to a safetensors file."""
         from safetensors.numpy import save_file
 
-        save_file({"starts": self.starts, "indices": self.indices, "weights": self.weights}, str(path))
+        save_file({"starts": self.starts, "entries": self.entries}, str(path))
 
     @classmethod
     def load(cls, path: str | Path) -> SparseWeights:
@@ -81,51 +143,87 @@ class SparseWeights:
 
         try:
             arrays = load_file(str(path))
-            return cls(arrays["starts"], arrays["indices"], arrays["weights"])
-        except (SafetensorError, KeyError) as error:
+            return cls(arrays["starts"], arrays["entries"])
+        except (SafetensorError, KeyError, FormatError) as error:
             raise FormatError(
                 f"{path} is no file of sparse weights ({error}). Expected one written by SparseWeights.save."
             ) from error
 
 
-def sparse_weights(work: Work, queries: Rows, mass: float, max_k: int, tolerance: float, seed: int) -> SparseWeights:
+def sparse_weights(
+    work: Work, queries: Rows, mass: float | None, max_k: int, tolerance: float, seed: int
+) -> SparseWeights:
     """Find the rows that hold `mass` of each query's weight, at most `max_k`, and check what they average to.
+
+    Args:
+        work: Keys, temperature, and the values whose averages are checked.
+        queries: All of them.
+        mass: Share of the weight; None takes the least that holds the tolerance on the sample.
+        max_k: Rows per query at most.
+        tolerance: Largest 99th percentile of the relative error.
+        seed: Of the sample.
 
     Raises:
         CheckFailed: The averages miss the tolerance: the weights are not sparse at this temperature.
     """
-    if not 0.0 < mass < 1.0 or max_k < 1:
+    if not 0.0 < (0.5 if mass is None else mass) < 1.0 or max_k < 1:
         raise ConfigError(f"mass must lie between 0 and 1 and max_k be at least 1, got {mass} and {max_k}.")
     spectrum = Spectrum(work.keys, queries, work.temperature)
     sketch = spectrum.sketch(spectrum.rank(_RESIDUAL))
-    threshold = 3.0 - float(np.log1p(-mass))
     chosen = numpy_generator(seed, 256).choice(queries.n, min(CHECKED, queries.n), replace=False)
     sample = queries.take(torch.from_numpy(chosen))
-
-    def build(asking: torch.Tensor) -> SparseWeights:
-        return _collect(Scan(work, sketch, threshold, asking), len(asking), mass, max_k)
-
-    kept, _ = probe(work, sample[:_FIRST], sketch, threshold)
+    strictest = _MASSES[-1] if mass is None else mass
+    kept, _ = probe(work, sample[:_FIRST], sketch, _threshold(strictest))
     if kept > _TOO_MANY * max_k:
         raise CheckFailed(
             f"the weights at temperature {work.temperature:g} are not sparse: {kept:,.0f} of {work.keys.n:,} rows "
             f"matter to a query, and max_k is {max_k}. Lower the temperature, or keep dense averages."
         )
-    trial = build(sample)
-    average = torch.from_numpy(trial.recompose(np.arange(len(trial)), _matrix(work.keys)))
-    check = compare([average], [x.cpu() for x in partial_sums(work, sample).finish()])
-    if check["p99"] > tolerance:
-        raise CheckFailed(
-            f"sparse weights at temperature {work.temperature:g}, mass {mass:g} and max_k {max_k} are off by "
-            f"{check['p99']:.2g} (99th percentile of the relative error), over {tolerance:g}. Raise mass or max_k, or "
-            "keep dense averages."
-        )
-    parts = [build(queries.block(at, min(at + _PASS, queries.n))) for at in range(0, queries.n, _PASS)]
+    found = _collect(Scan(work, sketch, _threshold(strictest), sample), len(sample))
+    mass, check = _choose(work, sample, found, [mass] if mass else list(_MASSES), max_k, tolerance)
+    parts = []
+    for at in range(0, queries.n, _PASS):
+        asking = queries.block(at, min(at + _PASS, queries.n))
+        parts.append(_cut(_collect(Scan(work, sketch, _threshold(mass), asking), len(asking)), mass, max_k, work))
     report = {"mass": mass, "max_k": max_k, "temperature": work.temperature, "tolerance": tolerance, "check": check}
     return _join(parts, report)
 
 
-def _collect(scan: Scan, n: int, mass: float, max_k: int) -> SparseWeights:
+def _threshold(mass: float) -> float:
+    """Logits below a query's largest at which rows stop to matter: well beyond what the mass leaves out."""
+    return 3.0 - float(np.log1p(-mass))
+
+
+def _choose(
+    work: Work, sample: torch.Tensor, found: _Entries, masses: list[float], max_k: int, tolerance: float
+) -> tuple[float, dict[str, Any]]:
+    """The first of ascending masses whose averages hold the tolerance on the sample, and their errors."""
+    exact = [x.cpu() for x in partial_sums(work, sample).finish()]
+    values = [_on_cpu(work.keys if v is None else v) for v in work.values]
+    check: dict[str, Any] = {}
+    for mass in masses:
+        trial = _cut(found, mass, max_k, work)
+        averages = [torch.from_numpy(trial.recompose(np.arange(len(trial)), v)) for v in values]
+        check = compare(averages, exact)
+        if check["p99"] <= (tolerance if mass == masses[-1] else _MARGIN * tolerance):
+            return mass, check
+    raise CheckFailed(
+        f"sparse weights at temperature {work.temperature:g}, mass {masses[-1]:g} and max_k {max_k} are off by "
+        f"{check['p99']:.2g} (99th percentile of the relative error), over {tolerance:g}. Raise mass or max_k, or "
+        "keep dense averages."
+    )
+
+
+class _Entries(NamedTuple):
+    """Rows found for queries, heaviest first: starts (q + 1,), rows (nnz,), shares (nnz,) of each query's weight."""
+
+    starts: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    shares: NDArray[np.float64]
+
+
+def _collect(scan: Scan, n: int) -> _Entries:
+    """Every row that the scan finds for its n queries."""
     pieces: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
 
     def keep(part: slice, start: int, chunk: torch.Tensor, found: Found) -> None:
@@ -142,29 +240,43 @@ def _collect(scan: Scan, n: int, mass: float, max_k: int) -> SparseWeights:
     order = np.lexsort((-logits, queries))
     queries, columns, logits = queries[order], columns[order], logits[order]
     starts = np.concatenate([[0], np.cumsum(np.bincount(queries, minlength=n))])
-    weights = np.exp(logits - logits[starts[:-1]][queries], dtype=np.float64)
-    weights /= np.add.reduceat(weights, starts[:-1])[queries]
-    before = np.cumsum(weights) - weights
-    before -= before[starts[:-1]][queries]
-    rank = np.arange(len(queries)) - starts[:-1][queries]
-    kept = (before < mass) & (rank < max_k)
-    queries, weights = queries[kept], weights[kept]
-    starts = np.concatenate([[0], np.cumsum(np.bincount(queries, minlength=n))])
-    weights /= np.add.reduceat(weights, starts[:-1])[queries]
-    return SparseWeights(starts, columns[kept].astype(np.int32), weights.astype(np.float16))
+    shares = np.exp(logits - logits[starts[:-1]][queries], dtype=np.float64)
+    shares /= np.add.reduceat(shares, starts[:-1])[queries]
+    return _Entries(starts, columns, shares)
+
+
+def _cut(found: _Entries, mass: float, max_k: int, work: Work) -> SparseWeights:
+    """The heaviest rows of each query that hold `mass` of its weight, at most `max_k`."""
+    counts = np.diff(found.starts)
+    before = np.cumsum(found.shares) - found.shares
+    before -= np.repeat(before[found.starts[:-1]], counts)
+    rank = np.arange(len(found.rows)) - np.repeat(found.starts[:-1], counts)
+    kept = ((before < mass) & (rank < max_k)) | (rank == 0)
+    starts = np.concatenate([[0], np.cumsum(np.add.reduceat(kept, found.starts[:-1], dtype=np.int64))])
+    return SparseWeights.pack(starts, found.rows[kept], found.shares[kept], work.keys.n)
 
 
 def _join(parts: list[SparseWeights], report: dict[str, Any]) -> SparseWeights:
     counts = np.concatenate([np.diff(part.starts) for part in parts])
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    indices = np.concatenate([part.indices for part in parts])
-    report |= {"queries": len(counts), "rows_per_query": float(counts.mean()), "bytes": indices.nbytes * 3 // 2}
-    return SparseWeights(starts, indices, np.concatenate([part.weights for part in parts]), report)
+    starts = _narrow(np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
+    joined = SparseWeights(starts, np.concatenate([part.entries for part in parts]), report)
+    report |= {"queries": len(counts), "rows_per_query": float(counts.mean()), "bytes": joined.nbytes}
+    return joined
 
 
-def _matrix(keys: Rows) -> Matrix:
-    """The keys as they are averaged: scaled to unit length where the bank does so."""
-    return keys.tensor if keys.tensor is not None else _Scaled(keys)
+def _narrow(starts: NDArray[np.int64]) -> NDArray[Any]:
+    return starts.astype(np.uint32) if starts[-1] < 1 << 32 else starts
+
+
+def _shift(kind: np.dtype[Any]) -> int:
+    """Bits of an entry below the weight's byte."""
+    return 8 * kind.itemsize - 8
+
+
+def _on_cpu(rows: Rows) -> Rows:
+    """Rows as they are averaged, scaled to unit length where the bank does so, for the CPU."""
+    matrix = rows.tensor if rows.tensor is not None else _Scaled(rows)
+    return Rows(matrix, _CPU, unit=False, name=rows.name, resident_bytes=0)
 
 
 class _Scaled:
