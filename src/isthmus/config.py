@@ -44,6 +44,8 @@ class RecipeConfig(BaseModel):
             faster.
         held_out: Share of the pool that chooses the best checkpoint and is never trained on.
         memory_limit: Bytes of pseudo pairs kept in memory ("4GB"); more are streamed from a folder.
+        pair_storage: "dense" averages; "sparse" rows and weights, averaged anew for each batch, refused where more than
+            1 % off; "auto": dense within `memory_limit`, beyond it sparse, or dense where refused.
         checkpoint_seconds: Time between checkpoints.
     """
 
@@ -71,6 +73,7 @@ class RecipeConfig(BaseModel):
     precision: Literal["float32", "bf16", "auto"] = "float32"
     held_out: float = Field(0.01, gt=0.0, le=0.5)
     memory_limit: int = Field(4 * 10**9, ge=10**6)
+    pair_storage: Literal["auto", "dense", "sparse"] = "auto"
     checkpoint_seconds: float = Field(30.0, ge=0.0)
 
     steps: ClassVar[int] = 1000

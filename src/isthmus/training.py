@@ -27,6 +27,7 @@ from isthmus.errors import ConfigError
 from isthmus.files import atomic_file, sha256_json
 from isthmus.geometry import noise_std
 from isthmus.memory.bf16 import pays
+from isthmus.pair_columns import pick
 from isthmus.pairs import PseudoPairs, Slot
 from isthmus.runtime import Progress, numpy_generator
 
@@ -254,11 +255,12 @@ def _identity(module: nn.Module, pairs: PseudoPairs, config: RecipeConfig, plan:
     sample = plan.train_rows[:: max(1, len(plan.train_rows) // 64)]
     return sha256_json(
         {
-            "config": config.model_dump(exclude={"checkpoint_seconds", "memory_limit"}, mode="json"),
+            "config": config.model_dump(exclude={"checkpoint_seconds", "memory_limit", "pair_storage"}, mode="json"),
             "plan": [plan.epochs, plan.batch_size, len(plan.train_rows)],
             "shapes": {name: list(value.shape) for name, value in module.state_dict().items()},
             "pairs": {
-                f"{s.side}/{s.modality}": float(pairs.columns[s][sample].astype(np.float64).sum()) for s in pairs.slots
+                f"{s.side}/{s.modality}": float(pick(pairs.columns[s], sample).astype(np.float64).sum())
+                for s in pairs.slots
             },
         }
     )

@@ -128,7 +128,7 @@ def test_each_space_has_its_own_temperature(clip: Side, clap: Side) -> None:
 
 def test_a_pool_over_the_memory_limit_is_streamed_from_a_folder(clip: Side, clap: Side, tmp_path: Path) -> None:
     config = RecipeConfig(aggregation_temperature=TAU)
-    small = config.model_copy(update={"memory_limit": 1})
+    small = config.model_copy(update={"memory_limit": 1, "pair_storage": "dense"})
     kinds = choose_kinds(clip, clap, ["text"], None)
     held = Builder(clip, clap, ["text"], config, device=CPU).build(kinds, tmp_path / "unused")
     streamed = Builder(clip, clap, ["text"], small, device=CPU).build(kinds, tmp_path / "pairs")

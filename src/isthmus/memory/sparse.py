@@ -32,38 +32,42 @@ _MASSES = (0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.993, 0.996, 0.998, 0.999)
 """Shares of the weight that are tried in turn where none is given; their errors come out near one minus them."""
 _MARGIN = 0.9
 """Share of the tolerance that any but the last of them may take: the sample chooses it, and judges it too."""
-_SMALL_MEMORY = 1 << 24
-"""Rows up to which a row's number takes three bytes."""
-_LEVELS = (np.arange(256, dtype=np.float32) / 255.0) ** 2
-"""Weights that a byte stands for, relative to the query's largest. Their roots are evenly spaced, which spreads the
-error of rounding over heavy and light rows alike: 0.2 % of an average at the 99th percentile of real embeddings."""
+_WEIGHT_BITS = range(8, 17)
+"""Bits that a weight takes: as many as the row's number leaves."""
 
 
 @dataclass(frozen=True)
 class SparseWeights:
     """The weights of q queries over the rows of a memory, those that matter, heaviest first.
 
-    An entry is a row's number and, in the highest byte, its weight relative to the query's largest: four bytes in all,
-    or eight for a memory of more than 16.7 million rows.
+    An entry is a row's number in the lowest bits and above them the root of its weight relative to the query's largest,
+    in 8 to 16 bits: four bytes in all, or eight for a memory of more than 16.7 million rows. Evenly spaced roots spread
+    the error of rounding over heavy and light rows alike; at 8 bits it is below 0.2 % of nearly every average.
 
     Attributes:
         starts: (q + 1,) uint32, or int64 beyond 4.2 billion entries: where each query's entries start.
         entries: (nnz,) uint32 or uint64.
+        memory_rows: Rows of the memory.
         report: Errors against the exact averages, ready for json.
+
+    Raises:
+        FormatError: The arrays are not such.
     """
 
     starts: NDArray[Any]
     entries: NDArray[Any]
+    memory_rows: int
     report: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         starts, entries = self.starts, self.entries
         good = starts.ndim == entries.ndim == 1 and str(starts.dtype) in ("uint32", "int64") and len(starts) > 0
-        good = good and str(entries.dtype) in ("uint32", "uint64")
+        good = good and entries.dtype == _entry_type(self.memory_rows)
         if not (good and starts[0] == 0 and starts[-1] == len(entries) and bool((starts[1:] > starts[:-1]).all())):
             raise FormatError(
                 f"sparse weights got {starts.dtype} starts of shape {starts.shape} and {entries.dtype} entries of "
-                f"shape {entries.shape}. Expected starts that ascend from 0 to the number of entries: make them again."
+                f"shape {entries.shape} over {self.memory_rows:,} rows. Expected starts that ascend from 0 to the "
+                "number of entries: make them again."
             )
 
     @classmethod
@@ -71,11 +75,11 @@ class SparseWeights:
         cls, starts: NDArray[np.int64], rows: NDArray[np.int64], weights: NDArray[np.float64], memory_rows: int
     ) -> SparseWeights:
         """Weights from (q + 1,) starts and (nnz,) rows and positive weights, the heaviest of each query first."""
+        kind = _entry_type(memory_rows)
+        shift, top = _split(kind, memory_rows)
         relative = weights / np.repeat(weights[starts[:-1]], np.diff(starts))
-        kind = np.uint32 if memory_rows <= _SMALL_MEMORY else np.uint64
-        levels = np.clip(np.rint(255.0 * np.sqrt(relative)), 1, 255).astype(kind)
-        entries = rows.astype(kind) | (levels << kind(_shift(np.dtype(kind))))
-        return cls(_narrow(starts), entries)
+        levels = np.clip(np.rint(top * np.sqrt(relative)), 1, top).astype(kind)
+        return cls(_narrow(starts), rows.astype(kind) | (levels << kind.type(shift)), memory_rows)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -91,11 +95,11 @@ class SparseWeights:
         counts = self.starts[rows + 1].astype(np.int64) - first
         ends = np.cumsum(counts)
         entries = self.entries[np.repeat(first - (ends - counts), counts) + np.arange(int(counts.sum()))]
-        shift = entries.dtype.type(_shift(entries.dtype))
-        weights = _LEVELS[(entries >> shift).astype(np.uint8)]
+        shift, top = _split(entries.dtype, self.memory_rows)
+        weights = ((entries >> entries.dtype.type(shift)).astype(np.float32) / np.float32(top)) ** 2
         if len(rows):
             weights /= np.repeat(np.add.reduceat(weights, ends - counts), counts)
-        return ends, (entries & ((entries.dtype.type(1) << shift) - entries.dtype.type(1))).astype(np.int64), weights
+        return ends, (entries & entries.dtype.type((1 << shift) - 1)).astype(np.int64), weights
 
     def recompose(self, rows: NDArray[np.int64], values: Matrix | Rows) -> NDArray[np.float32]:
         """Averages of `values`, (m, d_v), for the queries numbered in `rows`, as (len(rows), d_v) float32.
@@ -129,7 +133,8 @@ class SparseWeights:
         """Write to a safetensors file."""
         from safetensors.numpy import save_file
 
-        save_file({"starts": self.starts, "entries": self.entries}, str(path))
+        rows = np.asarray([self.memory_rows], dtype=np.int64)
+        save_file({"starts": self.starts, "entries": self.entries, "memory_rows": rows}, str(path))
 
     @classmethod
     def load(cls, path: str | Path) -> SparseWeights:
@@ -143,8 +148,8 @@ class SparseWeights:
 
         try:
             arrays = load_file(str(path))
-            return cls(arrays["starts"], arrays["entries"])
-        except (SafetensorError, KeyError, FormatError) as error:
+            return cls(arrays["starts"], arrays["entries"], int(arrays["memory_rows"].item()))
+        except (SafetensorError, KeyError, ValueError, FormatError) as error:
             raise FormatError(
                 f"{path} is no file of sparse weights ({error}). Expected one written by SparseWeights.save."
             ) from error
@@ -186,7 +191,7 @@ def sparse_weights(
         asking = queries.block(at, min(at + _PASS, queries.n))
         parts.append(_cut(_collect(Scan(work, sketch, _threshold(mass), asking), len(asking)), mass, max_k, work))
     report = {"mass": mass, "max_k": max_k, "temperature": work.temperature, "tolerance": tolerance, "check": check}
-    return _join(parts, report)
+    return _join(parts, work.keys.n, report)
 
 
 def _threshold(mass: float) -> float:
@@ -256,10 +261,10 @@ def _cut(found: _Entries, mass: float, max_k: int, work: Work) -> SparseWeights:
     return SparseWeights.pack(starts, found.rows[kept], found.shares[kept], work.keys.n)
 
 
-def _join(parts: list[SparseWeights], report: dict[str, Any]) -> SparseWeights:
+def _join(parts: list[SparseWeights], rows: int, report: dict[str, Any]) -> SparseWeights:
     counts = np.concatenate([np.diff(part.starts) for part in parts])
     starts = _narrow(np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
-    joined = SparseWeights(starts, np.concatenate([part.entries for part in parts]), report)
+    joined = SparseWeights(starts, np.concatenate([part.entries for part in parts]), rows, report)
     report |= {"queries": len(counts), "rows_per_query": float(counts.mean()), "bytes": joined.nbytes}
     return joined
 
@@ -268,9 +273,19 @@ def _narrow(starts: NDArray[np.int64]) -> NDArray[Any]:
     return starts.astype(np.uint32) if starts[-1] < 1 << 32 else starts
 
 
-def _shift(kind: np.dtype[Any]) -> int:
-    """Bits of an entry below the weight's byte."""
-    return 8 * kind.itemsize - 8
+def _entry_type(memory_rows: int) -> np.dtype[Any]:
+    """The narrower type that holds a row's number and a weight."""
+    return np.dtype(np.uint32 if _number_bits(memory_rows) <= 32 - _WEIGHT_BITS[0] else np.uint64)
+
+
+def _split(kind: np.dtype[Any], memory_rows: int) -> tuple[int, int]:
+    """Bits of an entry below the weight, and the largest number in those above."""
+    shift = _number_bits(memory_rows)
+    return shift, (1 << min(8 * kind.itemsize - shift, _WEIGHT_BITS[-1])) - 1
+
+
+def _number_bits(memory_rows: int) -> int:
+    return max(1, int(memory_rows - 1).bit_length())
 
 
 def _on_cpu(rows: Rows) -> Rows:
