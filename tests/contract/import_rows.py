@@ -22,7 +22,7 @@ ROWS: Sequence[Sequence[str]] = (
     ("benchmarks", "encoders", "losses", "memory", "metrics", "model_card", "projectors", "routes"),
     ("bridge_files", "bridge_space", "distributed", "encoding", "pair_columns", "solvers"),
     ("bridge_hub", "pairs"),
-    ("bridge",),
+    ("bridge", "pair_builder"),
     ("checkpoint", "sides", "training"),
     ("closed_form",),
     ("recipes.connect", "recipes.extend"),

@@ -12,9 +12,10 @@ import torch
 from isthmus.config import RecipeConfig
 from isthmus.errors import CheckFailed
 from isthmus.memory import SparseWeights
+from isthmus.pair_builder import Builder
 from isthmus.pair_columns import Joined, OwnRows, Recomposed, pick, pick_units, value_rows
 from isthmus.pair_store import PairStore
-from isthmus.pairs import Builder, PseudoPairs, Slot, choose_kinds
+from isthmus.pairs import PseudoPairs, Slot, choose_kinds
 from isthmus.recipes.connect import ConnectConfig, connect
 from isthmus.recipes.extend import ExtendConfig, extend
 from isthmus.sides import space_side

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from isthmus.config import RecipeConfig
+from isthmus.pair_builder import Builder
 from isthmus.pair_store import PairStore, digest
-from isthmus.pairs import Builder, PseudoPairs, Side, choose_kinds
+from isthmus.pairs import PseudoPairs, Side, choose_kinds
 from isthmus.recipes.connect import ConnectConfig, connect
 from isthmus.recipes.extend import ExtendConfig, extend
 from isthmus.sides import space_side

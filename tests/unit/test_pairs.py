@@ -10,7 +10,8 @@ import torch
 
 from isthmus.config import RecipeConfig
 from isthmus.errors import ConfigError, OverlapError
-from isthmus.pairs import Builder, Side, Slot, centric_kinds, choose_kinds, match_overlap
+from isthmus.pair_builder import Builder
+from isthmus.pairs import Side, Slot, centric_kinds, choose_kinds, match_overlap
 
 CPU = torch.device("cpu")
 TAU = 0.1

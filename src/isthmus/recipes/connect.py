@@ -22,8 +22,9 @@ from isthmus.bridge_space import BridgeSpace
 from isthmus.config import RecipeConfig, settle
 from isthmus.errors import ConfigError
 from isthmus.losses import info_nce, intra_distance
+from isthmus.pair_builder import Builder
 from isthmus.pair_store import PairStore
-from isthmus.pairs import Builder, Slot, choose_kinds
+from isthmus.pairs import Slot, choose_kinds
 from isthmus.projectors import ConnectProjectors, arrays, initialize, parameter_count
 from isthmus.runtime import notifier, resolve_device, torch_generator
 from isthmus.sides import gaps_after, gaps_before, space_side, versions, via_list

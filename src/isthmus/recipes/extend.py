@@ -24,8 +24,9 @@ from isthmus.bridge_space import BridgeSpace
 from isthmus.config import RecipeConfig, settle
 from isthmus.errors import ConfigError
 from isthmus.losses import dense_info_nce, info_nce, intra_distance
+from isthmus.pair_builder import Builder
 from isthmus.pair_store import PairStore
-from isthmus.pairs import Builder, Side, Slot, choose_kinds
+from isthmus.pairs import Side, Slot, choose_kinds
 from isthmus.projectors import LeafProjector, arrays, initialize, parameter_count
 from isthmus.routes import Route
 from isthmus.runtime import notifier, resolve_device, torch_generator
