@@ -44,6 +44,7 @@ DIRECTIONS = [
     ("shape/point_cloud", "shape/image"),
 ]
 PAPER_QUERIES, PAPER_ROWS, PAPER_DIM = 2_300_000, 1_300_000, 512
+PAPER_MEMORIES = {"text": 2_300_000, "image": 1_300_000, "audio": 1_800_000}
 QUADRUPLES = 5_400_000
 SMALLEST = 17_427
 
@@ -245,21 +246,92 @@ def indexes(shared: Path) -> list[dict[str, Any]]:
 
 
 def sparse(shared: Path) -> list[dict[str, Any]]:
-    """Bytes on disk of sparse weights, and what 5.4 million quadruples of two aggregations each would take."""
+    """Bytes on disk of sparse weights, and what 5.4 million quadruples of two aggregations each would take; a pool."""
     found = []
     for asking, memory in DIRECTIONS:
         queries, keys = pair_of(shared, asking, memory)
-        for mass, most in ((0.999, 256), (0.99, 32)):
-            weights = MemoryBank(keys).sparse(queries, mass=mass, max_k=most, tolerance=1.0)
+        for mass, most, tolerance in ((0.999, 256, 1.0), (0.99, 32, 1.0), (None, 256, 0.01)):
+            weights = MemoryBank(keys).sparse(queries, mass=mass, max_k=most, tolerance=tolerance)
             with tempfile.TemporaryDirectory() as folder:
                 weights.save(Path(folder) / "weights.safetensors")
                 size = (Path(folder) / "weights.safetensors").stat().st_size / len(queries)
             found.append({
-                "direction": f"{asking} to {memory}", "mass": mass, "max_k": most, "bytes_per_query": size,
+                "direction": f"{asking} to {memory}", "mass": weights.report["mass"], "chosen": mass is None,
+                "max_k": most, "bytes_per_query": size,
                 "rows_per_query": weights.report["rows_per_query"], "check": weights.report["check"],
                 "gigabytes_for_the_papers": 2 * QUADRUPLES * size / 1e9,
             })  # fmt: skip
-    return found
+    return [*found, {"pool": pool(shared)}]
+
+
+def pool(shared: Path) -> dict[str, Any]:
+    """What a pool of pseudo pairs of the real sounds and pictures takes on disk, and by kind what the papers' would.
+
+    "as_here" takes as many bytes a query as here. "grown" lets the rows of a query grow with the memory as they do
+    from a quarter of the real memory to all of it: a power that is stretched over two orders of magnitude.
+    """
+    import pyarrow.parquet as pq
+
+    from isthmus.config import RecipeConfig
+    from isthmus.pair_builder import Builder
+    from isthmus.pairs import Side, choose_kinds
+
+    sides = []
+    for name, other in (("picture", "image"), ("sound", "audio")):
+        files = {m: shared / "data" / "embeddings" / name / f"{m}.parquet" for m in ("text", other)}
+        ids = {m: pq.read_table(path, columns=["id"])["id"].to_pylist() for m, path in files.items()}
+        sides.append(Side(name, ids, {m: real(shared, f"{name}/{m}") for m in files}))
+    config, kinds = RecipeConfig(pair_storage="sparse"), []
+    for kind in choose_kinds(*sides, ["text"], None):
+        builder = Builder(*sides, ["text"], config, device=torch.device("cpu"))
+        with tempfile.TemporaryDirectory() as folder:
+            spent, pairs = seconds(lambda: builder.build([kind], Path(folder)))  # noqa: B023
+            size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+        slow, fast = take_seconds(pairs, builder, kind)
+        steps = [
+            at_papers_memory(shared, *name.split(": "), told["weights"]) for name, told in builder.neighbours.items()
+        ]
+        count = PAPER_MEMORIES[kind.query.modality]
+        kinds.append({
+            "kind": builder.describe(kind), "queries": len(pairs), "bytes_per_query": size / len(pairs),
+            "build_seconds": spent, "take_seconds": slow, "take_dense_seconds": fast, "aggregations": steps,
+            "papers_queries": count, "gigabytes_as_here": count * size / len(pairs) / 1e9,
+            "gigabytes_grown": count * sum(4 + 4 * step["rows_grown"] for step in steps) / 1e9,
+        })  # fmt: skip
+    totals = {name: sum(kind[name] for kind in kinds) for name in ("gigabytes_as_here", "gigabytes_grown")}
+    dense = sum(PAPER_MEMORIES.values()) * 4 * PAPER_DIM * 2 / 1e9
+    return {"kinds": kinds, **totals, "gigabytes_dense_float16": dense}
+
+
+def take_seconds(pairs: Any, builder: Any, kind: Any) -> tuple[float, float]:
+    """Median seconds of drawing 4,096 pseudo pairs from sparse weights, and from dense float32 ones."""
+    from isthmus.pairs import PseudoPairs
+
+    place, rng = torch.device("cpu"), np.random.default_rng(0)
+    rows = rng.integers(0, len(pairs), 4096)
+    whole = pairs.take(np.arange(len(pairs)), place)
+    dense = PseudoPairs(pairs.slots, {slot: x.numpy() for slot, x in whole.items()}, {})
+    taken, _ = alternate({"sparse": lambda: pairs.take(rows, place), "dense": lambda: dense.take(rows, place)}, 5)
+    return taken["sparse"], taken["dense"]
+
+
+def at_papers_memory(shared: Path, space: str, hop: str, report: dict[str, Any]) -> dict[str, Any]:
+    """Rows of a query over the real memory, and over one of the papers' size if they go on growing as they do here."""
+    asking, memory = hop.split(" to ")
+    queries, keys = real(shared, f"{space}/{asking}"), real(shared, f"{space}/{memory}")
+    rng = np.random.default_rng(0)
+    queries, keys = queries[rng.permutation(len(queries))[:2048]], keys[rng.permutation(len(keys))]
+    few, many = (
+        MemoryBank(keys[: len(keys) // part].copy()).sparse(queries, mass=0.99, tolerance=1.0).report["rows_per_query"]
+        for part in (4, 1)
+    )
+    power = max(0.0, float(np.log(many / few) / np.log(4)))
+    there = PAPER_MEMORIES[memory]
+    grown = report["rows_per_query"] * (there / len(keys)) ** power
+    return {
+        "aggregation": f"{space}/{asking} to {space}/{memory}", "memory": len(keys), "papers_memory": there,
+        "rows_per_query": report["rows_per_query"], "power": power, "rows_grown": grown, "check": report["check"],
+    }  # fmt: skip
 
 
 def sizes(shared: Path, largest: int) -> Iterator[list[dict[str, Any]]]:

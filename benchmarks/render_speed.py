@@ -93,14 +93,40 @@ def papers_section(found: Results) -> str:
 
 
 def sparse_section(found: Results, table: Table) -> str:
-    """Bytes of sparse weights."""
+    """Bytes of sparse weights, and of a pool of them."""
     rows = [
-        [row["direction"], f"{row['mass']:g}, {row['max_k']}", f"{row['rows_per_query']:.1f}",
-         f"{row['bytes_per_query']:.0f}", f"{row['check']['p99']:.1e}", f"{row['gigabytes_for_the_papers']:.2f}"]
-        for row in found["sparse"]
+        [row["direction"], f"{row['mass']:g}{', chosen' if row.get('chosen') else ''}", str(row["max_k"]),
+         f"{row['rows_per_query']:.1f}", f"{row['bytes_per_query']:.0f}", f"{row['check']['p99']:.1e}",
+         f"{row['gigabytes_for_the_papers']:.2f}"]
+        for row in found["sparse"] if "direction" in row
     ]  # fmt: skip
-    head = ["direction", "mass, most rows", "rows a query", "bytes a query", "p99", "GB for 5.4M quadruples"]
-    return "## Weights kept sparse\n\nTwo aggregations a quadruple, as written to disk.\n\n" + table(head, rows)
+    head = ["direction", "mass", "most rows", "rows a query", "bytes a query", "p99", "GB for 5.4M quadruples"]
+    text = "## Weights kept sparse\n\nTwo aggregations a quadruple, as written to disk.\n\n" + table(head, rows)
+    return text + "".join(pool_section(row["pool"], table) for row in found["sparse"] if "pool" in row)
+
+
+def pool_section(pool: Results, table: Table) -> str:
+    """Bytes of a pool of pseudo pairs, here and at the papers' size."""
+    rows = [
+        [kind["kind"], f"{kind['queries']:,}", f"{kind['bytes_per_query']:.0f}",
+         ", ".join(f"{step['rows_per_query']:.1f}" for step in kind["aggregations"]),
+         f"{1e3 * kind['take_seconds']:.0f} ({1e3 * kind['take_dense_seconds']:.0f} dense)",
+         f"{kind['papers_queries']:,}", f"{kind['gigabytes_as_here']:.2f}",
+         ", ".join(f"{step['rows_grown']:.0f}" for step in kind["aggregations"]), f"{kind['gigabytes_grown']:.2f}"]
+        for kind in pool["kinds"]
+    ]  # fmt: skip
+    head = [
+        "kind", "queries", "bytes a pair", "rows a query", "ms for 4,096", "the papers' queries", "GB as here",
+        "rows if they grow", "GB if they grow",
+    ]  # fmt: skip
+    return (
+        "\n### A pool of pseudo pairs\n\nSounds and pictures through texts, real embeddings: what is written to disk, "
+        "and the time to draw a batch. A query's own embedding takes no bytes. By kind, the papers' 5.4 million would "
+        f"take **{pool['gigabytes_as_here']:.2f} GB** with as many rows a query as here; four dense float16 embeddings "
+        f"take {pool['gigabytes_dense_float16']:.0f} GB. Larger memories have more rows near a query: should these go "
+        "on growing as they do from a quarter of each real memory to all of it, an estimate stretched over two orders "
+        f"of magnitude, it is **{pool['gigabytes_grown']:.2f} GB**.\n\n" + table(head, rows)
+    )
 
 
 def step_section(found: Results, table: Table) -> str:
