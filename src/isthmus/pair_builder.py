@@ -114,21 +114,17 @@ class Builder:
             CheckFailed: `pair_storage` is "sparse" and the weights are not.
         """
         sizes = {kind: len(self._queries(kind)) for kind in kinds}
-        total = sum(sizes.values())
-        if self._dense(total, folder):
-            columns = self._filled(sizes, folder)
+        dense = 4 * sum(sizes.values()) * sum(self.sides[slot.side].dim for slot in self.slots)
+        fits, asked = folder is None or dense <= self.config.memory_limit, self.config.pair_storage
+        if asked == "dense" or (asked == "auto" and fits):
+            columns = self._filled(sizes, None if fits else folder)
         else:
+            if asked == "auto":
+                limit = f"{dense:,} bytes are over memory_limit ({self.config.memory_limit:,})"
+                self.notify(f"pseudo pairs: {limit}; kept as sparse weights, where these hold")
             parts = [self._part(kind, n, folder) for kind, n in sizes.items()]
             columns = {slot: Joined([part[slot] for part in parts]) for slot in self.slots}
         return PseudoPairs(self.slots, columns, {self.describe(k): n for k, n in sizes.items()}, self.neighbours)
-
-    def _dense(self, total: int, folder: Path | None) -> bool:
-        asked = self.config.pair_storage
-        return asked == "dense" or (asked == "auto" and self._fits(total, folder))
-
-    def _fits(self, total: int, folder: Path | None) -> bool:
-        """Whether dense pairs stay in memory: they are few enough, or there is no other place."""
-        return folder is None or 4 * total * sum(self.sides[s.side].dim for s in self.slots) <= self.config.memory_limit
 
     def _filled(self, sizes: Mapping[Kind, int], folder: Path | None) -> dict[Slot, Column]:
         """Dense columns of some kinds, one after another."""
@@ -147,8 +143,7 @@ class Builder:
         except CheckFailed as error:
             if self.config.pair_storage == "sparse":
                 raise
-            limit = f"the pool is over memory_limit ({self.config.memory_limit:,} bytes)"
-            self.notify(f"pseudo pairs: {self.describe(kind)}: {limit} and kept dense in float16, as {error}")
+            self.notify(f"pseudo pairs: {self.describe(kind)}: kept dense in float16, as {error}")
         inside = folder / "-".join([*map(str, kind.query), kind.pivot]) if folder else None
         return self._filled({kind: n}, inside)
 
@@ -158,7 +153,7 @@ class Builder:
 
     def _columns(self, total: int, folder: Path | None) -> dict[Slot, NDArray[Any]]:
         widths = {slot: self.sides[slot.side].dim for slot in self.slots}
-        if folder is None or self._fits(total, folder):
+        if folder is None:
             return {slot: np.empty((total, width), dtype=np.float32) for slot, width in widths.items()}
         folder.mkdir(parents=True, exist_ok=True)
         return {

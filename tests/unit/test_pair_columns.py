@@ -164,7 +164,12 @@ def test_a_kind_that_is_not_sparse_stays_dense_and_says_why(spaces: tuple[Space,
     assert all(error(got[slot], expected[slot]) <= 0.03 for slot in expected)
     lines = [line for line in said if "kept dense in float16, as" in line]
     assert len(lines) == 3
-    assert lines[0].startswith("pseudo pairs: text: the pool is over memory_limit (1 bytes) and kept dense in float16")
+    assert lines[0].startswith("pseudo pairs: text: kept dense in float16, as sparse weights at temperature 3, mass")
+    assert said[0] == (
+        "pseudo pairs: 633,600 bytes are over memory_limit (1); kept as sparse weights, where these hold"
+    )
+    # Beside the blocks of weights that do hold, of which there are none.
+    assert len(list((tmp_path / "pairs").glob("*/*_*.npy"))) == 3 * 4
     sparse = Builder(*sides, ["text"], limited.model_copy(update={"pair_storage": "sparse"}), device=CPU)
     with pytest.raises(CheckFailed, match=r"at temperature 3, mass 0\.999 and max_k 256 are off by .* dense averages"):
         sparse.build(kinds, tmp_path / "pairs")
