@@ -241,15 +241,31 @@ def test_compressed_holds_its_tolerance_on_low_rank_data(threads):
     assert 0.9 < np.median(ratio) < 1.1
 
 
-def test_a_scan_in_bf16_finds_the_same_rows(monkeypatch):
-    """On a processor that multiplies bf16 faster the sketch is scanned in it."""
-    monkeypatch.setattr("isthmus.memory.compressed.pays", lambda device, inner=0: True)
+@pytest.mark.parametrize("kind", ["float32", "bf16", "int8"])
+def test_a_scan_in_any_type_finds_the_same_rows(kind, monkeypatch):
+    """The sketch is scanned in whatever the processor is fastest at."""
+    monkeypatch.setattr("isthmus.memory.scores.fastest", lambda device: kind)
+    monkeypatch.setattr("isthmus.memory.scores._ENOUGH", 0)
     queries, keys = world(25, rows=3000, queries=400)
     bank = MemoryBank(keys)
     got = bank.aggregate(queries, method="compressed")
     assert bank.report["used"] == "compressed"
     error, _ = errors(got, bank.aggregate(queries))
     assert np.percentile(error, 99) <= 0.01
+
+
+def test_a_row_that_lies_outside_the_sketch_is_not_missed():
+    """A few rows of most memories have their strength where the others have none; a query may ask for one of them."""
+    queries, keys = world(26, rows=3000, queries=600)
+    rng = np.random.default_rng(0)
+    strange = rng.integers(0, len(keys), 12)
+    keys[strange] = unit(rng.standard_normal((12, keys.shape[1])).astype(np.float32))
+    queries[:12] = unit(keys[strange] + 0.02 * rng.standard_normal((12, keys.shape[1])).astype(np.float32))
+    bank = MemoryBank(keys)
+    got = bank.aggregate(queries, method="compressed")
+    assert bank.report["used"] == "compressed"
+    error, _ = errors(got, bank.aggregate(queries))
+    assert error[:12].max() <= 0.01
 
 
 @pytest.mark.parametrize("tolerance", [0.001, 0.05])
@@ -269,6 +285,7 @@ def test_what_a_sketch_misses_of_a_query_is_known():
     sketch = Spectrum(held, asked, 0.01).sketch(7)
     logits = (queries @ (keys - sketch.mean).T) / 0.01
     sketched = sketch.of_queries(queries) @ sketch.of_memory(keys).T
+    np.testing.assert_allclose(sketch.of_queries(queries).std(0), sketch.of_memory(keys).std(0), rtol=0.2)
     actual = (logits - sketched).std(dim=1)
     assert actual.mean() > 1.0
     np.testing.assert_allclose(sketch.missed(queries), actual, rtol=0.1)

@@ -9,36 +9,34 @@ last band before it, and lie in the same direction: that band stands in for them
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch.nn.functional import embedding_bag
 
-from isthmus.memory.bf16 import pays
 from isthmus.memory.exact import Work, empty, rescale, slice_of
 from isthmus.memory.partial import Partial
+from isthmus.memory.scores import Tiles, make_scores
 from isthmus.memory.sketch import Sketch
 
 BAND = 2.0
 """Width in logits of the last band before the threshold, whose weight stands in for the tail."""
-_QUERIES = 1024
-_TILE = 2048
-"""Memory rows that meet 1024 queries at a time: 8 MB of scores, which stay cached while they are looked through."""
+_QUERIES = 2048
+"""Queries at most that meet the memory at a time."""
 _LOOK = 512
 _SLACK = 2.0
 """Standard deviations of what the sketch misses by which a sketched logit may lie below the threshold."""
+_RISE = 30.0
+"""Logits by which a floor rises at most, usually."""
 _NONE = -1e30
 """The largest logit of no rows: finite, so that differences of it are numbers."""
-
-_Hits: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,20 @@ class Found:
         return Found(_starts(queries, len(self.starts) - 1), self.columns[some], queries, self.logits[some])
 
 
+Use: TypeAlias = Callable[[slice, int, torch.Tensor, Found], None]
+"""What is done with rows found: queries, first row of the chunk, chunk, found."""
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Rows of the memory from `start` on, by how much the sketch misses more of them, and their sketch in tiles."""
+
+    start: int
+    rows: torch.Tensor
+    excess: torch.Tensor
+    tiles: Tiles
+
+
 class Scan:
     """One pass of queries over the memory.
 
@@ -85,71 +97,52 @@ class Scan:
     def __init__(self, work: Work, sketch: Sketch, threshold: float, queries: torch.Tensor) -> None:
         _hush()
         self.keys, self.sketch = work.keys, sketch
-        self.threshold = threshold + _SLACK * sketch.missed(queries)
         self.scaled = queries / work.temperature
-        # Rounding to bfloat16 costs a few hundredths of a logit, and what matters is rescored.
-        self.dtype = torch.bfloat16 if pays(queries.device, sketch.rank) else torch.float32
-        # The last column of a query times the ones in the memory's subtracts the floor: what matters is then positive.
-        self.asking = sketch.of_queries(queries)
-        self.best = self._first_look()
-        self.asking = self.asking.to(self.dtype)
-        self.floor = self.best - self.threshold
-        self._set_floor(self.asking, self.floor)
+        asking, few = sketch.of_queries(queries), self._few_rows()
+        look = sketch.of_memory(few)
+        self.best = torch.cat([(part @ look.T).amax(dim=1) for part in torch.split(asking, 4096)] or [asking[:, 0]])
+        missed = sketch.missed(queries)
+        self.slack = _SLACK * missed
+        reach = float((self.best.abs() + self.slack).max()) + threshold + _RISE if len(queries) else 0.0
+        # One direction more lifts rows of which the sketch misses more, by as much more slack.
+        self.scores = make_scores(_widen(asking, self.slack), _widen(look, sketch.excess(few)), reach)
+        self.threshold = threshold + _SLACK * (missed.square() + self.scores.missed**2).sqrt()
         self.kept = 0
-        self._buffers = _Buffers()
 
-    def run(self, use: Callable[[slice, int, torch.Tensor, Found], None]) -> None:
-        """Scan the memory once and hand the rows found to `use`: queries, first row of the chunk, chunk, found."""
-        blocks = [slice(i, min(i + _QUERIES, len(self.best))) for i in range(0, len(self.best), _QUERIES)]
-        with _threads(self.scaled.device) as pool:
-            for start, chunk in self.keys.chunks():
-                sketched = self.sketch.of_memory(chunk).to(self.dtype)
-
-                def step(
-                    part: slice, start: int = start, chunk: torch.Tensor = chunk, sketched: torch.Tensor = sketched
-                ) -> int:
-                    found = self._find(part, chunk, sketched)
-                    use(part, start, chunk, found)
-                    return len(found.columns)
-
+    def run(self, use: Use) -> None:
+        """Scan the memory once and hand the rows found to `use`."""
+        with _threads(self.scaled.device) as (pool, workers):
+            blocks = _blocks(len(self.best), workers)
+            for start, rows, sketched, excess in self.sketch.chunks(self.keys):
+                chunk = _Chunk(start, rows, excess, self.scores.tiles(_widen(sketched, excess)))
+                step = partial(self._step, chunk, use)
                 self.kept += sum(pool.map(step, blocks) if pool else map(step, blocks))
 
-    def _first_look(self) -> torch.Tensor:
-        """Largest sketched logits among a few rows from all over the memory, for a floor to start from."""
-        rows = torch.linspace(0, self.keys.n - 1, min(_LOOK, max(1, self.keys.n // 16))).long()
-        look = self.sketch.of_memory(self.keys.take(rows))
-        parts = [(part @ look.T).amax(dim=1) for part in torch.split(self.asking, 4096)]
-        return torch.cat(parts) if parts else self.asking[:, 0]
+    def _step(self, chunk: _Chunk, use: Use, part: slice) -> int:
+        found = self._find(chunk, part)
+        use(part, chunk.start, chunk.rows, found)
+        return len(found.columns)
 
-    @staticmethod
-    def _set_floor(asking: torch.Tensor, floor: torch.Tensor) -> None:
-        """Put the floor into the queries; what it is rounded to there is the floor."""
-        torch.neg(floor, out=floor)
-        asking[:, -1] = floor
-        torch.neg(asking[:, -1].float(), out=floor)
+    def _few_rows(self) -> torch.Tensor:
+        """A few rows from all over the memory, for floors to start from."""
+        return self.keys.take(torch.linspace(0, self.keys.n - 1, min(_LOOK, max(1, self.keys.n // 16))).long())
 
-    def _find(self, part: slice, chunk: torch.Tensor, sketched: torch.Tensor) -> Found:
-        tiles = [self._tile(part, sketched[low : low + _TILE], low) for low in range(0, len(chunk), _TILE)]
-        queries, columns, scores = (torch.cat(x) for x in zip(*tiles, strict=True))
+    def _find(self, chunk: _Chunk, part: slice) -> Found:
+        best, threshold, slack = self.best[part], self.threshold[part], self.slack[part]
+        hits = []
+        for low, tile in chunk.tiles:
+            queries, columns, scores = self.scores.hits(part, tile, best - threshold)
+            columns += low
+            best.scatter_reduce_(0, queries, scores - slack[queries] * chunk.excess[columns], "amax")
+            hits.append((queries, columns, scores))
+        queries, columns, scores = (torch.cat(x) for x in zip(*hits, strict=True))
         # Earlier tiles were held against a best that later ones surpassed.
-        keep = torch.nonzero(scores >= self.floor[part][queries])[:, 0]
+        keep = torch.nonzero(scores >= (best - threshold)[queries])[:, 0]
         keep = keep[_sorted(queries[keep])]
         queries, columns = queries[keep], columns[keep]
         starts = _starts(queries, part.stop - part.start)
-        logits = _pair_products(self.scaled[part], chunk, starts, queries, columns)
+        logits = _pair_products(self.scaled[part], chunk.rows, starts, queries, columns)
         return Found(starts, columns, queries, logits)
-
-    def _tile(self, part: slice, sketched: torch.Tensor, low: int) -> _Hits:
-        """Rows of a tile that reach their query's floor, which they then raise."""
-        asking, best, floor = self.asking[part], self.best[part], self.floor[part]
-        buffers = self._buffers.get((len(asking), len(sketched)), asking)
-        torch.mm(asking, sketched.T, out=buffers.scores)
-        queries, columns, above = _positive(buffers.scores, buffers.over)
-        scores = above.add_(floor[queries])
-        best.scatter_reduce_(0, queries, scores, "amax")
-        torch.sub(best, self.threshold[part], out=floor)
-        self._set_floor(asking, floor)
-        return queries, columns + low, scores
 
 
 def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float, tail: float) -> Partial:
@@ -213,37 +206,6 @@ def probe(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float) -
     return scan.kept / max(1, len(queries)), ratio / (1.0 - ratio)
 
 
-class _Buffers(threading.local):
-    """A thread's scores and their signs: fresh memory for each tile would cost as much as the product in it."""
-
-    def __init__(self) -> None:
-        self.size = 0
-
-    def get(self, shape: tuple[int, int], like: torch.Tensor) -> _Buffers:
-        """Give `scores` and `over` (bool) that shape, where and as `like` is."""
-        needed = shape[0] * shape[1]
-        if self.size < needed:
-            self.size = needed
-            self._scores = torch.empty(needed, dtype=like.dtype, device=like.device)
-            self._over = torch.empty(needed, dtype=torch.bool, device=like.device)
-        self.scores, self.over = self._scores[:needed].view(shape), self._over[:needed].view(shape)
-        return self
-
-
-def _positive(scores: torch.Tensor, over: torch.Tensor) -> _Hits:
-    """Row, column and value of every score that is not negative."""
-    if scores.device.type != "cpu":
-        rows, columns = torch.nonzero(scores >= 0.0, as_tuple=True)
-        return rows, columns, scores[rows, columns].float()
-    # The sign of a bfloat16, which numpy does not know, is that of the integer of the same bits.
-    plain = scores if scores.dtype == torch.float32 else scores.view(torch.int16)
-    # numpy compares and finds positions five times faster than torch on a CPU.
-    flat = np.flatnonzero(np.greater_equal(plain.numpy(), plain.numpy().dtype.type(0), out=over.numpy()))
-    rows_np, columns_np = np.divmod(flat, scores.shape[1])
-    values = torch.from_numpy(plain.numpy().ravel().take(flat)).view(scores.dtype).float()
-    return torch.from_numpy(rows_np), torch.from_numpy(columns_np), values
-
-
 def _starts(queries: torch.Tensor, n: int) -> torch.Tensor:
     """(n + 1,) where the entries of each of n queries start among ascending query numbers."""
     starts = torch.zeros(n + 1, dtype=torch.int64, device=queries.device)
@@ -283,12 +245,23 @@ def _hush() -> None:
         torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.zeros(0, dtype=torch.int64), torch.zeros(0), (1, 1))
 
 
+def _widen(x: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+    return torch.cat([x, column[:, None]], dim=1)
+
+
+def _blocks(n: int, workers: int) -> list[slice]:
+    """Even blocks of n queries, as many for each worker."""
+    count = max(1, -(-n // (_QUERIES * workers))) * workers
+    size = max(1, -(-n // count))
+    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
+
+
 @contextmanager
-def _threads(device: torch.device) -> Iterator[ThreadPoolExecutor | None]:
+def _threads(device: torch.device) -> Iterator[tuple[ThreadPoolExecutor | None, int]]:
     """A thread per core that torch may use, each working alone on its own queries; none on an accelerator."""
     count = torch.get_num_threads()
     if device.type != "cpu" or count == 1:
-        yield None
+        yield None, 1
         return
     with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield pool
+        yield pool, count

@@ -9,7 +9,8 @@ subtracted: it moves all scores of a query alike, which a softmax does not see.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import torch
 
@@ -26,14 +27,19 @@ _REST = 64
 class Sketch:
     """Maps under which (queries @ left) @ ((memory - mean) @ right).T approximates logits up to a constant per query.
 
+    A direction is as wide among the queries as among the rows, so that rounding costs both alike.
+
     Attributes:
-        left: (d, r) for queries; holds 1 / temperature. The last column is zero, for a constant per query.
-        right: (d, r) for memory rows; the last column is zero.
-        shift: (r,) what is added to memory rows: minus the mean's image, and one in the last column.
+        left: (d, r) for queries; holds 1 / temperature.
+        right: (d, r) for memory rows.
+        shift: (r,) what is added to memory rows: minus the mean's image.
         mean: (d,) of the memory.
         rest: (d, s) under which the length of a query is the standard deviation, in logits, of what the sketch misses
             of its scores; the largest of the directions left out, which are nearly all of it.
+        beyond: (d, s) under which a memory row, less the mean, is as long as the sketch misses more of its scores than
+            of others': 1 on average.
         residual: The same over all queries.
+        held: Sketches of chunks of a memory that is held itself, by their first row: every pass over it wants them.
     """
 
     left: torch.Tensor
@@ -41,11 +47,13 @@ class Sketch:
     shift: torch.Tensor
     mean: torch.Tensor
     rest: torch.Tensor
+    beyond: torch.Tensor
     residual: float
+    held: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict, repr=False)
 
     @property
     def rank(self) -> int:
-        """Directions that are kept, and one for a constant."""
+        """Directions that are kept."""
         return int(self.left.shape[1])
 
     def of_queries(self, queries: torch.Tensor) -> torch.Tensor:
@@ -56,16 +64,33 @@ class Sketch:
         """(m, d) to (m, r)."""
         return torch.addmm(self.shift, rows, self.right)
 
+    def chunks(self, keys: Rows) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """The whole memory, once, as first row, rows, their sketch, and their excess."""
+        for start, chunk in keys.chunks():
+            found = self.held.get(start) or (self.of_memory(chunk), self.excess(chunk))
+            if keys.resident:
+                self.held[start] = found
+            yield start, chunk, *found
+
     def missed(self, queries: torch.Tensor) -> torch.Tensor:
         """(q,) standard deviation, in logits, of what the sketch misses of each query's scores."""
         missed: torch.Tensor = torch.linalg.vector_norm(queries @ self.rest, dim=1)
         return missed
+
+    def excess(self, rows: torch.Tensor) -> torch.Tensor:
+        """(m,) by how much more than of a usual row the sketch misses of the scores of a row; 0 for a usual one.
+
+        Real memories hold a few rows that lie mostly outside the directions that matter to the others.
+        """
+        missed: torch.Tensor = torch.linalg.vector_norm(rows @ self.beyond - self.mean @ self.beyond, dim=1)
+        return missed.sub_(1.0).clamp_(min=0.0)
 
 
 class Spectrum:
     """The directions of a memory and its queries in the order in which they matter to the scores."""
 
     def __init__(self, keys: Rows, queries: Rows, temperature: float) -> None:
+        self.temperature = temperature
         size = max(_SAMPLE, 16 * keys.dim)
         sample, rows = _spread(queries, size), _spread(keys, size)
         self.mean = rows.mean(dim=0)
@@ -92,13 +117,13 @@ class Spectrum:
 
     def sketch(self, rank: int) -> Sketch:
         """The sketch of that many directions."""
-        zero = self.left.new_zeros(len(self.mean), 1)
-        left, right = (torch.cat([x[:, :rank], zero], dim=1).float() for x in (self.left, self.right))
+        balance = (self.spread[:rank] * self.temperature).sqrt().clamp_(min=1e-6)
+        left, right = (self.left[:, :rank] * balance).float(), (self.right[:, :rank] / balance).float()
         shift = -(self.mean @ right)
-        shift[-1] = 1.0
         some = slice(rank, rank + _REST)
         rest = (self.left[:, some] * self.spread[some]).float()
-        return Sketch(left, right, shift, self.mean, rest, float(self.missed[rank - 1]))
+        beyond = (self.right[:, some] / self.spread[some].norm().clamp_min(1e-6)).float()
+        return Sketch(left, right, shift, self.mean, rest, beyond, float(self.missed[rank - 1]))
 
 
 def _spread(rows: Rows, size: int) -> torch.Tensor:
