@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+_BLOCK = 1 << 22
+"""Similarities of a block: 16 MB."""
+_HEADROOM = 60.0
+"""The largest logit after the shift: a million times exp(60) is far from float32's largest number."""
 _SMALLEST_SUM = 1e-30
 """Below this a sum of exponentials may have lost terms that matter to float32's smallest number."""
 
@@ -53,8 +58,8 @@ def _with_maxima(x: Tensor, z: Tensor, temperature: float) -> Tensor:
 class _DenseInfoNCE(torch.autograd.Function):
     """Forward keeps the exponentials; backward turns them into the gradient in place, without a second softmax.
 
-    One shift serves all rows and columns, so that both directions share the exponentials. Where a row lies so far below
-    the largest cosine that its sum underflows (at 0.01, by 0.7), the batch is done with a maximum per row instead.
+    One shift serves all rows and columns, so that both directions share the exponentials; unit rows bound every logit
+    by 1 / temperature. Where a row's sum underflows all the same, the batch is done with a maximum per row instead.
     Under autocast the products are in its type, there and back; everything else stays float32.
     """
 
@@ -63,37 +68,61 @@ class _DenseInfoNCE(torch.autograd.Function):
         k, batch, dim = x.shape
         m, pairs = z.shape[0], k * z.shape[0] * batch
         ctx.low = torch.is_autocast_enabled(x.device.type)
-        weights = (x.reshape(k * batch, dim) @ z.reshape(m * batch, dim).T).to(x.dtype).view(k, batch, m, batch)
-        positives = weights.diagonal(dim1=1, dim2=3).sum() / temperature
-        shift = weights.max()
-        weights.sub_(shift).mul_(1.0 / temperature).exp_()
-        by_row, by_column = weights.sum(3), weights.sum(1)
+        positives = torch.einsum("kbd,mbd->", x, z) / temperature
+        shift = max(0.0, 1.0 / temperature - _HEADROOM)
+        scaled, others = x / temperature, z.reshape(m * batch, dim).T
+        by_row, by_column = x.new_empty(k, batch, m), x.new_zeros(k, m, batch)
+        blocks = []
+        for part in _parts(k, batch, m, x.device):
+            logits = (scaled[part] @ others).to(x.dtype)
+            logits = logits.view(*logits.shape[:2], m, batch)
+            block = (logits.sub_(shift) if shift else logits).exp_()
+            torch.sum(block, -1, out=by_row[part])
+            by_column[part[0]] += block.sum(1)
+            blocks.append(block)
         ctx.temperature = temperature
         ctx.exact = not bool(torch.minimum(by_row.min(), by_column.min()) > _SMALLEST_SUM)
         if ctx.exact:
             ctx.save_for_backward(x, z)
             return _with_maxima(x, z, temperature)
-        ctx.save_for_backward(x, z, weights, by_row, by_column)
+        ctx.save_for_backward(x, z, by_row, by_column, *blocks)
         total = 0.5 * (by_row.log().sum() + by_column.log().sum()) - positives
-        return total / pairs + shift / temperature
+        return total / pairs + shift
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         if ctx.exact:
             return _exact_gradients(ctx, gradients[0])
-        x, z, weights, by_row, by_column = ctx.saved_tensors
-        k, batch, m, _ = weights.shape
+        x, z, by_row, by_column, *blocks = ctx.saved_tensors
+        (k, batch, dim), m = x.shape, len(z)
         scale = gradients[0] / (k * m * batch * ctx.temperature)
-        # In place: autograd refuses a second backward through this node instead of giving a wrong one.
-        weights.mul_(by_row.reciprocal()[..., None] + by_column.reciprocal()[:, None])
-        flat, dim = weights.view(k * batch, m * batch), x.shape[2]
-        to_x = to_z = None
+        to_x = x.new_empty(x.shape) if ctx.needs_input_grad[0] else None
+        to_z = z.new_zeros(z.shape) if ctx.needs_input_grad[1] else None
+        rows, columns = by_row.reciprocal_()[..., None], by_column.reciprocal_()
         with torch.autocast(x.device.type, torch.bfloat16, enabled=ctx.low):
-            if ctx.needs_input_grad[0]:
-                to_x = (flat @ z.reshape(m * batch, dim)).to(x.dtype).view_as(x).mul_(0.5).sub_(z.sum(0)).mul_(scale)
-            if ctx.needs_input_grad[1]:
-                to_z = (flat.T @ x.reshape(k * batch, dim)).to(x.dtype).view_as(z).mul_(0.5).sub_(x.sum(0)).mul_(scale)
+            for part, block in zip(_parts(k, batch, m, x.device), blocks, strict=True):
+                # In place: autograd refuses a second backward through this node instead of giving a wrong one.
+                weights = block.mul_(rows[part] + columns[part[0], None]).flatten(2)
+                if to_x is not None:
+                    to_x[part] = weights @ z.reshape(m * batch, dim)
+                if to_z is not None:
+                    to_z.view(m * batch, dim).add_(weights.flatten(0, 1).T @ x[part].flatten(0, 1))
+        if to_x is not None:
+            to_x.mul_(0.5).sub_(z.sum(0)).mul_(scale)
+        if to_z is not None:
+            to_z.mul_(0.5).sub_(x.sum(0)).mul_(scale)
         return to_x, to_z, None
+
+
+def _parts(k: int, batch: int, m: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    """Blocks of the (k, batch) rows whose similarities stay in a processor's cache from one operation to the next."""
+    if device.type != "cpu" or k * batch * m * batch <= _BLOCK:
+        yield slice(0, k), slice(0, batch)
+        return
+    rows = max(1, _BLOCK // (m * batch))
+    for number in range(k):
+        for start in range(0, batch, rows):
+            yield slice(number, number + 1), slice(start, start + rows)
 
 
 def _exact_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
