@@ -244,7 +244,7 @@ def test_compressed_holds_its_tolerance_on_low_rank_data(threads):
 @pytest.mark.parametrize("kind", ["float32", "bf16", "int8"])
 def test_a_scan_in_any_type_finds_the_same_rows(kind, monkeypatch):
     """The sketch is scanned in whatever the processor is fastest at."""
-    monkeypatch.setattr("isthmus.memory.scores.fastest", lambda device: kind)
+    monkeypatch.setattr("isthmus.memory.scores.product_type", lambda device: kind)
     monkeypatch.setattr("isthmus.memory.scores._ENOUGH", 0)
     queries, keys = world(25, rows=3000, queries=400)
     bank = MemoryBank(keys)

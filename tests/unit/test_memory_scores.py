@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from isthmus.memory import scores
-from isthmus.memory.scores import ByteScores, FloatScores, fastest, make_scores
+from isthmus.memory.scores import ByteScores, FloatScores, make_scores, product_type
 
 WHOLE = slice(0, 300)
 
@@ -87,19 +87,22 @@ def test_a_part_of_the_queries_is_scored_alone():
         torch.testing.assert_close(part, whole[40:90], equal_nan=True)
 
 
-def test_the_fastest_is_one_that_works(monkeypatch):
-    assert fastest(torch.device("cpu")) in ("float32", "bf16", "int8")
-    fastest.cache_clear()
+@pytest.fixture
+def fresh():
+    product_type.cache_clear()
+    yield torch.device("cpu")
+    product_type.cache_clear()
 
+
+def test_bytes_that_torch_refuses_are_not_used(fresh, monkeypatch):
     def refused(*args):
         raise RuntimeError("no such product")
 
     monkeypatch.setattr(scores, "_quantized", refused)
-    assert fastest(torch.device("cpu")) != "int8"
-    fastest.cache_clear()
+    assert product_type(fresh) != "int8"
 
 
-def test_scores_that_are_wrong_are_not_the_fastest(monkeypatch):
+def test_bytes_that_come_out_wrong_are_not_used(fresh, monkeypatch):
     right = ByteScores.hits
 
     def wrong(self, part, tile, floor):
@@ -107,13 +110,26 @@ def test_scores_that_are_wrong_are_not_the_fastest(monkeypatch):
         return queries, rows, values + 2.0
 
     monkeypatch.setattr(ByteScores, "hits", wrong)
-    fastest.cache_clear()
-    assert fastest(torch.device("cpu")) != "int8"
-    fastest.cache_clear()
+    assert product_type(fresh) != "int8"
+
+
+def test_bytes_of_which_some_are_missed_are_not_used(fresh, monkeypatch):
+    right = ByteScores.hits
+    monkeypatch.setattr(ByteScores, "hits", lambda *asked: tuple(x[len(x) // 2 :] for x in right(*asked)))
+    assert product_type(fresh) != "int8"
+
+
+def test_where_bytes_are_no_faster_floats_are_used(fresh, monkeypatch):
+    monkeypatch.setattr(scores, "_ENGINES", ())
+    monkeypatch.setattr(scores, "pays", lambda device: True)
+    assert product_type(fresh) == "bf16"
+    product_type.cache_clear()
+    monkeypatch.setattr(scores, "pays", lambda device: False)
+    assert product_type(fresh) == "float32"
 
 
 def test_few_directions_are_scored_in_floats(monkeypatch):
-    monkeypatch.setattr(scores, "fastest", lambda device: "int8")
+    monkeypatch.setattr(scores, "product_type", lambda device: "int8")
     asking, keys = world(rank=8)
     assert isinstance(make_scores(asking, keys[:64], 9.0), FloatScores)
     asking, keys = world(rank=40)

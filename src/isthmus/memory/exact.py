@@ -16,7 +16,7 @@ import torch
 from isthmus.memory.partial import Partial
 from isthmus.memory.rows import Rows
 
-_PASS_BYTES = 96 << 20
+_PASS_BYTES = 160 << 20
 _HEADROOM = 60.0
 """exp(60) * rows stays far below float32's largest number, and exp(60 - 147) is its smallest normal one."""
 _LOWEST_CONSTANT_SHIFT_TEMPERATURE = 0.01

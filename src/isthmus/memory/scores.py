@@ -1,4 +1,4 @@
-"""Which rows of a sketched memory reach their query's floor: a tile of products at a time, in the fastest type.
+"""Which rows of a sketched memory reach their query's floor: a tile of products at a time, in bytes or floats.
 
 The scan only has to tell rows that matter from those that do not; what matters is rescored in float32. So it may round:
 bfloat16 to eight bits of each number, bytes to seven of a query's and eight of a row's, which is a quarter of a logit
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -33,7 +31,8 @@ _STEP = 0.1
 """Logits of one unit of a byte score; what passes 255 of them above the floor is scored again."""
 _ZERO, _HIGH = 64, 127
 """A query's bytes are 0 to 127 around 64: sums of two products of such stay in 16 bits, as processors add them up."""
-_RANK = 95
+_ENGINES = ("x86", "fbgemm", "onednn")
+"""torch's byte products on x86 processors; those of others are no faster than floats."""
 _ENOUGH = 32
 """Directions below which a byte product is not faster than a float one."""
 
@@ -153,44 +152,36 @@ def make_scores(asking: torch.Tensor, look: torch.Tensor, reach: float) -> Score
         look: (n, r) float32 some sketched rows.
         reach: Size of the floors to expect; one far below zero must not pass it.
     """
-    kind = fastest(asking.device) if len(asking) else "float32"
+    kind = product_type(asking.device) if len(asking) else "float32"
     if kind == "int8" and asking.shape[1] >= _ENOUGH:
         return ByteScores(asking, look, reach)
     return FloatScores(asking, torch.bfloat16 if kind == "bf16" else torch.float32)
 
 
 @cache
-def fastest(device: torch.device) -> str:
-    """In which type scores are found soonest on a device, "float32", "bf16" or "int8"; timed once on a CPU."""
-    if device.type != "cpu":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+def product_type(device: torch.device) -> str:
+    """The type in which a device scores soonest: "int8" where torch multiplies bytes as x86 processors do, or a float.
+
+    No stopwatch decides between bytes and floats: a run that is resumed must find the same rows again.
+    """
+    if device.type == "cpu" and torch.backends.quantized.engine in _ENGINES and _bytes_work():
+        return "int8"
+    return "bf16" if pays(device) else "float32"
+
+
+def _bytes_work() -> bool:
+    """Whether products of bytes are what they should be."""
     draw = torch.Generator().manual_seed(0)
-    asking, rows = (torch.randn((n, _RANK), generator=draw) for n in (1024, _TILE))
-    makers: dict[str, Callable[[], Scores]] = {
-        "float32": lambda: FloatScores(asking, torch.float32),
-        "int8": lambda: ByteScores(asking, rows, 100.0),
-    }
-    if pays(device, _RANK):
-        makers["bf16"] = lambda: FloatScores(asking, torch.bfloat16)
-    taken = {name: _seconds(make, rows) for name, make in makers.items()}
-    return min(taken, key=lambda name: taken[name])
-
-
-def _seconds(make: Callable[[], Scores], rows: torch.Tensor) -> float:
-    """Seconds of a tile's scores, best of three; infinite where they fail or differ from what they should be."""
-    floor = torch.full((1024,), 3.0 * math.sqrt(_RANK))
-    best = math.inf
+    asking, rows = (torch.randn((64, 2 * _ENOUGH), generator=draw) for _ in range(2))
+    floor = torch.full((64,), 8.0)
     try:
-        scores = make()
-        tile = scores.tiles(rows)[0][1]
-        for _ in range(3):
-            start = time.perf_counter()
-            queries, columns, found = scores.hits(slice(0, len(floor)), tile, floor)
-            best = min(best, time.perf_counter() - start)
+        scores = ByteScores(asking, rows, 100.0)
+        queries, columns, found = scores.hits(slice(0, 64), scores.tiles(rows)[0][1], floor)
     except (RuntimeError, AttributeError):
-        return math.inf
-    expected = torch.linalg.vecdot(scores.asking[queries, :_RANK].float(), rows[columns])
-    return best if len(found) and bool(((found - expected).abs() < 1.0).all()) else math.inf
+        return False
+    expected = asking @ rows.T
+    wanted = int((expected >= 9.0).sum())
+    return len(found) >= wanted and bool(((found - expected[queries, columns]).abs() < 1.0).all())
 
 
 def _largest(x: torch.Tensor) -> float:
