@@ -27,11 +27,14 @@ from suite import isthmus
 SETTINGS = {
     "equal": ["members=1", "epochs=36", "batch_size=1024"],
     "default": [],
-    "equal, 4 epochs": ["members=1", "epochs=4", "batch_size=1024"],
-    "batch 512, 2 epochs": ["members=1", "epochs=2", "batch_size=512"],
-    "batch 512, 4 epochs": ["members=1", "epochs=4", "batch_size=512"],
-    "three members, 2 epochs": ["members=3", "epochs=2", "batch_size=512"],
-}
+    "one, 4 epochs": ["members=1", "epochs=4", "batch_size=512", "aggregation_method=compressed"],
+    "one, 4 epochs, rate 0.002": [
+        "members=1", "epochs=4", "batch_size=512", "aggregation_method=compressed", "learning_rate=0.002",
+    ],
+    "three, 2 epochs, rate 0.002": [
+        "members=3", "epochs=2", "batch_size=512", "aggregation_method=compressed", "learning_rate=0.002",
+    ],
+}  # fmt: skip
 
 
 def make_spaces(data: Path, work: Path) -> None:
