@@ -24,6 +24,8 @@ from isthmus.errors import ConfigError, OverlapError
 from isthmus.geometry import Array
 from isthmus.pair_columns import Column, pick_units
 
+_MOVED = 65536
+"""Rows that go to a device at a time."""
 MINIMUM_OVERLAP = 8
 """Below this many shared items nothing can be learned; above it, `inspect` says how good the overlap is."""
 
@@ -85,6 +87,39 @@ class PseudoPairs:
     def take(self, rows: NDArray[np.int64], device: torch.device) -> dict[Slot, Tensor]:
         """The rows asked for, per slot (batch, dim) float32 unit rows on the device."""
         return {slot: torch.from_numpy(pick_units(self.columns[slot], rows)).to(device) for slot in self.slots}
+
+
+class OnDevice:
+    """A pool whose rows lie on the device that trains on them, all in float32: none crosses over in every epoch.
+
+    Args:
+        pairs: The pool.
+        device: Where to hold it.
+    """
+
+    def __init__(self, pairs: PseudoPairs, device: torch.device) -> None:
+        self.columns = {slot: _moved(column, device) for slot, column in pairs.columns.items()}
+
+    def take(self, rows: NDArray[np.int64], device: torch.device) -> dict[Slot, Tensor]:
+        """As `PseudoPairs.take`."""
+        return {slot: column[torch.from_numpy(rows).to(column.device)] for slot, column in self.columns.items()}
+
+
+def near(pairs: PseudoPairs, device: torch.device) -> PseudoPairs | OnDevice:
+    """The pool on a CUDA device, where half of its free memory holds it; else as it is."""
+    if device.type != "cuda":
+        return pairs
+    size = 4 * sum(int(column.shape[0]) * int(column.shape[1]) for column in pairs.columns.values())
+    return OnDevice(pairs, device) if size <= torch.cuda.mem_get_info(device)[0] // 2 else pairs
+
+
+def _moved(column: Column, device: torch.device) -> Tensor:
+    n, width = column.shape
+    held = torch.empty((n, width), device=device)
+    for start in range(0, n, _MOVED):
+        rows = np.arange(start, min(start + _MOVED, n))
+        held[start : start + len(rows)] = torch.from_numpy(pick_units(column, rows))
+    return held
 
 
 def match_overlap(base: Side, leaf: Side, via: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -28,7 +28,7 @@ from isthmus.files import atomic_file, sha256_json
 from isthmus.geometry import noise_std
 from isthmus.memory.bf16 import pays
 from isthmus.pair_columns import pick
-from isthmus.pairs import PseudoPairs, Slot
+from isthmus.pairs import PseudoPairs, Slot, near
 from isthmus.runtime import Progress, numpy_generator
 
 _PERMUTATION, _NOISE, _HELD_OUT = 10, 11, 12
@@ -161,7 +161,8 @@ def train(
     state = _State(module, optimizer, _identity(module, pairs, config, plan))
     if checkpoint is not None and checkpoint.is_file():
         state.load(checkpoint)
-    held_out = pairs.take(plan.scored_rows, device)
+    source = near(pairs, device)
+    held_out = source.take(plan.scored_rows, device)
     noise = _noise(pairs, config)
     saved = time.monotonic()
     label = "train" if config.members == 1 else f"train {member + 1} of {config.members}"
@@ -171,7 +172,7 @@ def train(
             if place == 0 or state.order is None:
                 state.order = numpy_generator(config.seed, _PERMUTATION, epoch, member).permutation(plan.train_rows)
             rows = state.order[place * plan.batch_size : (place + 1) * plan.batch_size]
-            batch = _noisy(pairs.take(rows, device), noise, _generator(device, config.seed, state.step, member))
+            batch = _noisy(source.take(rows, device), noise, _generator(device, config.seed, state.step, member))
             for group in optimizer.param_groups:
                 group["lr"] = 0.5 * config.learning_rate * (1.0 + math.cos(math.pi * state.step / plan.steps))
             with products(config, device):

@@ -15,7 +15,7 @@ from isthmus.memory import SparseWeights
 from isthmus.pair_builder import Builder
 from isthmus.pair_columns import Joined, OwnRows, Recomposed, pick, pick_units, value_rows
 from isthmus.pair_store import PairStore
-from isthmus.pairs import PseudoPairs, Slot, choose_kinds
+from isthmus.pairs import OnDevice, PseudoPairs, Slot, choose_kinds, near
 from isthmus.recipes.connect import ConnectConfig, connect
 from isthmus.recipes.extend import ExtendConfig, extend
 from isthmus.sides import space_side
@@ -237,3 +237,37 @@ def test_training_on_sparse_pairs_goes_on_to_the_same_bytes(spaces: tuple[Space,
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "kept" / "pairs").rglob("*.npy")}
     assert whole.history == resumed.history
     assert all(np.array_equal(array, resumed.arrays[name]) for name, array in whole.arrays.items())
+
+
+# Pools on the device that trains
+
+
+def test_a_pool_on_a_device_has_the_rows_of_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isthmus.pairs._MOVED", 7)
+    a, b, c = Slot(0, "text"), Slot(1, "text"), Slot(1, "audio")
+    x = units(30, 4, 0)
+    weights = SparseWeights.pack(np.arange(31), np.arange(30)[::-1].copy(), np.ones(30), 30)
+    columns = {
+        a: x,
+        b: units(30, 6, 1).astype(np.float16),
+        c: Joined([OwnRows(x, np.arange(10)), Recomposed(weights, value_rows(x), unit=True), x[:1]]),
+    }
+    columns[a], columns[b] = (np.concatenate([columns[slot], columns[slot][:11]]) for slot in (a, b))
+    pairs = PseudoPairs((a, b, c), columns, {})
+    rows = np.array([40, 0, 12, 12, 29])
+    held, lent = OnDevice(pairs, CPU).take(rows, CPU), pairs.take(rows, CPU)
+    assert held.keys() == lent.keys()
+    for slot in lent:
+        assert held[slot].dtype == torch.float32
+        assert torch.equal(held[slot], lent[slot])
+
+
+def test_a_pool_moves_to_a_cuda_device_that_has_room_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = PseudoPairs((Slot(0, "text"),), {Slot(0, "text"): units(100, 8, 0)}, {})
+    assert near(pairs, CPU) is pairs
+    moved: list[torch.device] = []
+    monkeypatch.setattr("isthmus.pairs.OnDevice", lambda pairs, device: moved.append(device) or pairs)
+    for free in (6399, 6400):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
+        near(pairs, torch.device("cuda"))
+    assert moved == [torch.device("cuda")]
