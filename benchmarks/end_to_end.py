@@ -5,7 +5,7 @@
 The sound space joins the picture space through their texts: 40,905 pseudo pairs. Both are whole processes, from reading
 the embeddings to trained projectors, and alternate. "equal" has the recipe's epochs (36) and batch (1024) and one
 projector; "default" is what `isthmus extend` does by itself. The shorter runs say how early the recipe's own quality
-(mean average precision on true pairs that nothing was trained on, of the same seed) is reached.
+(mean average precision on true pairs that nothing was trained on, over all seeds) is reached.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def run(shared: Path, work: Path, seed: int, names: list[str]) -> dict[str, dict
 
 
 def summary(runs: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
-    """Medians of the ratios of runs that stood side by side, and means of the scores."""
+    """Medians of the ratios of runs that stood side by side, and means of the scores, by which a quality is reached:
+    a draw's own score is off by 0.01."""
     out: dict[str, Any] = {}
     for name in runs[0]:
         ratios = [one["recipe"]["seconds"] / one[name]["seconds"] for one in runs]
@@ -87,7 +88,7 @@ def summary(runs: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
             "seconds": statistics.median(one[name]["seconds"] for one in runs),
             "recipe_over_this": statistics.median(ratios),
             "map": statistics.mean(one[name]["map"] for one in runs),
-            "reaches_the_recipe": all(one[name]["map"] >= one["recipe"]["map"] for one in runs),
+            "reaches_the_recipe": statistics.mean(one[name]["map"] - one["recipe"]["map"] for one in runs) >= 0.0,
         }
     good = {n: row["recipe_over_this"] for n, row in out.items() if row["reaches_the_recipe"] and n != "recipe"}
     best = max(good, key=lambda n: good[n], default=None)

@@ -47,6 +47,9 @@ class RecipeConfig(BaseModel):
         pair_storage: "dense" averages; "sparse" rows and weights, averaged anew for each batch, refused where more than
             1 % off; "auto": dense within `memory_limit`, beyond it sparse, or dense where refused.
         checkpoint_seconds: Time between checkpoints.
+        engine: Who aggregates pseudo pairs: "local" is this process, "processes" one a core, "ray" the machines of a
+            Ray cluster. The last two aggregate exactly and on CPUs.
+        engine_address: Of the Ray cluster; None is a local one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +78,8 @@ class RecipeConfig(BaseModel):
     memory_limit: int = Field(4 * 10**9, ge=10**6)
     pair_storage: Literal["auto", "dense", "sparse"] = "auto"
     checkpoint_seconds: float = Field(30.0, ge=0.0)
+    engine: Literal["local", "processes", "ray"] = "local"
+    engine_address: str | None = None
 
     steps: ClassVar[int] = 1000
     """Steps of all members together that open epochs aim at."""
@@ -104,6 +109,18 @@ class RecipeConfig(BaseModel):
         for value in given.values() if isinstance(given, dict) else [given]:
             if not 0.0 < value < 100.0:
                 raise ValueError(f"aggregation_temperature must lie between 0 and 100, got {value}")
+        return self
+
+    @model_validator(mode="after")
+    def _engine(self) -> RecipeConfig:
+        if self.engine != "local" and self.aggregation_method != "exact":
+            raise ValueError(
+                f"engine {self.engine!r} aggregates exactly, got aggregation_method {self.aggregation_method!r}"
+            )
+        if self.engine != "local" and self.pair_storage == "sparse":
+            raise ValueError(f"engine {self.engine!r} makes dense pseudo pairs, got pair_storage 'sparse'")
+        if self.engine_address is not None and self.engine != "ray":
+            raise ValueError(f"engine_address is of the engine 'ray', got engine {self.engine!r}")
         return self
 
     def temperature_of(self, space: str) -> float:
@@ -150,6 +167,8 @@ def make_config(model: type[Config], values: Mapping[str, Any]) -> Config:
         return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"] and first["type"] == "value_error":
+            raise ConfigError(f"{first['msg'].removeprefix('Value error, ')}.") from error
         key = ".".join(str(part) for part in first["loc"]) or "config"
         if first["type"] == "extra_forbidden":
             raise ConfigError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from isthmus.config import RecipeConfig
+from isthmus.distributed import Engine, ShardedMemory, open_engine
 from isthmus.errors import CheckFailed, FormatError
 from isthmus.files import sha256_json
 from isthmus.geometry import Array, normalize
@@ -103,6 +106,9 @@ class Builder:
         self._banks: dict[Slot, MemoryBank] = {}
         self._values: dict[Slot, Rows] = {}
         self._content: list[str] = []
+        self._engine: Engine
+        self._shards: Path
+        self._sharded: dict[tuple[Slot, ...], ShardedMemory] = {}
 
     def build(self, kinds: Sequence[Kind], folder: Path | None = None) -> PseudoPairs:
         """Build the pool of `kinds`.
@@ -112,10 +118,20 @@ class Builder:
 
         Raises:
             CheckFailed: `pair_storage` is "sparse" and the weights are not.
+            DependencyError: The engine is "ray" and it is not installed.
         """
+        with ExitStack() as stack:
+            if self.config.engine != "local":
+                self._engine = stack.enter_context(open_engine(self.config.engine, address=self.config.engine_address))
+                self._shards = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="isthmus-")))
+                self._sharded = {}
+            return self._build(kinds, folder)
+
+    def _build(self, kinds: Sequence[Kind], folder: Path | None) -> PseudoPairs:
         sizes = {kind: len(self._queries(kind)) for kind in kinds}
         dense = 4 * sum(sizes.values()) * sum(self.sides[slot.side].dim for slot in self.slots)
-        fits, asked = folder is None or dense <= self.config.memory_limit, self.config.pair_storage
+        fits = folder is None or dense <= self.config.memory_limit
+        asked = self.config.pair_storage if self.config.engine == "local" else "dense"
         if asked == "dense" or (asked == "auto" and fits):
             columns = self._filled(sizes, None if fits else folder)
         else:
@@ -331,15 +347,26 @@ class Builder:
 
     def _average(self, step: Step, queries: Array) -> list[Array]:
         name, bank, temperature, values = self._ask(step, queries)
-        found, stats = bank.aggregate_with_stats(
-            queries, temperature=temperature, values=values, method=self.config.aggregation_method
-        )
+        if self.config.engine == "local":
+            found, stats = bank.aggregate_with_stats(
+                queries, temperature=temperature, values=values, method=self.config.aggregation_method
+            )
+        else:
+            found, stats = self._cut_up(step, values).aggregate_with_stats(queries, temperature=temperature)
         self._note(name, stats.effective_neighbours, temperature)
         if self.config.aggregation_method != "exact":
             self.neighbours[name]["aggregation"] = stats.report
             self.notify(f"{name}: {describe(stats.report)}")
         results = found if isinstance(found, list) else [found]
         return [normalize(r) if self.config.normalize_aggregates else r for r in results]
+
+    def _cut_up(self, step: Step, values: list[Array] | None) -> ShardedMemory:
+        """A memory, with what is averaged, in shards for the engine."""
+        asked = (step.memory, *step.filled)
+        if asked not in self._sharded:
+            folder = self._shards / str(len(self._sharded))
+            self._sharded[asked] = ShardedMemory(self._memory(step.memory), values, self._engine, folder)
+        return self._sharded[asked]
 
     def _weigh(self, step: Step, queries: Column) -> tuple[str, SparseWeights]:
         """An aggregation's name and sparse weights."""

@@ -36,6 +36,9 @@ _PERMUTATION, _NOISE, _HELD_OUT = 10, 11, 12
 _SCORED = 1024
 """Held-out pseudo pairs that are scored: enough to tell checkpoints apart, and a negligible part of an epoch."""
 
+_NOT_THE_RUN = {"checkpoint_seconds", "memory_limit", "pair_storage", "engine", "engine_address"}
+"""Settings that say where and how a run works and not what comes out."""
+
 Batch = dict[Slot, Tensor]
 
 
@@ -256,7 +259,7 @@ def _identity(module: nn.Module, pairs: PseudoPairs, config: RecipeConfig, plan:
     sample = plan.train_rows[:: max(1, len(plan.train_rows) // 64)]
     return sha256_json(
         {
-            "config": config.model_dump(exclude={"checkpoint_seconds", "memory_limit", "pair_storage"}, mode="json"),
+            "config": config.model_dump(exclude=_NOT_THE_RUN, mode="json"),
             "plan": [plan.epochs, plan.batch_size, len(plan.train_rows)],
             "shapes": {name: list(value.shape) for name, value in module.state_dict().items()},
             "pairs": {

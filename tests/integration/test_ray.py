@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'isthmus[ray]'")
 
 from isthmus import distributed  # noqa: E402
+from isthmus.errors import ConfigError  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -69,3 +71,65 @@ def test_a_node_killed_during_the_work_changes_nothing(shards, monkeypatch, tmp_
         ray.shutdown()
         cluster.shutdown()
     np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_a_bridge_made_by_ray_is_the_one_that_a_process_makes(tmp_path):
+    from isthmus.recipes.extend import ExtendConfig, extend
+    from worlds import three_spaces
+
+    base, leaf = three_spaces(tmp_path)[:2]
+    made = [
+        extend(
+            base, leaf, via="text", config=ExtendConfig(members=1, epochs=2, batch_size=64, engine=engine), quiet=True
+        )
+        for engine in ("local", "ray")
+    ]
+    scores = [bridge.record["held_out"]["score"] for bridge in made]
+    assert scores[0] == pytest.approx(scores[1], abs=0.02)
+    assert not ray.is_initialized()
+
+
+def test_ray_encodes_the_space_that_one_process_encodes(tmp_path, monkeypatch):
+    """Byte for byte, with what was rejected; the workers import the encoder from the tests' folder."""
+    from PIL import Image
+
+    from isthmus.encoding import encode
+    from isthmus.errors import CheckFailed
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for n in range(40):
+        Image.new("RGB", (9, 9), (n, 2 * n, 255 - n)).save(raw / f"{n:02d}.png")
+    (raw / "17.png").write_bytes(b"broken")
+    (raw / "31.png").write_bytes(b"broken")
+
+    def run(where, **more):
+        into = tmp_path / where / "s.space"
+        return encode(raw, into=into, encoder="tiny_encoder:TinyEncoder", batch_size=4, quiet=True, **more), into
+
+    alone, single = run("alone", max_rejected=0.1)
+    together, joined = run("ray", max_rejected=0.1, engine="ray", tasks=3)
+    told = ("modality", "encoder", "rows", "items", "encoded", "present", "rejected", "waiting_for")
+    assert {key: together[key] for key in told} == {key: alone[key] for key in told}
+    assert Path(together["rejected_file"]).is_file()
+    assert files(joined) == files(single)
+    again, _ = run("ray", max_rejected=0.1, engine="ray", tasks=3)
+    assert (again["encoded"], again["present"]) == (0, 38)
+    with pytest.raises(CheckFailed, match=r"2 of 40 image items \(5\.0%\) were rejected, more than 1\.0%"):
+        run("strict", engine="ray", tasks=2)
+    assert not ray.is_initialized()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_what_ray_cannot_encode_is_refused_before_it_starts(tmp_path):
+    from isthmus.encoding import encode
+    from tiny_encoder import TinyEncoder
+
+    (tmp_path / "t.txt").write_text("one\n")
+    with pytest.raises(ConfigError, match="the engine 'ray' needs an encoder's name, got a TinyEncoder"):
+        encode(tmp_path / "t.txt", into=tmp_path / "s.space", encoder=TinyEncoder(), modality="text", engine="ray")
+    assert not ray.is_initialized()

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from isthmus.distributed import aggregate_shards
+from isthmus.distributed import ShardedMemory, aggregate_shards, open_engine
 from isthmus.errors import ConfigError, DependencyError, FormatError
 from isthmus.memory import MemoryBank
 
@@ -72,3 +72,33 @@ def test_faults_are_one_clear_line(world, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(DependencyError, match=r"Run: pip install 'isthmus\[ray\]'"):
         aggregate_shards([keys], queries, engine="ray")
+
+
+@pytest.mark.parametrize("engine", ["local", "processes"])
+def test_a_sharded_memory_is_a_memory_bank(world, engine, tmp_path, monkeypatch):
+    """Several matrices under the same weights, and several aggregations by workers that start once."""
+    monkeypatch.setattr("isthmus.distributed.SHARD_ROWS", 1700)
+    queries, keys, other, _, _ = world
+    bank = MemoryBank(keys)
+    with open_engine(engine, workers=2) as opened:
+        alone = ShardedMemory(keys, None, opened, tmp_path / "a")
+        both = ShardedMemory(keys, [keys, other], opened, tmp_path / "b")
+        for part in (queries[:300], queries[300:]):
+            (got,), stats = alone.aggregate_with_stats(part, temperature=0.05)
+            truth, exact = bank.aggregate_with_stats(part, temperature=0.05)
+            np.testing.assert_allclose(got, truth, atol=1e-5)
+            np.testing.assert_allclose(stats.effective_neighbours, exact.effective_neighbours, rtol=1e-3)
+            got, stats = both.aggregate_with_stats(part, temperature=0.05)
+            for mine, theirs in zip(got, bank.aggregate(part, temperature=0.05, values=[keys, other]), strict=True):
+                np.testing.assert_allclose(mine, theirs, atol=1e-5)
+            assert stats.report["shards"] == 3
+            assert stats.report["engine"] == engine
+        got, _ = both.aggregate_with_stats(queries[:0], temperature=0.05)
+        assert [x.shape for x in got] == [(0, 16), (0, 6)]
+    assert len(list(tmp_path.glob("*/*/*.npy"))) == (9 if engine == "processes" else 0)
+
+
+def test_an_unknown_engine_is_refused():
+    unknown = pytest.raises(ConfigError, match=r"unknown engine 'spark'\. Expected one of local, processes, ray")
+    with unknown, open_engine("spark"):
+        pass

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from isthmus.config import RecipeConfig
+from isthmus.config import RecipeConfig, make_config
 from isthmus.errors import ConfigError, OverlapError
 from isthmus.pair_builder import Builder
 from isthmus.pairs import Side, Slot, centric_kinds, choose_kinds, match_overlap
@@ -190,3 +190,33 @@ def test_how_far_off_an_approximation_is_is_kept_and_said(clip: Side, clap: Side
     assert any(line.startswith(start) for line in said)
     exact = build(clip, clap, ["text"], ["text"])
     assert all("aggregation" not in row for row in exact.effective_neighbours.values())
+
+
+def test_an_engine_builds_the_pool_that_this_process_builds() -> None:
+    sides, pools = [side("clip", 24, 0, text=60, image=50), side("clap", 20, 9, text=60, audio=40)], []
+    for engine in ("local", "processes"):
+        builder = Builder(*sides, ["text"], RecipeConfig(engine=engine), device=CPU)
+        pools.append(builder.build(choose_kinds(*sides, ["text"], None)))
+    for slot, column in pools[0].columns.items():
+        np.testing.assert_allclose(pools[1].columns[slot], column, atol=2e-4)
+    for name, stats in pools[0].effective_neighbours.items():
+        assert pools[1].effective_neighbours[name]["median"] == pytest.approx(stats["median"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"engine": "ray", "aggregation_method": "bf16"},
+            r"engine 'ray' aggregates exactly, got aggregation_method 'bf16'\.",
+        ),
+        (
+            {"engine": "processes", "pair_storage": "sparse"},
+            r"engine 'processes' makes dense pseudo pairs, got pair_storage 'sparse'\.",
+        ),
+        ({"engine_address": "a:1"}, r"engine_address is of the engine 'ray', got engine 'local'\."),
+    ],
+)
+def test_settings_that_an_engine_does_not_fit_are_refused(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        make_config(RecipeConfig, settings)

@@ -27,6 +27,8 @@ def connect(
     seed: o.Seed = None,
     device: o.Device = None,
     memory_limit: o.MemoryLimit = None,
+    engine: o.Engine = None,
+    address: o.Address = None,
     checkpoint_dir: o.CheckpointDir = None,
     overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
@@ -37,7 +39,9 @@ def connect(
     from isthmus.recipes.connect import connect as recipe
     from isthmus.space import open_space
 
-    making = Making(out, preset, config, assignments, memory_limit, checkpoint_dir, overwrite, quiet, as_json)
+    making = Making(
+        out, preset, config, assignments, memory_limit, engine, address, checkpoint_dir, overwrite, quiet, as_json
+    )  # fmt: skip
     making.run(
         lambda **settings: recipe(open_space(first), open_space(second), **settings),
         via=via,
@@ -67,6 +71,8 @@ def extend(
     seed: o.Seed = None,
     device: o.Device = None,
     memory_limit: o.MemoryLimit = None,
+    engine: o.Engine = None,
+    address: o.Address = None,
     checkpoint_dir: o.CheckpointDir = None,
     space: o.SpacePaths = None,
     overwrite: o.Overwrite = False,
@@ -79,7 +85,9 @@ def extend(
     from isthmus.recipes.extend import extend as recipe
     from isthmus.space import open_space
 
-    making = Making(out, preset, config, assignments, memory_limit, checkpoint_dir, overwrite, quiet, as_json)
+    making = Making(
+        out, preset, config, assignments, memory_limit, engine, address, checkpoint_dir, overwrite, quiet, as_json
+    )  # fmt: skip
     trained = method == METHODS[0]
     if trained and center is not None:
         raise ConfigError(f"--center is of the closed forms ({', '.join(METHODS[1:])}), got --method {method}.")

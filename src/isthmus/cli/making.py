@@ -30,6 +30,8 @@ class Making:
     config: Path | None
     assignments: list[str] | None
     memory_limit: str | None
+    engine: str | None
+    address: str | None
     checkpoint_dir: Path | None
     overwrite: bool
     quiet: bool
@@ -45,6 +47,8 @@ class Making:
             assignments=self.assignments or [],
             preset=self.preset,
             memory_limit=self.memory_limit,
+            engine=self.engine,
+            engine_address=self.address,
         )
         return {"config": config}
 
@@ -53,8 +57,9 @@ class Making:
         from isthmus.cli.config import collect
         from isthmus.solvers import ClosedFormConfig
 
-        if self.preset or self.memory_limit or self.checkpoint_dir:
-            raise ConfigError(f"--preset, --memory-limit and --checkpoint-dir are of ex-mcr, got --method {method}.")
+        if self.preset or self.memory_limit or self.checkpoint_dir or self.engine or self.address:
+            training = "--preset, --memory-limit, --engine, --address and --checkpoint-dir"
+            raise ConfigError(f"{training} are of ex-mcr, got --method {method}.")
         known = {field.name: None for field in fields(ClosedFormConfig) if field.name not in ("method", "seed")}
         settings = collect(self.config, self.assignments or [], known)
         return settings if center is None else {**settings, "center": read_center(center)}

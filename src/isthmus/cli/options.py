@@ -57,6 +57,18 @@ MemoryLimit = Annotated[
         metavar="SIZE", help="Keep pseudo pairs in a folder above this size, such as 4GB.", show_default=False
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="local|processes|ray",
+        help="Who aggregates pseudo pairs: this process, one a core, or a Ray cluster.",
+        show_default=False,
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Of the Ray cluster. Default: a local one.", show_default=False),
+]
 CheckpointDir = Annotated[
     Path | None,
     typer.Option(

@@ -59,6 +59,14 @@ def encode(
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="For the encoder; repeatable.", show_default=False),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="local|ray", help="Who encodes: this process, or a Ray cluster.")
+    ] = "local",
+    tasks: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Parts that Ray deals out (default: one a core).", show_default=False),
+    ] = None,
+    address: o.Address = None,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
@@ -87,6 +95,9 @@ def encode(
             same_space=same_space,
             encoder_options=dict(map(parse_assignment, encoder_options or [])),
             quiet=quiet,
+            engine=engine,
+            tasks=tasks,
+            address=address,
         )
         out.report = dict(report)
         show_written(out, into)

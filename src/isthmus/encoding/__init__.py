@@ -1,8 +1,8 @@
 """Raw files to a space: decode in worker processes, encode in batches, write whole shards, resume after any kill.
 
 `encode` is the verb; the pieces are `settings` (what is asked), `run` (the loop over batches), `pool` (decoding
-processes), `journal` (what makes a kill cheap), `parts` (several processes or machines) and `rejected` (what did
-not make it).
+processes), `journal` (what makes a kill cheap), `parts` (several processes or machines), `on_ray` (a cluster) and
+`rejected` (what did not make it).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from isthmus.encoders.protocol import Encoder
 from isthmus.encoders.registry import load_encoder
 from isthmus.encoding import parts
+from isthmus.encoding.on_ray import encode_parts, joined_report
 from isthmus.encoding.rejected import reasons
 from isthmus.encoding.run import Tally, encode_items
 from isthmus.encoding.settings import EncodeReport, Settings, check_one_space, encoder_info, parse_shard
@@ -45,6 +46,9 @@ def encode(
     same_space: bool = False,
     encoder_options: Mapping[str, Any] | None = None,
     quiet: bool = False,
+    engine: str = "local",
+    tasks: int | None = None,
+    address: str | None = None,
 ) -> EncodeReport:
     """Encode raw files into one modality of a space.
 
@@ -73,6 +77,10 @@ def encode(
         space.
         encoder_options: Passed to the encoder's factory, when `encoder` is a name.
         quiet: Show no progress.
+        engine: "local" is this process and its decoding workers; "ray" the machines of a Ray cluster, which must see
+        the files and the space by the same paths (see `isthmus.encoding.on_ray`).
+        tasks: Parts that Ray deals out; None is one for each core. Each loads the model.
+        address: Of the Ray cluster; None is a local one.
 
     Raises:
         CheckFailed: More than `max_rejected` of the items were rejected.
@@ -80,10 +88,18 @@ def encode(
         EncoderError: The encoder is unknown, has no such modality, fails, or is not the one of this space.
         SpaceError: `into` is something else, or was made by another encoder.
         ConfigError: An option is out of range, or the modality cannot be told.
+        DependencyError: Ray is asked for and not installed.
     """
+    asked = dict(locals())
     begin = time.monotonic()
     part = parse_shard(shard)
     _check_options(batch_size, workers, max_rejected, duplicates)
+    _check_engine(engine, part, tasks, address)
+    if engine == "ray":
+        alone = {key: value for key, value in asked.items() if key not in ("engine", "tasks", "address", "shard")}
+        report = joined_report(encode_parts(alone, tasks, address))
+        _check_rejected(report, report["rejected"], max_rejected, "")
+        return report
     options = dict(encoder_options or {})
     # A wrong path is told before a model is loaded, where that is possible.
     found = _find(paths, modality, None, ids, text_column) if modality else None
@@ -115,8 +131,17 @@ def encode(
     tally, total, waiting = _run(found.items, into, settings, part)
     report = _report(tally, total, waiting, into, settings)
     report["seconds"] = round(time.monotonic() - begin, 3)
-    _check_rejected(report, tally, max_rejected)
+    _check_rejected(report, len(tally.rejected), max_rejected, f" Reasons: {reasons(tally.rejected)}.")
     return report
+
+
+def _check_engine(engine: str, part: tuple[int, int] | None, tasks: int | None, address: str | None) -> None:
+    if engine not in ("local", "ray"):
+        raise ConfigError(f"unknown engine {engine!r}. Expected one of local, ray.")
+    if engine == "ray" and part is not None:
+        raise ConfigError("shard is of a run without an engine: 'ray' deals out the parts itself. Give one of them.")
+    if engine == "local" and (tasks is not None or address is not None):
+        raise ConfigError("tasks and address are of the engine 'ray'. Give engine='ray' with them.")
 
 
 def _check_options(batch_size: int, workers: int | None, max_rejected: float, duplicates: str) -> None:
@@ -170,12 +195,12 @@ def _report(tally: Tally, total: int, waiting: list[int], into: Path, settings: 
     }
 
 
-def _check_rejected(report: EncodeReport, tally: Tally, max_rejected: float) -> None:
-    count, total = report["rejected"], report["items"]
+def _check_rejected(report: EncodeReport, count: int, max_rejected: float, why: str) -> None:
+    total = report["items"]
     if total and count / total > max_rejected:
         kept = f"the other {total - count:,} are in {report['space']}" if total > count else "nothing is left"
         raise CheckFailed(
             f"{count:,} of {total:,} {report['modality']} items ({count / total:.1%}) were rejected, more than "
-            f"{max_rejected:.1%}; {kept}. Reasons: {reasons(tally.rejected)}. See {report['rejected_file']}; "
+            f"{max_rejected:.1%}; {kept}.{why} See {report['rejected_file']}; "
             "mend the files and run again, or allow more with --max-rejected."
         )

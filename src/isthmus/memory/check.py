@@ -23,7 +23,7 @@ from isthmus.runtime import numpy_generator
 CHECKED = 256
 """Queries of every approximate run that are done exactly too."""
 _FIRST = 64
-_SCANS = ((0.7, 3.5), (0.25, 4.5))
+_SCANS = ((0.7, 3.5), (0.4, 4.0), (0.25, 4.5))
 """Compressed scans to try in turn: what the sketch may miss (standard deviation) and how far the threshold lies beyond
 -log(tolerance), in logits. Only the last may use all of the tolerance: 256 queries do not pin a percentile down."""
 _MARGIN = 0.7
