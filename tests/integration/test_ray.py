@@ -115,7 +115,7 @@ def test_ray_encodes_the_space_that_one_process_encodes(tmp_path, monkeypatch):
     assert Path(together["rejected_file"]).is_file()
     assert files(joined) == files(single)
     again, _ = run("ray", max_rejected=0.1, engine="ray", tasks=3)
-    assert (again["encoded"], again["present"]) == (0, 38)
+    assert (again["encoded"], again["rows"]) == (0, 38)
     with pytest.raises(CheckFailed, match=r"2 of 40 image items \(5\.0%\) were rejected, more than 1\.0%"):
         run("strict", engine="ray", tasks=2)
     assert not ray.is_initialized()

@@ -17,7 +17,7 @@ from isthmus.errors import ConfigError, SpaceError
 
 CHUNK_BYTES = 32 << 20
 """Float32 bytes that are read from a matrix at a time."""
-CHUNK_ROWS = 16384
+CHUNK_ROWS = 8192
 """Rows that are read at a time on a CPU, whose caches then hold their scores with a block of queries."""
 RESIDENT_BYTES = 128 << 20
 """Matrices of at most this many float32 bytes are copied once and kept, larger ones are read a chunk at a time."""
