@@ -126,10 +126,11 @@ def encode_part(
     """
     mine = part_of(items, number, count, settings.group)
     modality = settings.modality
-    present = committed_ids(into, modality) | {one.id for one in read_rejected(into / modality / NAME)}
+    committed = committed_ids(into, modality)
+    present = committed | {one.id for one in read_rejected(into / modality / NAME)}
     folder = parts_folder(into, modality)
     if not folder.exists() and all(item.id in present for item in items):
-        return Tally(rows=len(present), present=len(mine)), len(mine), []
+        return Tally(rows=len(committed), present=len(mine)), len(mine), []
     part = part_path(into, modality, number, count)
     part.mkdir(parents=True, exist_ok=True)
     tally = encode_items(mine, part, settings, skip=frozenset(present))
