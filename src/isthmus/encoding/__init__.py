@@ -15,7 +15,6 @@ from typing import Any
 from isthmus.encoders.protocol import Encoder
 from isthmus.encoders.registry import load_encoder
 from isthmus.encoding import parts
-from isthmus.encoding.on_ray import encode_parts, joined_report
 from isthmus.encoding.rejected import reasons
 from isthmus.encoding.run import Tally, encode_items
 from isthmus.encoding.settings import EncodeReport, Settings, check_one_space, encoder_info, parse_shard
@@ -96,6 +95,9 @@ def encode(
     _check_options(batch_size, workers, max_rejected, duplicates)
     _check_engine(engine, part, tasks, address)
     if engine == "ray":
+        # Not above: decoding processes import this package, and have no use for torch.
+        from isthmus.encoding.on_ray import encode_parts, joined_report
+
         alone = {key: value for key, value in asked.items() if key not in ("engine", "tasks", "address", "shard")}
         report = joined_report(encode_parts(alone, tasks, address))
         _check_rejected(report, report["rejected"], max_rejected, "")
