@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from aggregate import machine, orthonormal, real, unit, write
+from aggregate import machine, orthonormal, real, synchronize, unit, write
 
 from isthmus.memory import MemoryBank
 from isthmus.pair_builder import Builder
@@ -80,15 +80,9 @@ def build(base: Side, leaf: Side, config: ExtendConfig, place: torch.device, fol
     for kind in choose_kinds(base, leaf, ["text"], None):
         start = time.perf_counter()
         pools.append(builder.build([kind], folder / f"{kind.query.side}-{kind.query.modality}"))
-        finish(place)
+        synchronize(place)
         spent[builder.describe(kind)] = time.perf_counter() - start
     return pools, spent
-
-
-def finish(place: torch.device) -> None:
-    """Wait for a device."""
-    if place.type == "cuda":
-        torch.cuda.synchronize(place)
 
 
 def step_seconds(base: Side, leaf: Side, pool: PseudoPairs, config: ExtendConfig, place: torch.device) -> float:
@@ -99,7 +93,7 @@ def step_seconds(base: Side, leaf: Side, pool: PseudoPairs, config: ExtendConfig
     ends = [time.perf_counter()]
 
     def ended(row: Any) -> None:
-        finish(place)
+        synchronize(place)
         ends.append(time.perf_counter())
 
     train(projector, objective, pool, config, plan, device=place, callback=ended, quiet=True)

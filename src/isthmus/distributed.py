@@ -137,11 +137,10 @@ def aggregate_shards(
     blocks = [slice(i, min(i + QUERY_BLOCK, asked.n)) for i in range(0, asked.n, QUERY_BLOCK)]
     averages: list[NDArray[np.float32]] = []
     neighbours: list[NDArray[np.float32]] = []
-    with (
-        nullcontext(engine)
-        if isinstance(engine, Engine)
-        else open_engine(engine, workers=workers, address=address) as opened
-    ):
+    opening = (
+        nullcontext(engine) if isinstance(engine, Engine) else open_engine(engine, workers=workers, address=address)
+    )
+    with opening as opened:
         for block in blocks:
             merged = _merge(opened.submit(asked.block(block.start, block.stop).numpy(), pairs, temperature))
             averages.append(merged.finish()[0].numpy())
