@@ -22,7 +22,7 @@ from aggregate import alternate, machine, peak_flops, write
 from torch import Tensor
 from torch.nn import functional as F
 
-from isthmus.losses import dense_info_nce
+from isthmus.losses import dense_info_nce, reused_memory
 from isthmus.pairs import Slot
 from isthmus.projectors import LeafProjector, initialize
 from isthmus.recipes.extend import DenseAlignment, ExtendConfig
@@ -168,10 +168,11 @@ def main() -> None:
     if options.quick:
         options.batch, options.repeats = 1024, 3
     found: dict[str, Any] = {}
-    for name, part in parts(options):
-        found[name] = part
-        print(json.dumps({name: part}, indent=1), flush=True)
-        write(options.out, found)
+    with reused_memory():  # As in training; the plain way does not know of it.
+        for name, part in parts(options):
+            found[name] = part
+            print(json.dumps({name: part}, indent=1), flush=True)
+            write(options.out, found)
 
 
 if __name__ == "__main__":

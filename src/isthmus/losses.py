@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,6 +16,22 @@ _HEADROOM = 60.0
 """The largest logit after the shift: a million times exp(60) is far from float32's largest number."""
 _SMALLEST_SUM = 1e-30
 """Below this a sum of exponentials may have lost terms that matter to float32's smallest number."""
+
+_memory: ContextVar[list[Tensor] | None] = ContextVar("_memory", default=None)
+
+
+@contextmanager
+def reused_memory() -> Iterator[None]:
+    """Let the losses within keep their largest matrices from one step to the next.
+
+    A processor's fresh memory is made page by page as it is first written to, which costs a quarter of the product that
+    is written there. What is kept is dropped at the end.
+    """
+    token = _memory.set([])
+    try:
+        yield
+    finally:
+        _memory.reset(token)
 
 
 def info_nce(x: Tensor, z: Tensor, temperature: float) -> Tensor:
@@ -67,25 +85,26 @@ class _DenseInfoNCE(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, z: Tensor, temperature: float) -> Tensor:
         k, batch, dim = x.shape
         m, pairs = z.shape[0], k * z.shape[0] * batch
-        ctx.low = torch.is_autocast_enabled(x.device.type)
+        ctx.low = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else None
         positives = torch.einsum("kbd,mbd->", x, z) / temperature
         shift = max(0.0, 1.0 / temperature - _HEADROOM)
         scaled, others = x / temperature, z.reshape(m * batch, dim).T
         by_row, by_column = x.new_empty(k, batch, m), x.new_zeros(k, m, batch)
-        blocks = []
+        ctx.memory = _memory.get()
+        every = _take(ctx.memory, k * batch * m * batch, x).view(k, batch, m, batch)
         for part in _parts(k, batch, m, x.device):
-            logits = (scaled[part] @ others).to(x.dtype)
-            logits = logits.view(*logits.shape[:2], m, batch)
-            block = (logits.sub_(shift) if shift else logits).exp_()
+            block = every[part]
+            _multiply(scaled[part].flatten(0, 1), others, block.flatten(0, 1).flatten(1), ctx.low)
+            (block.sub_(shift) if shift else block).exp_()
             torch.sum(block, -1, out=by_row[part])
             by_column[part[0]] += block.sum(1)
-            blocks.append(block)
         ctx.temperature = temperature
         ctx.exact = not bool(torch.minimum(by_row.min(), by_column.min()) > _SMALLEST_SUM)
         if ctx.exact:
+            _give(ctx.memory, every)
             ctx.save_for_backward(x, z)
             return _with_maxima(x, z, temperature)
-        ctx.save_for_backward(x, z, by_row, by_column, *blocks)
+        ctx.save_for_backward(x, z, by_row, by_column, every)
         total = 0.5 * (by_row.log().sum() + by_column.log().sum()) - positives
         return total / pairs + shift
 
@@ -93,25 +112,55 @@ class _DenseInfoNCE(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         if ctx.exact:
             return _exact_gradients(ctx, gradients[0])
-        x, z, by_row, by_column, *blocks = ctx.saved_tensors
+        x, z, by_row, by_column, every = ctx.saved_tensors
         (k, batch, dim), m = x.shape, len(z)
         scale = gradients[0] / (k * m * batch * ctx.temperature)
         to_x = x.new_empty(x.shape) if ctx.needs_input_grad[0] else None
-        to_z = z.new_zeros(z.shape) if ctx.needs_input_grad[1] else None
+        to_z = z.new_zeros(m * batch, dim) if ctx.needs_input_grad[1] else None
         rows, columns = by_row.reciprocal_()[..., None], by_column.reciprocal_()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=ctx.low):
-            for part, block in zip(_parts(k, batch, m, x.device), blocks, strict=True):
-                # In place: autograd refuses a second backward through this node instead of giving a wrong one.
-                weights = block.mul_(rows[part] + columns[part[0], None]).flatten(2)
-                if to_x is not None:
-                    to_x[part] = weights @ z.reshape(m * batch, dim)
-                if to_z is not None:
-                    to_z.view(m * batch, dim).add_(weights.flatten(0, 1).T @ x[part].flatten(0, 1))
+        parts = list(_parts(k, batch, m, x.device))
+        spare = _take(ctx.memory, every[parts[0]].numel(), x)
+        for part in parts:
+            # In place: autograd refuses a second backward through this node instead of giving a wrong one.
+            block = every[part]
+            block.mul_(torch.add(rows[part], columns[part[0], None], out=spare[: block.numel()].view(block.shape)))
+            weights = block.flatten(0, 1).flatten(1)
+            if to_x is not None:
+                _multiply(weights, z.reshape(m * batch, dim), to_x[part].flatten(0, 1), ctx.low)
+            if to_z is not None:
+                _multiply(weights.T, x[part].flatten(0, 1), to_z, ctx.low, add=True)
+        _give(ctx.memory, every)
+        _give(ctx.memory, spare)
         if to_x is not None:
             to_x.mul_(0.5).sub_(z.sum(0)).mul_(scale)
         if to_z is not None:
-            to_z.mul_(0.5).sub_(x.sum(0)).mul_(scale)
+            to_z = to_z.view(z.shape).mul_(0.5).sub_(x.sum(0)).mul_(scale)
         return to_x, to_z, None
+
+
+def _multiply(a: Tensor, b: Tensor, out: Tensor, low: torch.dtype | None, *, add: bool = False) -> None:
+    """Put a @ b into `out`, or add it there; the product in a lower type where there is one."""
+    if low is not None:
+        product = a.to(low) @ b.to(low)
+        _ = out.add_(product) if add else out.copy_(product)
+    elif add:
+        out.addmm_(a, b)
+    else:
+        torch.mm(a, b, out=out)
+
+
+def _take(memory: list[Tensor] | None, size: int, like: Tensor) -> Tensor:
+    """Memory for `size` numbers, what an earlier step has given back if it is that large."""
+    for number, kept in enumerate(memory or ()):
+        if kept.numel() == size and kept.dtype == like.dtype:
+            return (memory or []).pop(number)
+    return like.new_empty(size)
+
+
+def _give(memory: list[Tensor] | None, used: Tensor) -> None:
+    """Keep memory for the next step."""
+    if memory is not None and used.device.type == "cpu":
+        memory.append(used.view(-1))
 
 
 def _parts(k: int, batch: int, m: int, device: torch.device) -> Iterator[tuple[slice, slice]]:

@@ -26,6 +26,7 @@ from isthmus.config import RecipeConfig
 from isthmus.errors import ConfigError
 from isthmus.files import atomic_file, sha256_json
 from isthmus.geometry import noise_std
+from isthmus.losses import reused_memory
 from isthmus.memory.bf16 import pays
 from isthmus.pair_columns import pick
 from isthmus.pairs import PseudoPairs, Slot, near
@@ -169,7 +170,8 @@ def train(
     noise = _noise(pairs, config)
     saved = time.monotonic()
     label = "train" if config.members == 1 else f"train {member + 1} of {config.members}"
-    with Progress(label, plan.steps, unit="steps", quiet=quiet, done=state.step) as progress:
+    bar = Progress(label, plan.steps, unit="steps", quiet=quiet, done=state.step)
+    with bar as progress, reused_memory():
         while state.step < plan.steps:
             epoch, place = divmod(state.step, plan.steps_per_epoch)
             if place == 0 or state.order is None:

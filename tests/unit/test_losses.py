@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from isthmus import losses
 from isthmus.losses import dense_info_nce, info_nce, intra_distance
 
 
@@ -110,3 +111,29 @@ def test_gradients_under_autocast_are_those_of_float32_within_bfloat16() -> None
     assert loss.dtype == low.dtype == torch.float32
     apart = (low - exact).norm() / exact.norm()
     assert 1e-5 < apart < 2e-2
+
+
+def test_memory_that_is_kept_from_step_to_step_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three steps over blocks of rows, one of them with two losses at once, one that underflows and has no backward."""
+    monkeypatch.setattr(losses, "_BLOCK", 64)
+
+    def gradient(seed: int, *, both: bool = False) -> torch.Tensor:
+        x, z = unit(2, 16, 6, seed=seed).requires_grad_(), unit(2, 16, 6, seed=seed + 1).requires_grad_()
+        loss = dense_info_nce(x, z, 0.05)
+        if both:
+            loss = loss + dense_info_nce(z, x, 0.03)
+        return torch.cat(torch.autograd.grad(loss, (x, z)))
+
+    def steps() -> list[torch.Tensor]:
+        found = [gradient(1), gradient(3, both=True)]
+        info_nce(unit(16, 6), -unit(16, 6), 0.001)
+        return [*found, gradient(5)]
+
+    expected = steps()
+    with losses.reused_memory():
+        for mine, theirs in zip(steps(), expected, strict=True):
+            assert torch.equal(mine, theirs)
+        sizes = sorted(kept.numel() for kept in losses._memory.get() or [])
+        gradient(7)
+        assert sorted(kept.numel() for kept in losses._memory.get() or []) == sizes
+    assert losses._memory.get() is None
