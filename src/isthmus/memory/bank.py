@@ -228,8 +228,9 @@ class _Run:
             raise ConfigError(f"unknown method {method!r}. Expected one of {', '.join(METHODS)}.")
         results = self._results(out)
         plan = make_plan(self.work, self.queries, method, _positive("tolerance", tolerance), seed)
-        for start in range(0, self.queries.n, self.work.pass_queries):
-            part = slice(start, min(start + self.work.pass_queries, self.queries.n))
+        step = self.work.pass_queries(plan.pass_bytes)
+        for start in range(0, self.queries.n, step):
+            part = slice(start, min(start + step, self.queries.n))
             sums = plan.sums(self.work, self.queries.block(part.start, part.stop))
             for result, average in zip(results, sums.finish(), strict=True):
                 result[part] = average if isinstance(result, torch.Tensor) else average.cpu().numpy()

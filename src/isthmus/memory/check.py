@@ -14,7 +14,7 @@ import torch
 
 from isthmus.memory.bf16 import bf16_sums, pays
 from isthmus.memory.compressed import BAND, compressed_sums, probe
-from isthmus.memory.exact import Work, partial_sums
+from isthmus.memory.exact import PASS_BYTES, Work, partial_sums
 from isthmus.memory.partial import Partial
 from isthmus.memory.rows import Rows
 from isthmus.memory.sketch import Spectrum
@@ -31,6 +31,8 @@ _WORTH = 0.75
 """Share of the exact method's work above which an approximation is not worth its error."""
 _FULL = 0.75
 """Share of the directions beyond which a sketch is none: such data has no structure to lean on."""
+_SKETCHING_PASS_BYTES = 4 * PASS_BYTES
+"""For a compressed pass over a memory that is not held: it is read, widened and sketched anew in every pass."""
 _SMALL = 2e9
 """Products (queries * rows * dimensions) below which the check costs more than is saved."""
 _BF16_P99 = 3.0
@@ -41,10 +43,11 @@ Sums = Callable[[Work, torch.Tensor], Partial]
 
 @dataclass
 class Plan:
-    """How to do an aggregation, and the report of how that was found, ready for json."""
+    """How to do an aggregation, with what memory a pass, and the report of how that was found, ready for json."""
 
     sums: Sums
     report: dict[str, Any] = field(default_factory=dict)
+    pass_bytes: int = PASS_BYTES
 
 
 class _Trial(NamedTuple):
@@ -83,6 +86,8 @@ def make_plan(work: Work, queries: Rows, method: str, tolerance: float, seed: in
         if reason is None:
             report |= {"used": trial.method, **trial.details, "check": judge.check}
             plan.sums = trial.sums
+            if trial.method == "compressed" and not work.keys.resident:
+                plan.pass_bytes = _SKETCHING_PASS_BYTES
             return plan
         reasons[trial.method] = reason
     report["fell_back"] = "; ".join(f"{name}: {why}" for name, why in reasons.items()) or None

@@ -30,11 +30,11 @@ BAND = 2.0
 """Width in logits of the last band before the threshold, whose weight stands in for the tail."""
 _QUERIES = 2048
 """Queries at most that meet the memory at a time."""
+_EVEN = 64
+"""Byte products of a number of queries that this divides are the fastest."""
 _LOOK = 512
 _SLACK = 2.0
 """Standard deviations of what the sketch misses by which a sketched logit may lie below the threshold."""
-_RISE = 30.0
-"""Logits by which a floor rises at most, usually."""
 _NONE = -1e30
 """The largest logit of no rows: finite, so that differences of it are numbers."""
 
@@ -62,12 +62,6 @@ class Found:
     def raise_largest(self, largest: torch.Tensor) -> None:
         """Bring (q,) largest logits seen before up to those found here, in place."""
         largest.scatter_reduce_(0, self.queries, self.logits, "amax")
-
-    def where(self, wanted: torch.Tensor) -> Found:
-        """Those of (nnz,) true entries."""
-        some = torch.nonzero(wanted)[:, 0]
-        queries = self.queries[some]
-        return Found(_starts(queries, len(self.starts) - 1), self.columns[some], queries, self.logits[some])
 
 
 Use: TypeAlias = Callable[[slice, int, torch.Tensor, Found], None]
@@ -103,9 +97,8 @@ class Scan:
         self.best = torch.cat([(part @ look.T).amax(dim=1) for part in torch.split(asking, 4096)] or [asking[:, 0]])
         missed = sketch.missed(queries)
         self.slack = _SLACK * missed
-        reach = float((self.best.abs() + self.slack).max()) + threshold + _RISE if len(queries) else 0.0
         # One direction more lifts rows of which the sketch misses more, by as much more slack.
-        self.scores = make_scores(_widen(asking, self.slack), _widen(look, sketch.excess(few)), reach)
+        self.scores = make_scores(_widen(asking, self.slack), _widen(look, sketch.excess(few)))
         self.threshold = threshold + _SLACK * (missed.square() + self.scores.missed**2).sqrt()
         self.kept = 0
 
@@ -113,8 +106,8 @@ class Scan:
         """Scan the memory once and hand the rows found to `use`."""
         with _threads(self.scaled.device) as (pool, workers):
             blocks = _blocks(len(self.best), workers)
-            for start, rows, sketched, excess in self.sketch.chunks(self.keys):
-                chunk = _Chunk(start, rows, excess, self.scores.tiles(_widen(sketched, excess)))
+            for start, rows, excess, tiles in self.sketch.chunks(self.keys, self._tiles):
+                chunk = _Chunk(start, rows, excess, tiles)
                 step = partial(self._step, chunk, use)
                 self.kept += sum(pool.map(step, blocks) if pool else map(step, blocks))
 
@@ -123,26 +116,40 @@ class Scan:
         use(part, chunk.start, chunk.rows, found)
         return len(found.columns)
 
+    def _tiles(self, sketched: torch.Tensor, excess: torch.Tensor) -> Tiles:
+        return self.scores.tiles(_widen(sketched, excess))
+
     def _few_rows(self) -> torch.Tensor:
         """A few rows from all over the memory, for floors to start from."""
         return self.keys.take(torch.linspace(0, self.keys.n - 1, min(_LOOK, max(1, self.keys.n // 16))).long())
 
     def _find(self, chunk: _Chunk, part: slice) -> Found:
-        best, threshold, slack = self.best[part], self.threshold[part], self.slack[part]
+        best, threshold = self.best[part], self.threshold[part]
+        raises = float(threshold.min())
         hits = []
         for low, tile in chunk.tiles:
-            queries, columns, scores = self.scores.hits(part, tile, best - threshold)
+            floor = best - threshold
+            queries, columns, above = self.scores.hits(part, tile, floor)
             columns += low
-            best.scatter_reduce_(0, queries, scores - slack[queries] * chunk.excess[columns], "amax")
-            hits.append((queries, columns, scores))
-        queries, columns, scores = (torch.cat(x) for x in zip(*hits, strict=True))
+            self._raise(best, floor, chunk.excess, [x[above >= raises] for x in (queries, columns, above)], part)
+            hits.append((queries, columns, above, floor))
         # Earlier tiles were held against a best that later ones surpassed.
-        keep = torch.nonzero(scores >= (best - threshold)[queries])[:, 0]
-        keep = keep[_sorted(queries[keep])]
-        queries, columns = queries[keep], columns[keep]
+        now = best - threshold
+        kept = [(above >= (now - floor)[queries], queries, columns) for queries, columns, above, floor in hits]
+        queries, columns = (torch.cat([x[n][x[0]] for x in kept]) for n in (1, 2))
+        order = _sorted(queries)
+        queries, columns = queries[order], columns[order]
         starts = _starts(queries, part.stop - part.start)
         logits = _pair_products(self.scaled[part], chunk.rows, starts, queries, columns)
         return Found(starts, columns, queries, logits)
+
+    def _raise(
+        self, best: torch.Tensor, floor: torch.Tensor, excess: torch.Tensor, high: list[torch.Tensor], part: slice
+    ) -> None:
+        """Bring the largest logits up to those of hits far above their floor, less what these may owe to the sketch."""
+        queries, columns, above = high
+        logits = above + floor[queries] - self.slack[part][queries] * excess[columns]
+        best.scatter_reduce_(0, queries, logits, "amax")
 
 
 def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float, tail: float) -> Partial:
@@ -164,9 +171,8 @@ def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold
         largest = block.shift.clone()
         found.raise_largest(largest)
         rescale(block, largest, moment=True)
-        found = found.where(found.logits >= (largest - threshold)[found.queries])
         relative = found.logits - largest[found.queries]
-        weights = torch.exp(relative)
+        weights = torch.exp(relative).mul_(relative >= -threshold)
         weights += (tail * weights) * (relative < BAND - threshold)
         block.total.add_(found.per_query(weights))
         if block.moment is not None:
@@ -253,6 +259,8 @@ def _blocks(n: int, workers: int) -> list[slice]:
     """Even blocks of n queries, as many for each worker."""
     count = max(1, -(-n // (_QUERIES * workers))) * workers
     size = max(1, -(-n // count))
+    if size > _EVEN:
+        size = -(-size // _EVEN) * _EVEN
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 

@@ -16,7 +16,8 @@ import torch
 from isthmus.memory.partial import Partial
 from isthmus.memory.rows import Rows
 
-_PASS_BYTES = 160 << 20
+PASS_BYTES = 160 << 20
+"""What the queries of a pass over the memory may take."""
 _HEADROOM = 60.0
 """exp(60) * rows stays far below float32's largest number, and exp(60 - 147) is its smallest normal one."""
 _LOWEST_CONSTANT_SHIFT_TEMPERATURE = 0.01
@@ -44,12 +45,11 @@ class Work:
     def widths(self) -> list[int]:
         return [self.keys.dim if v is None else v.dim for v in self.values]
 
-    @property
-    def pass_queries(self) -> int:
-        """Queries per pass over a streamed memory, so that their sums stay in bounded memory."""
+    def pass_queries(self, pass_bytes: int) -> int:
+        """Queries per pass over the memory, so that they and their sums stay within so many bytes."""
         per_query = 4 * (sum(self.widths) + self.keys.dim + 3)
         block = block_sizes(self.keys.device)[0]
-        return max(block, _PASS_BYTES // per_query // block * block)
+        return max(block, pass_bytes // per_query // block * block)
 
 
 def partial_sums(work: Work, queries: torch.Tensor) -> Partial:

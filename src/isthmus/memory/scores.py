@@ -1,15 +1,14 @@
 """Which rows of a sketched memory reach their query's floor: a tile of products at a time, in bytes or floats.
 
 The scan only has to tell rows that matter from those that do not; what matters is rescored in float32. So it may round:
-bfloat16 to eight bits of each number, bytes to seven of a query's and eight of a row's, which is a quarter of a logit
+bfloat16 to eight bits of each number, bytes to eight of a query's and seven of a row's, which is a quarter of a logit
 in the balanced coordinates of a sketch, and counts as missed by it.
 """
 
 from __future__ import annotations
 
-import math
+import platform
 import threading
-import warnings
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from isthmus.memory.bf16 import pays
 
 Hits: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Query, row and sketched logit of every product that reaches its floor."""
+"""Query, row, and logits above its floor, of every product that reaches it."""
 Tiles: TypeAlias = list[tuple[int, Any]]
 """First row and prepared rows of each tile of a chunk."""
 _TILE_BITS = 11
@@ -30,9 +29,9 @@ _TILE = 1 << _TILE_BITS
 _STEP = 0.1
 """Logits of one unit of a byte score; what passes 255 of them above the floor is scored again."""
 _ZERO, _HIGH = 64, 127
-"""A query's bytes are 0 to 127 around 64: sums of two products of such stay in 16 bits, as processors add them up."""
-_ENGINES = ("x86", "fbgemm", "onednn")
-"""torch's byte products on x86 processors; those of others are no faster than floats."""
+"""A row's bytes are 1 to 127 around 64: sums of two products of such stay in 16 bits, as processors add them up."""
+_MACHINES = ("x86_64", "AMD64")
+"""Where torch's byte products are known to be faster than floats."""
 _ENOUGH = 32
 """Directions below which a byte product is not faster than a float one."""
 
@@ -60,18 +59,16 @@ class FloatScores:
         """Rows of a tile that reach the (len(part),) floor of their query, which is rounded as the type does."""
         asking = self.asking[part]
         asking[:, -1] = -floor
-        floor = -asking[:, -1].float()
         buffers = self._buffers.get((len(asking), len(tile)), asking)
         torch.mm(asking, tile.T, out=buffers.scores)
-        queries, rows, above = _positive(buffers.scores, buffers.over)
-        return queries, rows, above.add_(floor[queries])
+        return _positive(buffers.scores, buffers.over)
 
 
 @dataclass(frozen=True)
 class _ByteTile:
-    """Rows as bytes, packed, with their scale; and in float32, for scores that pass the bytes."""
+    """Rows as bytes with their scale; and in float32, for scores that pass the bytes."""
 
-    packed: Any
+    codes: torch.Tensor
     scale: float
     rows: torch.Tensor
 
@@ -79,82 +76,64 @@ class _ByteTile:
 class ByteScores:
     """Scores of 8-bit integers, whose sums are exact and of which a byte comes back: a quarter of the memory traffic.
 
-    The floor is subtracted inside the product: to a query's bytes are added digits, to base 127, of minus its floor,
-    and to each row's the values of those digits.
+    Each query has its own scale, and its floor is subtracted before the sums are rounded to bytes.
 
     Args:
         asking: (q, r) float32 sketched queries.
-        look: (n, r) float32 some sketched rows, for the scale.
-        reach: Size of the floors to expect; one far below zero must not pass it.
+        look: (n, r) float32 some sketched rows, for how much rounding costs.
 
     Raises:
         RuntimeError: torch cannot multiply bytes on this machine.
     """
 
-    def __init__(self, asking: torch.Tensor, look: torch.Tensor, reach: float) -> None:
+    def __init__(self, asking: torch.Tensor, look: torch.Tensor) -> None:
         self.asking = asking
-        self.scale = _largest(asking) / (_HIGH - _ZERO)
-        self._look = _largest(look) / _HIGH
-        self.digits = 1 + math.ceil(reach / ((_HIGH - _ZERO) * _HIGH * self.scale * self._look))
-        width = asking.shape[1] + self.digits
-        self._codes = torch.full((len(asking), -(-width // 4) * 4), _ZERO, dtype=torch.uint8)
-        self._codes[:, : asking.shape[1]] = (asking / self.scale).round_().add_(_ZERO).to(torch.uint8)
-        noise = self.scale**2 * look.square().sum(1).mean() + self._look**2 * asking.square().sum(1)
+        self._scales = (asking.abs().amax(dim=1) / _HIGH).clamp_min(1e-9)
+        self._zeros = torch.zeros(len(asking), dtype=torch.int64)
+        self._codes = torch.zeros((len(asking), _padded(asking.shape[1])), dtype=torch.int8)
+        self._codes[:, : asking.shape[1]] = (asking / self._scales[:, None]).round_().to(torch.int8)
+        self._packed: dict[int, torch.Tensor] = {}
+        noise = self._scales**2 * look.square().sum(1).mean() + _scale(look) ** 2 * asking.square().sum(1)
         self.missed = (noise / 12.0).sqrt()
 
-    def tiles(self, sketched: torch.Tensor) -> Tiles:
+    @staticmethod
+    def tiles(sketched: torch.Tensor) -> Tiles:
         """Prepare (m, r) sketched rows once for all queries."""
-        return [(low, self._tile(sketched[low : low + _TILE])) for low in range(0, len(sketched), _TILE)]
-
-    def _tile(self, rows: torch.Tensor) -> _ByteTile:
-        rank = rows.shape[1]
-        scale = max(_largest(rows) / _HIGH, self._look)
-        codes = torch.zeros((len(rows), self._codes.shape[1]), dtype=torch.int8)
-        codes[:, :rank] = (rows / scale).round_().to(torch.int8)
-        codes[:, rank] = 1
-        codes[:, rank + 1 : rank + self.digits] = _HIGH
-        return _ByteTile(torch.ops.quantized.linear_prepack(_quantized(codes, scale, 0), None), scale, rows)
+        return [(low, _byte_tile(sketched[low : low + _TILE])) for low in range(0, len(sketched), _TILE)]
 
     def hits(self, part: slice, tile: _ByteTile, floor: torch.Tensor) -> Hits:
         """Rows of a tile that reach the (len(part),) floor of their query."""
-        codes, unit = self._codes[part], self.scale * tile.scale
+        if part.start not in self._packed:
+            self._packed[part.start] = torch.ops.onednn.qlinear_prepack(self._codes[part], list(tile.codes.shape))
+        packed, scales, zeros = self._packed[part.start], self._scales[part], self._zeros[part]
         # Half a step lower, since half a step is what rounds up to one.
-        left = ((0.5 * _STEP - floor) / unit).round_()
-        place = self.asking.shape[1]
-        coarse = (left / _HIGH).round_()
-        codes[:, place] = torch.sub(left, coarse, alpha=_HIGH).add_(_ZERO).to(torch.uint8)
-        for digit in range(place + 1, place + self.digits):
-            some = coarse.clamp(_ZERO - _HIGH, _HIGH - _ZERO)
-            coarse -= some
-            codes[:, digit] = some.add_(_ZERO).to(torch.uint8)
-        # A floor that the digits do not reach stays lower: more rows pass it, and their scores say so.
-        floor = left.sub_(coarse, alpha=_HIGH).mul_(-unit)
-        found = torch.ops.quantized.linear(_quantized(codes, self.scale, _ZERO), tile.packed, _STEP, 0)
-        flat = _bytes(found)
+        product = (tile.codes, tile.scale, _ZERO, packed, scales, zeros, 0.5 * _STEP - floor)
+        found = torch.ops.onednn.qlinear_pointwise(*product, _STEP, 0, torch.uint8, "none", [], "")
+        flat = found.numpy().reshape(-1)
         where = _not_zero(flat)
         steps = flat[where]
-        queries, rows = _split(where, len(tile.rows))
-        scores = torch.from_numpy(steps.astype(np.float32)).mul_(_STEP).add_(floor[queries])
+        rows, queries = _split(where, len(floor))
+        above = torch.from_numpy(steps.astype(np.float32)).mul_(_STEP)
         full = torch.from_numpy(np.flatnonzero(steps == 255))
         if len(full):
-            scores[full] = torch.linalg.vecdot(self.asking[part][queries[full]], tile.rows[rows[full]])
-        return queries, rows, scores
+            own = queries[full]
+            above[full] = torch.linalg.vecdot(self.asking[part][own], tile.rows[rows[full]]).sub_(floor[own])
+        return queries, rows, above
 
 
 Scores: TypeAlias = FloatScores | ByteScores
 
 
-def make_scores(asking: torch.Tensor, look: torch.Tensor, reach: float) -> Scores:
+def make_scores(asking: torch.Tensor, look: torch.Tensor) -> Scores:
     """The fastest scores on the queries' device.
 
     Args:
         asking: (q, r) float32 sketched queries.
         look: (n, r) float32 some sketched rows.
-        reach: Size of the floors to expect; one far below zero must not pass it.
     """
     kind = product_type(asking.device) if len(asking) else "float32"
     if kind == "int8" and asking.shape[1] >= _ENOUGH:
-        return ByteScores(asking, look, reach)
+        return ByteScores(asking, look)
     return FloatScores(asking, torch.bfloat16 if kind == "bf16" else torch.float32)
 
 
@@ -164,7 +143,7 @@ def product_type(device: torch.device) -> str:
 
     No stopwatch decides between bytes and floats: a run that is resumed must find the same rows again.
     """
-    if device.type == "cpu" and torch.backends.quantized.engine in _ENGINES and _bytes_work():
+    if device.type == "cpu" and platform.machine() in _MACHINES and _bytes_work():
         return "int8"
     return "bf16" if pays(device) else "float32"
 
@@ -175,31 +154,30 @@ def _bytes_work() -> bool:
     asking, rows = (torch.randn((64, 2 * _ENOUGH), generator=draw) for _ in range(2))
     floor = torch.full((64,), 8.0)
     try:
-        scores = ByteScores(asking, rows, 100.0)
-        queries, columns, found = scores.hits(slice(0, 64), scores.tiles(rows)[0][1], floor)
+        scores = ByteScores(asking, rows)
+        queries, columns, above = scores.hits(slice(0, 64), scores.tiles(rows)[0][1], floor)
     except (RuntimeError, AttributeError):
         return False
     expected = asking @ rows.T
     wanted = int((expected >= 9.0).sum())
-    return len(found) >= wanted and bool(((found - expected[queries, columns]).abs() < 1.0).all())
+    return len(above) >= wanted and bool(((above + 8.0 - expected[queries, columns]).abs() < 1.0).all())
 
 
-def _largest(x: torch.Tensor) -> float:
-    return max(float(x.abs().max()), 1e-6)
+def _byte_tile(rows: torch.Tensor) -> _ByteTile:
+    scale = _scale(rows)
+    codes = torch.full((len(rows), _padded(rows.shape[1])), _ZERO, dtype=torch.uint8)
+    codes[:, : rows.shape[1]] = (rows / scale).round_().add_(_ZERO).to(torch.uint8)
+    return _ByteTile(codes, scale, rows)
 
 
-def _quantized(codes: torch.Tensor, scale: float, zero: int) -> torch.Tensor:
-    """Integers as torch's byte product takes them; it warns that a later torch may not, and then floats are used."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made: torch.Tensor = torch._make_per_tensor_quantized_tensor(codes, scale, zero)
-    return made
+def _scale(rows: torch.Tensor) -> float:
+    """What one unit of a row's bytes stands for."""
+    return max(float(rows.abs().max()), 1e-6) / (_HIGH - _ZERO)
 
 
-def _bytes(quantized: torch.Tensor) -> NDArray[np.uint8]:
-    """The integers of a quantised tensor, where they lie, one after another."""
-    plain = torch.empty(0, dtype=torch.uint8).set_(quantized.untyped_storage(), 0, (quantized.numel(),), (1,))
-    return np.asarray(plain.numpy())
+def _padded(width: int) -> int:
+    """Bytes are multiplied four at a time."""
+    return -(-width // 4) * 4
 
 
 def _not_zero(flags: NDArray[Any]) -> NDArray[np.int64]:

@@ -9,8 +9,9 @@ subtracted: it moves all scores of a query alike, which a softmax does not see.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -39,7 +40,8 @@ class Sketch:
         beyond: (d, s) under which a memory row, less the mean, is as long as the sketch misses more of its scores than
             of others': 1 on average.
         residual: The same over all queries.
-        held: Sketches of chunks of a memory that is held itself, by their first row: every pass over it wants them.
+        held: Excess and prepared sketch of chunks of a memory that is held itself, by their first row: every pass over
+            it wants them.
     """
 
     left: torch.Tensor
@@ -49,7 +51,7 @@ class Sketch:
     rest: torch.Tensor
     beyond: torch.Tensor
     residual: float
-    held: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict, repr=False)
+    held: dict[int, tuple[torch.Tensor, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def rank(self) -> int:
@@ -64,10 +66,15 @@ class Sketch:
         """(m, d) to (m, r)."""
         return torch.addmm(self.shift, rows, self.right)
 
-    def chunks(self, keys: Rows) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """The whole memory, once, as first row, rows, their sketch, and their excess."""
+    def chunks(
+        self, keys: Rows, prepare: Callable[[torch.Tensor, torch.Tensor], Any]
+    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, Any]]:
+        """The whole memory, once, as first row, rows, their excess, and what is prepared of their sketch and excess."""
         for start, chunk in keys.chunks():
-            found = self.held.get(start) or (self.of_memory(chunk), self.excess(chunk))
+            found = self.held.get(start)
+            if found is None:
+                excess = self.excess(chunk)
+                found = excess, prepare(self.of_memory(chunk), excess)
             if keys.resident:
                 self.held[start] = found
             yield start, chunk, *found
