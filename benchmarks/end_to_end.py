@@ -25,16 +25,11 @@ from aggregate import machine, write
 from suite import isthmus
 
 SETTINGS = {
-    "equal": ["members=1", "epochs=36", "batch_size=1024"],
+    "equal": ["members=1", "epochs=36", "batch_size=1024", "learning_rate=0.001"],
     "default": [],
-    "one, 4 epochs": ["members=1", "epochs=4", "batch_size=512", "aggregation_method=compressed"],
-    "one, 4 epochs, rate 0.002": [
-        "members=1", "epochs=4", "batch_size=512", "aggregation_method=compressed", "learning_rate=0.002",
-    ],
-    "three, 2 epochs, rate 0.002": [
-        "members=3", "epochs=2", "batch_size=512", "aggregation_method=compressed", "learning_rate=0.002",
-    ],
-}  # fmt: skip
+    "default, compressed": ["aggregation_method=compressed"],
+    "4 epochs, compressed": ["aggregation_method=compressed", "epochs=4"],
+}
 
 
 def make_spaces(data: Path, work: Path) -> None:

@@ -35,7 +35,8 @@ class RecipeConfig(BaseModel):
         batch_norm: "joint" passes all modalities of a side through BatchNorm in one batch, "separate" one by one.
         hidden_ratio: Width of hidden layers as a multiple of their input.
         initialization: Of MLP blocks, "torch" or the authors' "xavier".
-        members: Projectors trained from different draws and averaged; each is the method's own.
+        members: Projectors trained from different draws, their unit outputs averaged; each is the method's own. Open
+            epochs share out the steps of one among them (FreeBind averages seven).
         epochs: Passes over the pool.
         batch_size: Pseudo pairs per step.
         learning_rate: AdamW's, at the start of a cosine decay to 0.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import isthmus
 from isthmus.errors import ConfigError, OverlapError
 from isthmus.recipes.connect import ConnectConfig
 from isthmus.recipes.extend import ExtendConfig
+from isthmus.routes import apply_route
 from worlds import contrastive, meanings, three_spaces
 
 FAST = {"epochs": 25, "batch_size": 128, "noise_cosine": 0.9}
@@ -102,6 +104,24 @@ def test_closed_forms_give_bridges_of_the_same_kind(
     again = isthmus.load_bridge(tmp_path / "x.bridge")
     audio = again.project(unseen(102, 1, 20), space="clap", modality="audio")
     assert recall(audio, again.project(unseen(101, 1, 24), space="clip", modality="image")) > 5 * 0.01
+
+
+def test_members_share_the_steps_and_are_averaged(spaces: tuple[isthmus.Space, ...], tmp_path: Path) -> None:
+    clip, clap, _ = spaces
+    one, three = (
+        isthmus.extend(clip, clap, via="text", config=ExtendConfig(members=n, batch_size=64), quiet=True)
+        for n in (1, 3)
+    )
+    assert three.record["parameters"] == 3 * one.record["parameters"]
+    assert three.record["steps"] == pytest.approx(one.record["steps"], rel=0.35)
+    x = unseen(102, 1, 20)
+    (blend,) = three.routes["clap/audio"]
+    alone = [apply_route(chain, three.arrays, x) for chain in blend["chains"]]
+    assert min(float(np.abs(a - b).max()) for a, b in itertools.combinations(alone, 2)) > 0.01
+    three.save(tmp_path / "three.bridge")
+    found = isthmus.load_bridge(tmp_path / "three.bridge").project(x, space="clap", modality="audio")
+    mean = sum(alone)
+    np.testing.assert_allclose(found, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-5)
 
 
 def test_wrong_settings_are_named(spaces: tuple[isthmus.Space, ...]) -> None:

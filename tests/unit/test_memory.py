@@ -13,7 +13,9 @@ import torch
 
 from isthmus.errors import CheckFailed, ConfigError, FormatError, SpaceError
 from isthmus.memory import MemoryBank, Partial, SparseWeights, describe
-from isthmus.memory.rows import Rows
+from isthmus.memory.compressed import probe
+from isthmus.memory.exact import Work
+from isthmus.memory.rows import CHUNK_ROWS, Rows
 from isthmus.memory.sketch import Spectrum
 
 CPU = torch.device("cpu")
@@ -97,6 +99,23 @@ def test_a_streamed_memory_is_read_once_per_pass(monkeypatch):
     bank = MemoryBank(stored, resident_bytes=0)
     bank.aggregate(queries)
     assert stored.read == len(keys)
+
+
+def test_a_streamed_memory_that_needs_sketching_is_read_in_few_passes(monkeypatch):
+    """A compressed pass over it takes four times the queries of an exact one."""
+    queries, keys = world(4, queries=4096)
+    expected = MemoryBank(keys).aggregate(queries, method="compressed")
+    passes = []
+    for size in (1, 4096 * 4 * (2 * 48 + 3)):
+        monkeypatch.setattr("isthmus.memory.check._SKETCHING_PASS_BYTES", size)
+        stored = Stored(keys)
+        bank = MemoryBank(stored, resident_bytes=0)
+        got = bank.aggregate(queries, method="compressed")
+        assert bank.report["used"] == "compressed"
+        np.testing.assert_allclose(got, expected, atol=3e-3)
+        passes.append(stored.read / len(keys))
+    # And every pass takes a few rows to start its floors from.
+    assert passes[0] - passes[1] == pytest.approx(3.0, abs=0.3)
 
 
 @pytest.mark.parametrize("method", ["exact", "bf16", "compressed"])
@@ -306,8 +325,20 @@ def test_compressed_refuses_a_high_temperature():
     bank = MemoryBank(keys)
     got = bank.aggregate(queries, method="compressed", temperature=0.2)
     assert bank.report["used"] == "exact"
+    assert "a query needs more than" in bank.report["fell_back"]
     assert "of 6,000 rows" in bank.report["fell_back"]
     np.testing.assert_array_equal(got, bank.aggregate(queries, temperature=0.2))
+
+
+def test_a_probe_of_a_large_memory_stops_where_too_many_rows_matter():
+    """At a high temperature nearly every row does, and what is found of a million is too much to hold."""
+    queries, keys = (torch.from_numpy(unit(x)) for x in world(12, rows=40_000))
+    held = Rows(keys, CPU, unit=True, name="memory")
+    work = Work(held, [None], 0.2, False, True)
+    sketch = Spectrum(held, Rows(queries, CPU, unit=True, name="queries"), 0.2).sketch(11)
+    every, few = (probe(work, queries[:16], sketch, 8.0, most)[0] for most in (40_000, 100))
+    assert every > 20_000
+    assert 100 < few <= CHUNK_ROWS
 
 
 def test_a_scan_that_misses_is_caught_and_done_exactly(monkeypatch):
@@ -507,7 +538,7 @@ def test_weights_that_are_not_sparse_are_refused(tmp_path):
     queries, keys = world(23)
     bank = MemoryBank(keys)
     with pytest.raises(
-        CheckFailed, match=r"at temperature 0\.3 are not sparse: [\d,]+ of 6,000 rows matter .* max_k is 64"
+        CheckFailed, match=r"at temperature 0\.3 are not sparse: more than 1,024 of 6,000 rows matter .* max_k is 64"
     ):
         bank.sparse(queries, temperature=0.3, max_k=64)
     with pytest.raises(CheckFailed, match=r"mass 0\.5 and max_k 64 are off by .* over 0\.01\. Raise mass"):

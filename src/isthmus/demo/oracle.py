@@ -23,6 +23,7 @@ from isthmus.store import Embeddings
 NOISE_COSINE = 0.573
 TEMPERATURE = 0.05
 BATCH = 128
+RATE = 2e-3
 """As `extend` settles them on a pool of this size."""
 
 Pair = tuple[Embeddings, Embeddings]
@@ -65,7 +66,7 @@ def paired_projector(x: Array, y: Array, query: Array, *, seed: int, steps: int)
     generator = torch_generator(seed, 99)
     projector = LeafProjector(["leaf"], x.shape[1], y.shape[1])
     initialize(projector, generator)
-    optimizer = torch.optim.AdamW(projector.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(projector.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
     left, right = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(np.ascontiguousarray(y))
     for _ in range(steps):

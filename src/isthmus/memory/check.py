@@ -130,11 +130,11 @@ class _Judge:
         cost = rows * (sketch.rank + 20.0)
         if cost > allowed or sketch.rank > _FULL * dim:
             return _Trial("compressed", partial_sums, details, f"the scores need {sketch.rank} of {dim} directions")
-        kept, tail = probe(self.work, self.sample[:_FIRST], sketch, threshold)
-        details |= {"rows_per_query": round(kept, 1), "tail": round(tail, 4)}
         # A rescored row costs about as much as 25 rows of a dense product.
-        cost += 25.0 * kept * dim
-        refused = f"a query needs {kept:,.0f} of {rows:,} rows" if cost > allowed else None
+        most = (allowed - cost) / (25.0 * dim)
+        kept, tail = probe(self.work, self.sample[:_FIRST], sketch, threshold, most)
+        details |= {"rows_per_query": round(kept, 1), "tail": round(tail, 4)}
+        refused = f"a query needs more than {most:,.0f} of {rows:,} rows" if kept > most else None
 
         def sums(work: Work, queries: torch.Tensor) -> Partial:
             return compressed_sums(work, queries, sketch, threshold, tail)

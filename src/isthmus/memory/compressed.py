@@ -9,6 +9,7 @@ last band before it, and lie in the same direction: that band stands in for them
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -86,10 +87,14 @@ class Scan:
         sketch: Of the memory and such queries.
         threshold: Logits below a query's largest at which rows stop to matter.
         queries: (q, d) float32.
+        most: Rows found, of all queries together, beyond which the rest of the memory is left alone.
     """
 
-    def __init__(self, work: Work, sketch: Sketch, threshold: float, queries: torch.Tensor) -> None:
+    def __init__(
+        self, work: Work, sketch: Sketch, threshold: float, queries: torch.Tensor, most: float = math.inf
+    ) -> None:
         _hush()
+        self.most = most
         self.keys, self.sketch = work.keys, sketch
         self.scaled = queries / work.temperature
         asking, few = sketch.of_queries(queries), self._few_rows()
@@ -110,6 +115,8 @@ class Scan:
                 chunk = _Chunk(start, rows, excess, tiles)
                 step = partial(self._step, chunk, use)
                 self.kept += sum(pool.map(step, blocks) if pool else map(step, blocks))
+                if self.kept > self.most:
+                    return
 
     def _step(self, chunk: _Chunk, use: Use, part: slice) -> int:
         found = self._find(chunk, part)
@@ -185,12 +192,13 @@ def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold
     return state
 
 
-def probe(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float) -> tuple[float, float]:
+def probe(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float, most: float) -> tuple[float, float]:
     """Rows that are rescored per query, and the weight of the tail as a share of the last band's.
 
     The weights of bands of logits fall off about geometrically: the ratio of the last two extrapolates to the rest.
+    Where a query needs more than `most` rows it stops there, for it may be nearly all of a large memory.
     """
-    scan = Scan(work, sketch, threshold, queries)
+    scan = Scan(work, sketch, threshold, queries, most * len(queries))
     pieces: list[tuple[torch.Tensor, torch.Tensor]] = []
     largest = torch.full((len(queries),), _NONE, device=queries.device)
 

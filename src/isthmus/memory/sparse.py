@@ -16,7 +16,7 @@ from torch.nn.functional import embedding_bag
 
 from isthmus.errors import CheckFailed, ConfigError, FormatError
 from isthmus.memory.check import CHECKED, compare
-from isthmus.memory.compressed import Found, Scan, probe
+from isthmus.memory.compressed import Found, Scan
 from isthmus.memory.exact import Work, partial_sums
 from isthmus.memory.rows import Matrix, Rows
 from isthmus.memory.sketch import Spectrum
@@ -178,11 +178,13 @@ def sparse_weights(
     chosen = numpy_generator(seed, 256).choice(queries.n, min(CHECKED, queries.n), replace=False)
     sample = queries.take(torch.from_numpy(chosen))
     strictest = _MASSES[-1] if mass is None else mass
-    kept, _ = probe(work, sample[:_FIRST], sketch, _threshold(strictest))
-    if kept > _TOO_MANY * max_k:
+    most = _TOO_MANY * max_k
+    first = Scan(work, sketch, _threshold(strictest), sample[:_FIRST], most * len(sample[:_FIRST]))
+    first.run(lambda part, start, chunk, found: None)
+    if first.kept > first.most:
         raise CheckFailed(
-            f"the weights at temperature {work.temperature:g} are not sparse: {kept:,.0f} of {work.keys.n:,} rows "
-            f"matter to a query, and max_k is {max_k}. Lower the temperature, or keep dense averages."
+            f"the weights at temperature {work.temperature:g} are not sparse: more than {most:,} of {work.keys.n:,} "
+            f"rows matter to a query, and max_k is {max_k}. Lower the temperature, or keep dense averages."
         )
     found = _collect(Scan(work, sketch, _threshold(strictest), sample), len(sample))
     mass, check = _choose(work, sample, found, [mass] if mass else list(_MASSES), max_k, tolerance)
