@@ -25,10 +25,10 @@ from aggregate import machine, write
 from suite import isthmus
 
 SETTINGS = {
-    "equal": ["members=1", "epochs=36", "batch_size=1024", "learning_rate=0.001"],
+    "equal": ["epochs=36", "batch_size=1024", "learning_rate=0.001", "aggregation_method=exact"],
     "default": [],
-    "default, compressed": ["aggregation_method=compressed"],
-    "4 epochs, compressed": ["aggregation_method=compressed", "epochs=4"],
+    "default, aggregated exactly": ["aggregation_method=exact"],
+    "default, 4 epochs": ["epochs=4"],
 }
 
 

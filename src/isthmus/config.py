@@ -26,7 +26,8 @@ class RecipeConfig(BaseModel):
         max_pairs: Most pseudo pairs per centric kind, drawn at random; None is all.
         aggregation_temperature: Softmax temperature of the pseudo pairs (the papers' tau 1); a table of space names
             gives each space its own.
-        aggregation_method: How memory banks are averaged: exact, bf16, compressed or auto.
+        aggregation_method: How memory banks are averaged: exact, bf16, compressed, or the soonest whose error on a
+            sample, which is done exactly too, stays within 1 % (auto).
         normalize_aggregates: Scale aggregated embeddings to unit length after every hop.
         noise_cosine: Expected cosine between an embedding and its noisy self; 1 is no noise.
         noise_variance: Variance per coordinate instead, as the papers give it; it overrides `noise_cosine`.
@@ -60,7 +61,7 @@ class RecipeConfig(BaseModel):
     centric: tuple[str, ...] | None = None
     max_pairs: int | None = Field(None, ge=2)
     aggregation_temperature: float | dict[str, float] = 0.01
-    aggregation_method: Literal["exact", "bf16", "compressed", "auto"] = "exact"
+    aggregation_method: Literal["exact", "bf16", "compressed", "auto"] = "auto"
     normalize_aggregates: bool = True
     noise_cosine: float = Field(0.573, gt=0.0, le=1.0)
     noise_variance: float | None = Field(None, ge=0.0)
@@ -114,7 +115,7 @@ class RecipeConfig(BaseModel):
 
     @model_validator(mode="after")
     def _engine(self) -> RecipeConfig:
-        if self.engine != "local" and self.aggregation_method != "exact":
+        if self.engine != "local" and self.aggregation_method in ("bf16", "compressed"):
             raise ValueError(
                 f"engine {self.engine!r} aggregates exactly, got aggregation_method {self.aggregation_method!r}"
             )

@@ -354,7 +354,7 @@ class Builder:
         else:
             found, stats = self._cut_up(step, values).aggregate_with_stats(queries, temperature=temperature)
         self._note(name, stats.effective_neighbours, temperature)
-        if self.config.aggregation_method != "exact":
+        if stats.report["used"] != "exact" or stats.report["fell_back"]:
             self.neighbours[name]["aggregation"] = stats.report
             self.notify(f"{name}: {describe(stats.report)}")
         results = found if isinstance(found, list) else [found]

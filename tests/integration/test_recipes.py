@@ -149,4 +149,5 @@ def test_the_paper_preset_is_faithful_to_the_print() -> None:
     assert (connect.epochs, connect.batch_size, connect.temperature, connect.intra_norm) == (36, 10240, 0.01, "l2sq")
     assert connect.centric == ("overlap",)
     assert extend.members == connect.members == 1
+    assert extend.aggregation_method == connect.aggregation_method == "exact"
     assert ExtendConfig(preset="paper", epochs=2).epochs == 2

@@ -96,7 +96,7 @@ class Scan:
         _hush()
         self.most = most
         self.keys, self.sketch = work.keys, sketch
-        self.scaled = queries / work.temperature
+        self.queries, self.scale = queries, 1.0 / work.temperature
         asking, few = sketch.of_queries(queries), self._few_rows()
         look = sketch.of_memory(few)
         self.best = torch.cat([(part @ look.T).amax(dim=1) for part in torch.split(asking, 4096)] or [asking[:, 0]])
@@ -109,7 +109,7 @@ class Scan:
 
     def run(self, use: Use) -> None:
         """Scan the memory once and hand the rows found to `use`."""
-        with _threads(self.scaled.device) as (pool, workers):
+        with _threads(self.queries.device) as (pool, workers):
             blocks = _blocks(len(self.best), workers)
             for start, rows, excess, tiles in self.sketch.chunks(self.keys, self._tiles):
                 chunk = _Chunk(start, rows, excess, tiles)
@@ -147,7 +147,7 @@ class Scan:
         order = _sorted(queries)
         queries, columns = queries[order], columns[order]
         starts = _starts(queries, part.stop - part.start)
-        logits = _pair_products(self.scaled[part], chunk.rows, starts, queries, columns)
+        logits = _pair_products(self.queries[part], chunk.rows, starts, queries, columns, self.scale)
         return Found(starts, columns, queries, logits)
 
     def _raise(
@@ -235,20 +235,25 @@ def _sorted(queries: torch.Tensor) -> torch.Tensor:
 
 
 def _pair_products(
-    queries: torch.Tensor, keys: torch.Tensor, starts: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    starts: torch.Tensor,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    scale: float,
 ) -> torch.Tensor:
-    """(nnz,) products of the pairs (rows[i], columns[i])."""
+    """(nnz,) products of the pairs (rows[i], columns[i]), times `scale`."""
     if queries.device.type == "cpu":
         pattern = torch.sparse_csr_tensor(
             starts, columns, torch.zeros(len(columns)), (len(queries), len(keys)), check_invariants=False
         )
-        products: torch.Tensor = torch.sparse.sampled_addmm(pattern, queries, keys.T, beta=0.0).values()
+        products: torch.Tensor = torch.sparse.sampled_addmm(pattern, queries, keys.T, beta=0.0, alpha=scale).values()
         return products
     out = torch.empty(len(columns), device=queries.device)
     for first in range(0, len(columns), 1 << 17):
         part = slice(first, first + (1 << 17))
         out[part] = torch.linalg.vecdot(queries[rows[part]], keys[columns[part]])
-    return out
+    return out.mul_(scale)
 
 
 @cache

@@ -58,6 +58,7 @@ class ConnectConfig(RecipeConfig):
         "intra_norm": "l2sq",
         "initialization": "xavier",
         "centric": ("overlap",),
+        "aggregation_method": "exact",
     }
 
 

@@ -64,6 +64,7 @@ class ExtendConfig(RecipeConfig):
         "epochs": 36,
         "batch_size": 4096,
         "learning_rate": 1e-3,
+        "aggregation_method": "exact",
         "noise_variance": 0.004,
         "initialization": "xavier",
     }
