@@ -74,8 +74,8 @@ def ablations(found: dict[str, Any]) -> str:
     words = [
         "Sounds and pictures of the real embeddings above, the papers' grid (`recipes/ablations-paper.toml`). Every",
         "row changes one thing of the defaults of `extend` (C-MCR: of `connect`), at the papers' learning rate, and",
-        f"trains for {min(steps):,} to {max(steps):,} steps of {found['settings']['batch_size']} pseudo pairs, where the",
-        f"papers train 36 epochs of millions; a cell took {took}. {cells['done']:,} of {cells['all']:,} cells are",
+        f"trains for {min(steps):,} to {max(steps):,} steps of {found['settings']['batch_size']} pseudo pairs, where",
+        f"the papers train 36 epochs of millions; a cell took {took}. {cells['done']:,} of {cells['all']:,} cells are",
         "trained.",
         "sound-name is the retrieval of names of things by clips and back, in the picture space. Figures are mAP.",
         verdicts([row for row in done if "expect" in row] + claims),
