@@ -151,9 +151,10 @@ def _multiply(a: Tensor, b: Tensor, out: Tensor, low: torch.dtype | None, *, add
 
 def _take(memory: list[Tensor] | None, size: int, like: Tensor) -> Tensor:
     """Memory for `size` numbers, what an earlier step has given back if it is that large."""
-    for number, kept in enumerate(memory or ()):
+    held = [] if memory is None else memory
+    for number, kept in enumerate(held):
         if kept.numel() == size and kept.dtype == like.dtype:
-            return (memory or []).pop(number)
+            return held.pop(number)
     return like.new_empty(size)
 
 

@@ -138,25 +138,23 @@ class Scan:
             floor = best - threshold
             queries, columns, above = self.scores.hits(part, tile, floor)
             columns += low
-            self._raise(best, floor, chunk.excess, [x[above >= raises] for x in (queries, columns, above)], part)
+            high = torch.nonzero(above >= raises)[:, 0]
+            # As high as they are said to be, less what they may owe to the sketch.
+            sure = above[high] + floor[queries[high]] - self.slack[part][queries[high]] * chunk.excess[columns[high]]
+            best.scatter_reduce_(0, queries[high], sure, "amax")
             hits.append((queries, columns, above, floor))
         # Earlier tiles were held against a best that later ones surpassed.
         now = best - threshold
-        kept = [(above >= (now - floor)[queries], queries, columns) for queries, columns, above, floor in hits]
-        queries, columns = (torch.cat([x[n][x[0]] for x in kept]) for n in (1, 2))
+        kept = []
+        for queries, columns, above, floor in hits:
+            keep = torch.nonzero(above >= (now - floor)[queries])[:, 0]
+            kept.append((queries[keep], columns[keep]))
+        queries, columns = (torch.cat(x) for x in zip(*kept, strict=True))
         order = _sorted(queries)
         queries, columns = queries[order], columns[order]
         starts = _starts(queries, part.stop - part.start)
         logits = _pair_products(self.queries[part], chunk.rows, starts, queries, columns, self.scale)
         return Found(starts, columns, queries, logits)
-
-    def _raise(
-        self, best: torch.Tensor, floor: torch.Tensor, excess: torch.Tensor, high: list[torch.Tensor], part: slice
-    ) -> None:
-        """Bring the largest logits up to those of hits far above their floor, less what these may owe to the sketch."""
-        queries, columns, above = high
-        logits = above + floor[queries] - self.slack[part][queries] * excess[columns]
-        best.scatter_reduce_(0, queries, logits, "amax")
 
 
 def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float, tail: float) -> Partial:

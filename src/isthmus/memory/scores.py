@@ -133,7 +133,7 @@ def make_scores(asking: torch.Tensor, look: torch.Tensor) -> Scores:
         asking: (q, r) float32 sketched queries.
         look: (n, r) float32 some sketched rows.
     """
-    kind = product_type(asking.device) if len(asking) else "float32"
+    kind = product_type(asking.device)
     if kind == "int8" and asking.shape[1] >= _ENOUGH:
         return ByteScores(asking, look)
     return FloatScores(asking, torch.bfloat16 if kind == "bf16" else torch.float32)
