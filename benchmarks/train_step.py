@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from aggregate import alternate, machine, peak_flops, write
+from aggregate import alternate, machine, peak_flops, synchronize, write
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -139,8 +139,7 @@ def synchronous(run: Callable[[], Any], device: torch.device) -> Callable[[], An
 
     def whole() -> Any:
         result = run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         return result
 
     return whole
