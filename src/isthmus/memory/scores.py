@@ -59,11 +59,12 @@ class FloatScores:
         """Rows of a tile that reach the (len(part),) floor of their query, which is rounded as the type does."""
         asking = self.asking[part]
         asking[:, -1] = -floor
-        rounded = -asking[:, -1].float()
         buffers = self._buffers.get((len(asking), len(tile)), asking)
         torch.mm(asking, tile.T, out=buffers.scores)
         queries, rows, above = _positive(buffers.scores, buffers.over)
-        return queries, rows, above.add_((rounded - floor)[queries])
+        if asking.dtype != torch.float32:
+            above -= (asking[:, -1].float() + floor)[queries]
+        return queries, rows, above
 
 
 @dataclass(frozen=True)
