@@ -11,7 +11,7 @@ PACKAGE = ROOT / "src" / "isthmus"
 
 ROWS: Sequence[Sequence[str]] = (
     ("errors", "types"),
-    ("geometry", "runtime"),
+    ("geometry", "kernels", "runtime"),
     ("config", "files", "rows", "toml"),
     ("arrays", "items", "manifest", "pair_store"),
     ("decoding", "formats", "shards"),

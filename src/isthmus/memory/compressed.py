@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch.nn.functional import embedding_bag
 
+from isthmus import kernels
 from isthmus.memory.exact import Work, empty, rescale, slice_of
 from isthmus.memory.partial import Partial
-from isthmus.memory.scores import Tiles, make_scores
+from isthmus.memory.scores import Bounds, Tiles, make_scores
 from isthmus.memory.sketch import Sketch
 
 BAND = 2.0
@@ -131,28 +131,9 @@ class Scan:
         return self.keys.take(torch.linspace(0, self.keys.n - 1, min(_LOOK, max(1, self.keys.n // 16))).long())
 
     def _find(self, chunk: _Chunk, part: slice) -> Found:
-        best, threshold = self.best[part], self.threshold[part]
-        raises = float(threshold.min())
-        hits = []
-        for low, tile in chunk.tiles:
-            floor = best - threshold
-            queries, columns, above = self.scores.hits(part, tile, floor)
-            columns += low
-            high = torch.nonzero(above >= raises)[:, 0]
-            # As high as they are said to be, less what they may owe to the sketch.
-            sure = above[high] + floor[queries[high]] - self.slack[part][queries[high]] * chunk.excess[columns[high]]
-            best.scatter_reduce_(0, queries[high], sure, "amax")
-            hits.append((queries, columns, above, floor))
-        # Earlier tiles were held against a best that later ones surpassed.
-        now = best - threshold
-        kept = []
-        for queries, columns, above, floor in hits:
-            keep = torch.nonzero(above >= (now - floor)[queries])[:, 0]
-            kept.append((queries[keep], columns[keep]))
-        queries, columns = (torch.cat(x) for x in zip(*kept, strict=True))
-        order = _sorted(queries)
-        queries, columns = queries[order], columns[order]
-        starts = _starts(queries, part.stop - part.start)
+        bounds = Bounds(self.best[part], self.threshold[part], self.slack[part], chunk.excess)
+        starts, columns = self.scores.find(part, chunk.tiles, bounds)
+        queries = torch.repeat_interleave(starts.diff(), output_size=len(columns))
         logits = _pair_products(self.queries[part], chunk.rows, starts, queries, columns, self.scale)
         return Found(starts, columns, queries, logits)
 
@@ -183,8 +164,7 @@ def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold
         if block.moment is not None:
             block.moment.add_(found.per_query(weights * found.logits))
         for running, matrix in zip(block.sums, values, strict=True):
-            bags = embedding_bag(found.columns, matrix, found.starts[:-1], mode="sum", per_sample_weights=weights)
-            running.add_(bags)
+            _add_rows(found, weights, matrix, running)
 
     scan.run(add)
     return state
@@ -218,20 +198,6 @@ def probe(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float, m
     return scan.kept / max(1, len(queries)), ratio / (1.0 - ratio)
 
 
-def _starts(queries: torch.Tensor, n: int) -> torch.Tensor:
-    """(n + 1,) where the entries of each of n queries start among ascending query numbers."""
-    starts = torch.zeros(n + 1, dtype=torch.int64, device=queries.device)
-    torch.cumsum(torch.bincount(queries, minlength=n), 0, out=starts[1:])
-    return starts
-
-
-def _sorted(queries: torch.Tensor) -> torch.Tensor:
-    """Order that sorts small query numbers, keeping equal ones as they are."""
-    if queries.device.type != "cpu":
-        return torch.argsort(queries, stable=True)
-    return torch.from_numpy(np.argsort(queries.numpy().astype(np.uint16), kind="stable"))
-
-
 def _pair_products(
     queries: torch.Tensor,
     keys: torch.Tensor,
@@ -241,6 +207,11 @@ def _pair_products(
     scale: float,
 ) -> torch.Tensor:
     """(nnz,) products of the pairs (rows[i], columns[i]), times `scale`."""
+    if _compiled(queries.device):
+        from isthmus.kernels import scan
+
+        arrays = (x.numpy() for x in (queries, keys, starts, columns))
+        return torch.from_numpy(scan.pair_products(*arrays, scale))
     if queries.device.type == "cpu":
         pattern = torch.sparse_csr_tensor(
             starts, columns, torch.zeros(len(columns)), (len(queries), len(keys)), check_invariants=False
@@ -252,6 +223,20 @@ def _pair_products(
         part = slice(first, first + (1 << 17))
         out[part] = torch.linalg.vecdot(queries[rows[part]], keys[columns[part]])
     return out.mul_(scale)
+
+
+def _add_rows(found: Found, weights: torch.Tensor, values: torch.Tensor, sums: torch.Tensor) -> None:
+    """Add to (q, d) sums the rows of values that were found, times their weights."""
+    if _compiled(sums.device):
+        from isthmus.kernels import scan
+
+        scan.add_rows(*(x.numpy() for x in (found.starts, found.columns, weights, values, sums)))
+    else:
+        sums.add_(embedding_bag(found.columns, values, found.starts[:-1], mode="sum", per_sample_weights=weights))
+
+
+def _compiled(device: torch.device) -> bool:
+    return device.type == "cpu" and kernels.available()
 
 
 @cache

@@ -1,22 +1,22 @@
 """Which rows of a sketched memory reach their query's floor: a tile of products at a time, in bytes or floats.
 
 The scan only has to tell rows that matter from those that do not; what matters is rescored in float32. So it may round:
-bfloat16 to eight bits of each number, bytes to eight of a query's and seven of a row's, which is a quarter of a logit
-in the balanced coordinates of a sketch, and counts as missed by it.
+bfloat16 to eight bits of each number, bytes to seven, which is a third of a logit in the balanced coordinates of a
+sketch, and counts as missed by it.
 """
 
 from __future__ import annotations
 
-import platform
 import threading
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from isthmus import kernels
 from isthmus.memory.bf16 import pays
 
 Hits: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -26,14 +26,25 @@ Tiles: TypeAlias = list[tuple[int, Any]]
 _TILE_BITS = 11
 _TILE = 1 << _TILE_BITS
 """Memory rows that meet a block of queries at a time: their scores stay cached while they are looked through."""
-_STEP = 0.1
-"""Logits of one unit of a byte score; what passes 255 of them above the floor is scored again."""
-_ZERO, _HIGH = 64, 127
-"""A row's bytes are 1 to 127 around 64: sums of two products of such stay in 16 bits, as processors add them up."""
-_MACHINES = ("x86_64", "AMD64")
-"""Where torch's byte products are known to be faster than floats."""
-_ENOUGH = 32
-"""Directions below which a byte product is not faster than a float one."""
+_ZERO, _HIGH = 64, 63
+"""A row's bytes are 1 to 127 around 64, a query's -63 to 63: the sums of four products of such stay in 16 bits."""
+_HITS = 1 << 17
+
+
+class Bounds(NamedTuple):
+    """What a block of q queries and the rows of a chunk are held to.
+
+    Attributes:
+        best: (q,) largest score of each query that is sure; raised in place.
+        threshold: (q,) below the best at which rows stop to matter.
+        slack: (q,) what the sketch may miss of a query's scores.
+        excess: (m,) by how much more it misses of a row's.
+    """
+
+    best: torch.Tensor
+    threshold: torch.Tensor
+    slack: torch.Tensor
+    excess: torch.Tensor
 
 
 class FloatScores:
@@ -47,13 +58,36 @@ class FloatScores:
     def __init__(self, asking: torch.Tensor, dtype: torch.dtype) -> None:
         # The last column times the ones in the memory's subtracts the floor: what matters is then not negative.
         self.asking = torch.cat([asking, asking.new_zeros(len(asking), 1)], dim=1).to(dtype)
-        self.missed = 0.0
+        self.missed: float | torch.Tensor = 0.0
         self._buffers = _Buffers()
 
     def tiles(self, sketched: torch.Tensor) -> Tiles:
         """Prepare (m, r) sketched rows once for all queries."""
         whole = torch.cat([sketched, sketched.new_ones(len(sketched), 1)], dim=1).to(self.asking.dtype)
         return [(low, whole[low : low + _TILE]) for low in range(0, len(whole), _TILE)]
+
+    def find(self, part: slice, tiles: Tiles, bounds: Bounds) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of a chunk that matter to a block of queries: (q + 1,) starts of each query's, and their numbers."""
+        best, threshold, slack, excess = bounds
+        raises = float(threshold.min())
+        hits = []
+        for low, tile in tiles:
+            floor = best - threshold
+            queries, columns, above = self.hits(part, tile, floor)
+            columns += low
+            high = torch.nonzero(above >= raises)[:, 0]
+            # As high as they are said to be, less what they may owe to the sketch.
+            sure = above[high] + floor[queries[high]] - slack[queries[high]] * excess[columns[high]]
+            best.scatter_reduce_(0, queries[high], sure, "amax")
+            hits.append((queries, columns, above, floor))
+        # Earlier tiles were held against a best that later ones surpassed.
+        now = best - threshold
+        kept = []
+        for queries, columns, above, floor in hits:
+            keep = torch.nonzero(above >= (now - floor)[queries])[:, 0]
+            kept.append((queries[keep], columns[keep]))
+        queries, columns = (torch.cat(x) for x in zip(*kept, strict=True))
+        return _starts(queries, len(best)), columns[_sorted(queries)]
 
     def hits(self, part: slice, tile: torch.Tensor, floor: torch.Tensor) -> Hits:
         """Rows of a tile that reach the (len(part),) floor of their query, which is rounded as the type does."""
@@ -69,34 +103,31 @@ class FloatScores:
 
 @dataclass(frozen=True)
 class _ByteTile:
-    """Rows as bytes with their scale; and in float32, for scores that pass the bytes."""
+    """Rows as packed bytes, with how many there are and what a unit of them stands for."""
 
-    codes: torch.Tensor
+    lanes: NDArray[np.int32]
+    rows: int
     scale: float
-    rows: torch.Tensor
 
 
 class ByteScores:
-    """Scores of 8-bit integers, whose sums are exact and of which a byte comes back: a quarter of the memory traffic.
+    """Scores of bytes by compiled loops, which compare them with the floors before they leave the registers.
 
-    Each query has its own scale, and its floor is subtracted before the sums are rounded to bytes.
+    Each query has its own scale.
 
     Args:
         asking: (q, r) float32 sketched queries.
         look: (n, r) float32 some sketched rows, for how much rounding costs.
-
-    Raises:
-        RuntimeError: torch cannot multiply bytes on this machine.
     """
 
     def __init__(self, asking: torch.Tensor, look: torch.Tensor) -> None:
-        self.asking = asking
-        self._scales = (asking.abs().amax(dim=1) / _HIGH).clamp_min(1e-9)
-        self._zeros = torch.zeros(len(asking), dtype=torch.int64)
-        self._codes = torch.zeros((len(asking), _padded(asking.shape[1])), dtype=torch.int8)
-        self._codes[:, : asking.shape[1]] = (asking / self._scales[:, None]).round_().to(torch.int8)
-        self._packed: dict[int, torch.Tensor] = {}
-        noise = self._scales**2 * look.square().sum(1).mean() + _scale(look) ** 2 * asking.square().sum(1)
+        scales = (asking.abs().amax(dim=1) / _HIGH).clamp_min(1e-9)
+        codes = (asking / scales[:, None]).round_().to(torch.int8)
+        self._scales, self._codes = scales.numpy(), codes.numpy()
+        self._zeros = codes.sum(dim=1, dtype=torch.int32).mul_(_ZERO).numpy()
+        self._packed: dict[int, NDArray[np.int32]] = {}
+        self._room = threading.local()
+        noise = scales**2 * look.square().sum(1).mean() + _scale(look) ** 2 * asking.square().sum(1)
         self.missed = (noise / 12.0).sqrt()
 
     @staticmethod
@@ -104,24 +135,34 @@ class ByteScores:
         """Prepare (m, r) sketched rows once for all queries."""
         return [(low, _byte_tile(sketched[low : low + _TILE])) for low in range(0, len(sketched), _TILE)]
 
-    def hits(self, part: slice, tile: _ByteTile, floor: torch.Tensor) -> Hits:
-        """Rows of a tile that reach the (len(part),) floor of their query."""
+    def find(self, part: slice, tiles: Tiles, bounds: Bounds) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of a chunk that matter to a block of queries: (q + 1,) starts of each query's, and their numbers."""
+        from isthmus.kernels import scan
+
         if part.start not in self._packed:
-            self._packed[part.start] = torch.ops.onednn.qlinear_prepack(self._codes[part], list(tile.codes.shape))
-        packed, scales, zeros = self._packed[part.start], self._scales[part], self._zeros[part]
-        # Half a step lower, since half a step is what rounds up to one.
-        product = (tile.codes, tile.scale, _ZERO, packed, scales, zeros, 0.5 * _STEP - floor)
-        found = torch.ops.onednn.qlinear_pointwise(*product, _STEP, 0, torch.uint8, "none", [], "")
-        flat = found.numpy().reshape(-1)
-        where = _not_zero(flat)
-        steps = flat[where]
-        rows, queries = _split(where, len(floor))
-        above = torch.from_numpy(steps.astype(np.float32)).mul_(_STEP)
-        full = torch.from_numpy(np.flatnonzero(steps == 255))
-        if len(full):
-            own = queries[full]
-            above[full] = torch.linalg.vecdot(self.asking[part][own], tile.rows[rows[full]]).sub_(floor[own])
-        return queries, rows, above
+            self._packed[part.start] = scan.pack(self._codes[part], scan.FEW)
+        asking = self._packed[part.start], self._scales[part], self._zeros[part]
+        best, threshold, slack, excess = (x.numpy() for x in bounds)
+        hits, count = self._hits(), 0
+        for low, tile in tiles:
+            limits = excess, slack, threshold, best
+            while (found := scan.scan_tile(*asking, tile.lanes, low, tile.rows, tile.scale, *limits, hits, count)) < 0:
+                hits = self._hits(longer_than=len(hits[0]), keep=count)
+            count = found
+        starts, columns = scan.sort_hits(hits, count, best - threshold)
+        return torch.from_numpy(starts), torch.from_numpy(columns)
+
+    def _hits(self, longer_than: int = 0, keep: int = 0) -> tuple[NDArray[Any], ...]:
+        """A thread's arrays of queries, rows and scores, with the entries that are to be kept."""
+        held: tuple[NDArray[Any], ...] | None = getattr(self._room, "hits", None)
+        if held is None or longer_than:
+            size = max(_HITS, 2 * longer_than)
+            new = tuple(np.empty(size, kind) for kind in (np.int32, np.int32, np.float32))
+            if held is not None:
+                for mine, theirs in zip(new, held, strict=True):
+                    mine[:keep] = theirs[:keep]
+            self._room.hits = held = new
+        return held
 
 
 Scores: TypeAlias = FloatScores | ByteScores
@@ -135,52 +176,47 @@ def make_scores(asking: torch.Tensor, look: torch.Tensor) -> Scores:
         look: (n, r) float32 some sketched rows.
     """
     kind = product_type(asking.device)
-    if kind == "int8" and asking.shape[1] >= _ENOUGH:
+    if kind == "int8":
         return ByteScores(asking, look)
     return FloatScores(asking, torch.bfloat16 if kind == "bf16" else torch.float32)
 
 
 @cache
 def product_type(device: torch.device) -> str:
-    """The type in which a device scores soonest: "int8" where torch multiplies bytes as x86 processors do, or a float.
+    """The type in which a device scores soonest: "int8" where there are compiled loops for it, or a float.
 
     No stopwatch decides between bytes and floats: a run that is resumed must find the same rows again.
     """
-    if device.type == "cpu" and platform.machine() in _MACHINES and _bytes_work():
+    if device.type == "cpu" and kernels.available():
         return "int8"
     return "bf16" if pays(device) else "float32"
 
 
-def _bytes_work() -> bool:
-    """Whether products of bytes are what they should be."""
-    draw = torch.Generator().manual_seed(0)
-    asking, rows = (torch.randn((64, 2 * _ENOUGH), generator=draw) for _ in range(2))
-    floor = torch.full((64,), 8.0)
-    try:
-        scores = ByteScores(asking, rows)
-        queries, columns, above = scores.hits(slice(0, 64), scores.tiles(rows)[0][1], floor)
-    except (RuntimeError, AttributeError):
-        return False
-    expected = asking @ rows.T
-    wanted = int((expected >= 9.0).sum())
-    return len(above) >= wanted and bool(((above + 8.0 - expected[queries, columns]).abs() < 1.0).all())
-
-
 def _byte_tile(rows: torch.Tensor) -> _ByteTile:
+    from isthmus.kernels import scan
+
     scale = _scale(rows)
-    codes = torch.full((len(rows), _padded(rows.shape[1])), _ZERO, dtype=torch.uint8)
-    codes[:, : rows.shape[1]] = (rows / scale).round_().add_(_ZERO).to(torch.uint8)
-    return _ByteTile(codes, scale, rows)
+    codes = (rows / scale).round_().add_(_ZERO).to(torch.uint8)
+    return _ByteTile(scan.pack(codes.numpy(), scan.MANY), len(rows), scale)
 
 
 def _scale(rows: torch.Tensor) -> float:
     """What one unit of a row's bytes stands for."""
-    return max(float(rows.abs().max()), 1e-6) / (_HIGH - _ZERO)
+    return max(float(rows.abs().max()), 1e-6) / _HIGH
 
 
-def _padded(width: int) -> int:
-    """Bytes are multiplied four at a time."""
-    return -(-width // 4) * 4
+def _starts(queries: torch.Tensor, n: int) -> torch.Tensor:
+    """(n + 1,) where the entries of each of n queries start when they are sorted by query."""
+    starts = torch.zeros(n + 1, dtype=torch.int64, device=queries.device)
+    torch.cumsum(torch.bincount(queries, minlength=n), 0, out=starts[1:])
+    return starts
+
+
+def _sorted(queries: torch.Tensor) -> torch.Tensor:
+    """Order that sorts small query numbers, keeping equal ones as they are."""
+    if queries.device.type != "cpu":
+        return torch.argsort(queries, stable=True)
+    return torch.from_numpy(np.argsort(queries.numpy().astype(np.uint16), kind="stable"))
 
 
 def _not_zero(flags: NDArray[Any]) -> NDArray[np.int64]:

@@ -1,0 +1,33 @@
+"""Loops that no array library has, compiled when they are first used: the extra `fast` (numba) on x86 with AVX2.
+
+Nothing needs them: where they cannot be had, torch does the same work, more slowly. Compiled code is kept beside the
+modules, or in the user's cache where those cannot be written.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+SWITCH = "ISTHMUS_KERNELS"
+"""Environment variable that turns the compiled loops off when it is 0."""
+
+
+def available() -> bool:
+    """Whether the compiled loops can be used in this process."""
+    return missing() is None
+
+
+@cache
+def missing() -> str | None:
+    """Why the compiled loops cannot be used, in a few words, or None."""
+    if os.environ.get(SWITCH, "1") == "0":
+        return f"turned off by {SWITCH}=0"
+    try:
+        import numba  # noqa: F401
+        from llvmlite import binding
+    except ImportError as error:
+        return f"{error.name or 'numba'} is not installed (pip install 'isthmus[fast]')"
+    if not binding.get_host_cpu_features().get("avx2", False):
+        return "this processor has no AVX2"
+    return None

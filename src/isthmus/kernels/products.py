@@ -1,0 +1,198 @@
+"""Tiles of integer products in registers: 4 rows of one matrix by 16 of another, as x86 processors with AVX2 multiply.
+
+Such a processor multiplies 16-bit integers twice as fast as float32, and bytes again faster, but no array library hands
+a tile of them to what follows while it is still in registers. Each function here is one loop over the inner dimension,
+written as LLVM instructions for numba to inline.
+
+A *group* is what one 32-bit lane holds: two 16-bit numbers, or four bytes. Matrices are packed so that a tile reads
+forward: (n / 4, groups, 4) lanes of the rows that are broadcast, (m / 16, groups, 16) of those that fill vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+FEW, MANY = 4, 16
+"""Rows of a tile: eight accumulators of eight lanes, which leaves registers for the operands."""
+
+_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_LANES = ir.VectorType(_I32, 8)
+_WORDS = ir.VectorType(_I16, 16)
+_BYTES = ir.VectorType(_I8, 32)
+_VECTORS = MANY // 8
+
+
+def _place(context: Any, builder: Any, kind: Any, array: Any, offset: Any) -> Any:
+    """Pointer to element `offset` of an array."""
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [offset])
+
+
+def _vector(builder: Any, pointer: Any, offset: int) -> Any:
+    """Eight lanes from there on."""
+    place = builder.gep(pointer, [ir.Constant(_I64, offset)])
+    loaded = builder.load(builder.bitcast(place, _LANES.as_pointer()))
+    loaded.align = 4
+    return loaded
+
+
+def _broadcast(builder: Any, pointer: Any, offset: int) -> Any:
+    """One lane in all eight."""
+    lane = builder.load(builder.gep(pointer, [ir.Constant(_I64, offset)]))
+    return _splat(builder, lane)
+
+
+def _splat(builder: Any, lane: Any) -> Any:
+    nothing = ir.Constant(_LANES, ir.Undefined)
+    first = builder.insert_element(nothing, lane, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(_LANES, [0] * 8))
+
+
+def _instruction(builder: Any, name: str, result: Any, operands: list[Any]) -> Any:
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, operands), f"llvm.x86.avx2.{name}")
+
+
+def _inner_loop(builder: Any, groups: Any, step: int, body: Callable[[Any, list[list[Any]]], list[list[Any]]]) -> Any:
+    """Accumulate a tile over the groups, `step` at a time: `body` takes the group and the sums, and gives new sums."""
+    entry, loop, after = builder.block, builder.append_basic_block("inner"), builder.append_basic_block("after")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    group = builder.phi(_I64)
+    group.add_incoming(ir.Constant(_I64, 0), entry)
+    sums = [[builder.phi(_LANES) for _ in range(_VECTORS)] for _ in range(FEW)]
+    new = body(group, sums)
+    following = builder.add(group, ir.Constant(_I64, step))
+    group.add_incoming(following, loop)
+    for row, newer in zip(sums, new, strict=True):
+        for phi, value in zip(row, newer, strict=True):
+            phi.add_incoming(ir.Constant(_LANES, [0] * 8), entry)
+            phi.add_incoming(value, loop)
+    branch = builder.cbranch(builder.icmp_signed("<", following, groups), loop, after)
+    # Unrolled, the sums no longer fit into the registers.
+    alone = builder.module.add_metadata([ir.MetaDataString(builder.module, "llvm.loop.unroll.disable")])
+    branch.set_metadata("llvm.loop", builder.module.add_metadata([alone, alone]))
+    builder.position_at_end(after)
+    return new
+
+
+def _store(builder: Any, tile: list[list[Any]], pointer: Any) -> None:
+    for i, row in enumerate(tile):
+        for j, value in enumerate(row):
+            place = builder.gep(pointer, [ir.Constant(_I64, MANY * i + 8 * j)])
+            builder.store(value, builder.bitcast(place, _LANES.as_pointer())).align = 4
+
+
+@intrinsic
+def byte_tile(
+    typing: Any, many: Any, at_many: Any, few: Any, at_few: Any, groups: Any, floors: Any, at_floor: Any, out: Any
+) -> Any:
+    """Products of bytes, and which of them exceed their floor.
+
+    Args:
+        many: (...) int32 lanes of four bytes from 0 to 127, flat.
+        at_many: Where the tile's 16 rows start.
+        few: (...) int32 lanes of four bytes from -63 to 63, flat: two products of two such stay in 16 bits.
+        at_few: Where the tile's 4 rows start.
+        groups: Lanes of a row, an even number.
+        floors: (...) int32 of the 4 rows.
+        at_floor: Where they start.
+        out: (64,) int32 receives the products, the 4 rows one after another.
+
+    Returns:
+        int64, bit 16 i + j set where row i's product with row j exceeds floor i.
+    """
+    signature = types.int64(many, at_many, few, at_few, groups, floors, at_floor, out)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        rows = _place(context, builder, kinds[0], args[0], args[1])
+        asking = _place(context, builder, kinds[2], args[2], args[3])
+        floor = _place(context, builder, kinds[5], args[5], args[6])
+        into = _place(context, builder, kinds[7], args[7], ir.Constant(_I64, 0))
+        bytes_to_words = _instruction(builder, "pmadd.ub.sw", _WORDS, [_BYTES, _BYTES])
+        words_to_lanes = _instruction(builder, "pmadd.wd", _LANES, [_WORDS, _WORDS])
+        ones = ir.Constant(_WORDS, [1] * 16)
+
+        def body(group: Any, sums: list[list[Any]]) -> list[list[Any]]:
+            many = builder.gep(rows, [builder.mul(group, ir.Constant(_I64, MANY))])
+            few = builder.gep(asking, [builder.mul(group, ir.Constant(_I64, FEW))])
+            vectors = [
+                [builder.bitcast(_vector(builder, many, MANY * g + 8 * j), _BYTES) for j in range(_VECTORS)]
+                for g in range(2)
+            ]
+            new = []
+            for i, row in enumerate(sums):
+                both = [builder.bitcast(_broadcast(builder, few, FEW * g + i), _BYTES) for g in range(2)]
+                newer = []
+                for j, total in enumerate(row):
+                    first, second = (builder.call(bytes_to_words, [vectors[g][j], both[g]]) for g in range(2))
+                    words = builder.add(first, second)
+                    newer.append(builder.add(total, builder.call(words_to_lanes, [words, ones])))
+                new.append(newer)
+            return new
+
+        tile = _inner_loop(builder, args[4], 2, body)
+        _store(builder, tile, into)
+        found = ir.Constant(_I64, 0)
+        for i, row in enumerate(tile):
+            least = _splat(builder, builder.load(builder.gep(floor, [ir.Constant(_I64, i)])))
+            for j, value in enumerate(row):
+                over = builder.bitcast(builder.icmp_signed(">", value, least), _I8)
+                shift = ir.Constant(_I64, MANY * i + 8 * j)
+                found = builder.or_(found, builder.shl(builder.zext(over, _I64), shift))
+        return found
+
+    return signature, generate
+
+
+@intrinsic
+def word_tile(typing: Any, many: Any, at_many: Any, few: Any, at_few: Any, groups: Any, out: Any) -> Any:
+    """Products of 16-bit integers whose sums stay in 32 bits.
+
+    Args:
+        many: (...) int32 lanes of two 16-bit integers, flat.
+        at_many: Where the tile's 16 rows start.
+        few: The same of the 4 rows.
+        at_few: Where they start.
+        groups: Lanes of a row.
+        out: (64,) int32 receives the products, the 4 rows one after another.
+    """
+    signature = types.void(many, at_many, few, at_few, groups, out)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        rows = _place(context, builder, kinds[0], args[0], args[1])
+        asking = _place(context, builder, kinds[2], args[2], args[3])
+        into = _place(context, builder, kinds[5], args[5], ir.Constant(_I64, 0))
+        words_to_lanes = _instruction(builder, "pmadd.wd", _LANES, [_WORDS, _WORDS])
+
+        def body(group: Any, sums: list[list[Any]]) -> list[list[Any]]:
+            many = builder.gep(rows, [builder.mul(group, ir.Constant(_I64, MANY))])
+            few = builder.gep(asking, [builder.mul(group, ir.Constant(_I64, FEW))])
+            vectors = [builder.bitcast(_vector(builder, many, 8 * j), _WORDS) for j in range(_VECTORS)]
+            new = []
+            for i, row in enumerate(sums):
+                one = builder.bitcast(_broadcast(builder, few, i), _WORDS)
+                pairs = zip(row, vectors, strict=True)
+                new.append([builder.add(total, builder.call(words_to_lanes, [one, v])) for total, v in pairs])
+            return new
+
+        _store(builder, _inner_loop(builder, args[4], 1, body), into)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def lowest_bit(typing: Any, bits: Any) -> Any:
+    """Number of the lowest bit that is set in a 64-bit integer that is not 0."""
+    signature = types.int64(types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return signature, generate

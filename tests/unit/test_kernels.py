@@ -1,0 +1,149 @@
+"""Compiled loops against numpy, and what is done where they cannot be had."""
+
+from __future__ import annotations
+
+import builtins
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from isthmus import kernels
+
+needs = pytest.mark.skipif(not kernels.available(), reason=str(kernels.missing()))
+
+
+@pytest.fixture
+def fresh():
+    kernels.missing.cache_clear()
+    yield
+    kernels.missing.cache_clear()
+
+
+def test_they_are_there_where_the_tests_run_on_such_a_processor():
+    """A suite that skipped them all would pass on the very machine that they are for."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        if " avx2 " in file.read():
+            assert kernels.available(), kernels.missing()
+
+
+def test_a_switch_turns_them_off(fresh, monkeypatch):
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    assert not kernels.available()
+    assert kernels.missing() == "turned off by ISTHMUS_KERNELS=0"
+
+
+def test_without_numba_they_say_how_to_get_it(fresh, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "numba":
+            raise ImportError("No module named 'numba'", name="numba")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert kernels.missing() == "numba is not installed (pip install 'isthmus[fast]')"
+
+
+@needs
+def test_an_older_processor_goes_without(fresh, monkeypatch):
+    from llvmlite import binding
+
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: {"sse2": True, "avx2": False})
+    assert kernels.missing() == "this processor has no AVX2"
+
+
+def test_asking_for_them_imports_no_numba_until_then():
+    code = "import sys, isthmus.kernels; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# The scan
+
+
+def lanes(codes: np.ndarray, rows: int) -> np.ndarray:
+    from isthmus.kernels import scan
+
+    return scan.pack(codes, rows)
+
+
+@needs
+@pytest.mark.parametrize("k", [1, 8, 20, 96])
+def test_byte_products_are_exact_at_their_extremes(k):
+    from numba import njit
+
+    from isthmus.kernels.products import FEW, MANY, byte_tile
+
+    rng = np.random.default_rng(k)
+    rows = rng.choice(np.array([0, 1, 64, 127], np.uint8), (MANY, k))
+    asking = rng.choice(np.array([-63, 0, 1, 63], np.int8), (FEW, k))
+    rows[0], asking[0], asking[1] = 127, 63, -63
+    floors = np.array([-5, 0, 100, 2**31 - 1], np.int32)
+
+    @njit
+    def run(many, few, groups, floors, out):
+        return byte_tile(many, 0, few, 0, groups, floors, 0, out)
+
+    many, few = lanes(rows, MANY), lanes(asking, FEW)
+    out = np.empty(FEW * MANY, np.int32)
+    found = run(many.reshape(-1), few.reshape(-1), many.shape[1], floors, out)
+    expected = asking.astype(np.int64) @ rows.astype(np.int64).T
+    np.testing.assert_array_equal(out.reshape(FEW, MANY), expected)
+    bits = np.array([found >> bit & 1 for bit in range(64)], bool).reshape(FEW, MANY)
+    np.testing.assert_array_equal(bits, expected > floors[:, None])
+
+
+@needs
+@pytest.mark.parametrize("k", [1, 7, 512])
+def test_word_products_are_exact(k):
+    from numba import njit
+
+    from isthmus.kernels.products import FEW, MANY, word_tile
+
+    rng = np.random.default_rng(k)
+    rows, asking = (rng.integers(-2000, 2001, (n, 2 * k)).astype(np.int16) for n in (MANY, FEW))
+
+    @njit
+    def run(many, few, groups, out):
+        word_tile(many, 0, few, 0, groups, out)
+
+    out = np.empty(FEW * MANY, np.int32)
+    packed = (np.ascontiguousarray(x.view(np.int32).T).reshape(-1) for x in (rows, asking))
+    run(*packed, k, out)
+    np.testing.assert_array_equal(out.reshape(FEW, MANY), asking.astype(np.int64) @ rows.astype(np.int64).T)
+
+
+@needs
+def test_rows_that_fill_up_a_tile_are_not_found():
+    """Zeros stand behind the last row; where a query's own bytes sum to less than nothing they would score high."""
+    from isthmus.kernels import scan
+
+    rows, asking = np.full((3, 8), 64, np.uint8), np.full((1, 8), -60, np.int8)
+    hits = tuple(np.empty(1000, kind) for kind in (np.int32, np.int32, np.float32))
+    one, zeros = np.ones(1, np.float32), asking.sum(1, dtype=np.int32) * 64
+    limits = np.zeros(3, np.float32), np.zeros(1, np.float32), one.copy(), np.zeros(1, np.float32)
+    packed = lanes(asking, scan.FEW), one, zeros, lanes(rows, scan.MANY)
+    count = scan.scan_tile(*packed, 0, 3, 1.0, *limits, hits, 0)
+    assert hits[1][:count].tolist() == [0, 1, 2]
+    assert hits[2][:count].tolist() == [0.0, 0.0, 0.0]
+
+
+@needs
+def test_pairs_are_multiplied_and_rows_added():
+    from isthmus.kernels import scan
+
+    rng = np.random.default_rng(0)
+    queries, keys = (rng.standard_normal((n, 37)).astype(np.float32) for n in (5, 40))
+    counts = np.array([3, 0, 7, 1, 40])
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    columns = np.concatenate([rng.permutation(40)[:n] for n in counts])
+    owner = np.repeat(np.arange(5), counts)
+    products = scan.pair_products(queries, keys, starts, columns, 3.0)
+    np.testing.assert_allclose(products, 3.0 * (queries[owner] * keys[columns]).sum(1), rtol=1e-4, atol=1e-5)
+    weights = rng.random(len(columns)).astype(np.float32)
+    sums = np.ones((5, 37), np.float32)
+    expected = sums.astype(np.float64)
+    np.add.at(expected, owner, weights[:, None].astype(np.float64) * keys[columns])
+    scan.add_rows(starts, columns, weights, keys, sums)
+    np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=1e-5)
