@@ -106,7 +106,7 @@ def test_word_products_are_exact(k):
 
     @njit
     def run(many, few, groups, out):
-        word_tile(many, 0, few, 0, groups, out)
+        word_tile(many, 0, few, 0, groups, out, 0, MANY)
 
     out = np.empty(FEW * MANY, np.int32)
     packed = (np.ascontiguousarray(x.view(np.int32).T).reshape(-1) for x in (rows, asking))

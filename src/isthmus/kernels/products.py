@@ -79,10 +79,11 @@ def _inner_loop(builder: Any, groups: Any, step: int, body: Callable[[Any, list[
     return new
 
 
-def _store(builder: Any, tile: list[list[Any]], pointer: Any) -> None:
+def _store(builder: Any, tile: list[list[Any]], pointer: Any, width: Any) -> None:
     for i, row in enumerate(tile):
+        line = builder.gep(pointer, [builder.mul(width, ir.Constant(_I64, i))])
         for j, value in enumerate(row):
-            place = builder.gep(pointer, [ir.Constant(_I64, MANY * i + 8 * j)])
+            place = builder.gep(line, [ir.Constant(_I64, 8 * j)])
             builder.store(value, builder.bitcast(place, _LANES.as_pointer())).align = 4
 
 
@@ -136,7 +137,7 @@ def byte_tile(
             return new
 
         tile = _inner_loop(builder, args[4], 2, body)
-        _store(builder, tile, into)
+        _store(builder, tile, into, ir.Constant(_I64, MANY))
         found = ir.Constant(_I64, 0)
         for i, row in enumerate(tile):
             least = _splat(builder, builder.load(builder.gep(floor, [ir.Constant(_I64, i)])))
@@ -150,7 +151,9 @@ def byte_tile(
 
 
 @intrinsic
-def word_tile(typing: Any, many: Any, at_many: Any, few: Any, at_few: Any, groups: Any, out: Any) -> Any:
+def word_tile(
+    typing: Any, many: Any, at_many: Any, few: Any, at_few: Any, groups: Any, out: Any, at_out: Any, width: Any
+) -> Any:
     """Products of 16-bit integers whose sums stay in 32 bits.
 
     Args:
@@ -159,32 +162,80 @@ def word_tile(typing: Any, many: Any, at_many: Any, few: Any, at_few: Any, group
         few: The same of the 4 rows.
         at_few: Where they start.
         groups: Lanes of a row.
-        out: (64,) int32 receives the products, the 4 rows one after another.
+        out: (...) int32 receives the products, flat.
+        at_out: Where those of the first of the 4 rows start.
+        width: From there to those of the next.
     """
-    signature = types.void(many, at_many, few, at_few, groups, out)
+    signature = types.void(many, at_many, few, at_few, groups, out, at_out, width)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kinds = signature.args
-        rows = _place(context, builder, kinds[0], args[0], args[1])
-        asking = _place(context, builder, kinds[2], args[2], args[3])
-        into = _place(context, builder, kinds[5], args[5], ir.Constant(_I64, 0))
-        words_to_lanes = _instruction(builder, "pmadd.wd", _LANES, [_WORDS, _WORDS])
-
-        def body(group: Any, sums: list[list[Any]]) -> list[list[Any]]:
-            many = builder.gep(rows, [builder.mul(group, ir.Constant(_I64, MANY))])
-            few = builder.gep(asking, [builder.mul(group, ir.Constant(_I64, FEW))])
-            vectors = [builder.bitcast(_vector(builder, many, 8 * j), _WORDS) for j in range(_VECTORS)]
-            new = []
-            for i, row in enumerate(sums):
-                one = builder.bitcast(_broadcast(builder, few, i), _WORDS)
-                pairs = zip(row, vectors, strict=True)
-                new.append([builder.add(total, builder.call(words_to_lanes, [one, v])) for total, v in pairs])
-            return new
-
-        _store(builder, _inner_loop(builder, args[4], 1, body), into)
+        places = [_place(context, builder, signature.args[k], args[k], args[k + 1]) for k in (0, 2, 5)]
+        _words(builder, places[0], places[1], args[4], lambda group: group, places[2], args[7])
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@intrinsic
+def some_words_tile(
+    typing: Any, many: Any, at_many: Any, few: Any, at_few: Any, which: Any, at_which: Any, groups: Any, out: Any
+) -> Any:
+    """`word_tile` over some of the groups: the 4 rows hold nothing else, of the 16 they are chosen.
+
+    Args:
+        many: (...) int32 lanes of two 16-bit integers, flat.
+        at_many: Where the tile's 16 rows start.
+        few: The same of the 4 rows, the chosen groups alone.
+        at_few: Where they start.
+        which: (...) int64 numbers of the chosen groups.
+        at_which: Where they start.
+        groups: How many they are.
+        out: (64,) int32 receives the products, the 4 rows one after another.
+    """
+    signature = types.void(many, at_many, few, at_few, which, at_which, groups, out)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        rows, asking, chosen = (_place(context, builder, kinds[k], args[k], args[k + 1]) for k in (0, 2, 4))
+        into = _place(context, builder, kinds[7], args[7], ir.Constant(_I64, 0))
+        number: Callable[[Any], Any] = lambda group: builder.load(builder.gep(chosen, [group]))  # noqa: E731
+        _words(builder, rows, asking, args[6], number, into, ir.Constant(_I64, MANY))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _words(
+    builder: Any, rows: Any, asking: Any, groups: Any, number: Callable[[Any], Any], into: Any, width: Any
+) -> None:
+    words_to_lanes = _instruction(builder, "pmadd.wd", _LANES, [_WORDS, _WORDS])
+
+    def body(group: Any, sums: list[list[Any]]) -> list[list[Any]]:
+        many = builder.gep(rows, [builder.mul(number(group), ir.Constant(_I64, MANY))])
+        few = builder.gep(asking, [builder.mul(group, ir.Constant(_I64, FEW))])
+        vectors = [builder.bitcast(_vector(builder, many, 8 * j), _WORDS) for j in range(_VECTORS)]
+        new = []
+        for i, row in enumerate(sums):
+            one = builder.bitcast(_broadcast(builder, few, i), _WORDS)
+            pairs = zip(row, vectors, strict=True)
+            new.append([builder.add(total, builder.call(words_to_lanes, [one, v])) for total, v in pairs])
+        return new
+
+    _store(builder, _inner_loop(builder, groups, 1, body), into, width)
+
+
+@intrinsic
+def float_of_bits(typing: Any, bits: Any) -> Any:
+    """The float32 of the bits of an int32."""
+    signature = types.float32(types.int32)
+    return signature, lambda context, builder, signature, args: builder.bitcast(args[0], ir.FloatType())
+
+
+@intrinsic
+def bits_of_float(typing: Any, number: Any) -> Any:
+    """The bits of a float32 as an int32."""
+    signature = types.int32(types.float32)
+    return signature, lambda context, builder, signature, args: builder.bitcast(args[0], _I32)
 
 
 @intrinsic

@@ -1,4 +1,6 @@
-"""The bf16 method: both products in bfloat16, where the processor multiplies it faster than float32.
+"""The bf16 method: both products in 16 bits, in bfloat16 where the processor multiplies it faster than float32.
+
+Where it does not, 16-bit integers do as well, if there are compiled loops for them (`words`).
 
 A bfloat16 product rounds its operands and its result to eight bits. Subtracting the memory mean from the scores, and a
 reference near each query's largest logit inside the product (one more column), leaves results near zero where they
@@ -15,6 +17,7 @@ import torch
 from isthmus.memory.exact import Work, block_sizes, empty, fill_moment, keeps_logits, redo_weak, slice_of
 from isthmus.memory.partial import Partial
 from isthmus.memory.rows import Rows
+from isthmus.memory.words import words_pay, words_sums
 
 _LOOK = 1024
 _PAD = 32
@@ -38,6 +41,18 @@ def _seconds(dtype: torch.dtype, inner: int) -> float:
         torch.mm(a, b)
         best = min(best, time.perf_counter() - start)
     return best
+
+
+def half_type(device: torch.device) -> str:
+    """What the method multiplies on a device: "bf16", "int16", or "float32" where neither is any faster."""
+    if pays(device):
+        return "bf16"
+    return "int16" if words_pay(device) else "float32"
+
+
+def half_sums(work: Work, queries: torch.Tensor) -> Partial:
+    """What `exact.partial_sums` gives, with both products in the 16 bits that the device is fastest at."""
+    return words_sums(work, queries) if half_type(queries.device) == "int16" else bf16_sums(work, queries)
 
 
 def bf16_sums(work: Work, queries: torch.Tensor) -> Partial:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from isthmus.memory.bf16 import bf16_sums, pays
+from isthmus.memory.bf16 import half_sums, half_type
 from isthmus.memory.compressed import BAND, compressed_sums, probe
 from isthmus.memory.exact import PASS_BYTES, Work, partial_sums
 from isthmus.memory.partial import Partial
@@ -115,9 +115,9 @@ class _Judge:
                 yield trial if number == len(_SCANS) - 1 else trial._replace(allowed=_MARGIN)
                 if trial.refused:
                     break
-        if method == "bf16" or (method == "auto" and pays(self.work.keys.device)):
-            details = {"native": pays(self.work.keys.device)}
-            yield _Trial("bf16", bf16_sums, details, allowed=_BF16_P99)
+        kind = half_type(self.work.keys.device)
+        if method == "bf16" or (method == "auto" and kind != "float32"):
+            yield _Trial("bf16", half_sums, {"products": kind}, allowed=_BF16_P99)
 
     def _compressed(self, spectrum: Spectrum, residual: float, margin: float) -> _Trial:
         rows, dim = self.work.keys.n, self.work.keys.dim

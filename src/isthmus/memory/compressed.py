@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TypeAlias
@@ -26,13 +24,14 @@ from isthmus.memory.exact import Work, empty, rescale, slice_of
 from isthmus.memory.partial import Partial
 from isthmus.memory.scores import Bounds, Tiles, make_scores
 from isthmus.memory.sketch import Sketch
+from isthmus.memory.threads import blocks_of, threads
 
 BAND = 2.0
 """Width in logits of the last band before the threshold, whose weight stands in for the tail."""
 _QUERIES = 2048
 """Queries at most that meet the memory at a time."""
 _EVEN = 64
-"""Byte products of a number of queries that this divides are the fastest."""
+"""Products of a number of queries that this divides are the fastest."""
 _LOOK = 512
 _SLACK = 2.0
 """Standard deviations of what the sketch misses by which a sketched logit may lie below the threshold."""
@@ -109,8 +108,8 @@ class Scan:
 
     def run(self, use: Use) -> None:
         """Scan the memory once and hand the rows found to `use`."""
-        with _threads(self.queries.device) as (pool, workers):
-            blocks = _blocks(len(self.best), workers)
+        with threads(self.queries.device) as (pool, workers):
+            blocks = blocks_of(len(self.best), workers, _QUERIES, _EVEN)
             for start, rows, excess, tiles in self.sketch.chunks(self.keys, self._tiles):
                 chunk = _Chunk(start, rows, excess, tiles)
                 step = partial(self._step, chunk, use)
@@ -249,23 +248,3 @@ def _hush() -> None:
 
 def _widen(x: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
     return torch.cat([x, column[:, None]], dim=1)
-
-
-def _blocks(n: int, workers: int) -> list[slice]:
-    """Even blocks of n queries, as many for each worker."""
-    count = max(1, -(-n // (_QUERIES * workers))) * workers
-    size = max(1, -(-n // count))
-    if size > _EVEN:
-        size = -(-size // _EVEN) * _EVEN
-    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
-
-
-@contextmanager
-def _threads(device: torch.device) -> Iterator[tuple[ThreadPoolExecutor | None, int]]:
-    """A thread per core that torch may use, each working alone on its own queries; none on an accelerator."""
-    count = torch.get_num_threads()
-    if device.type != "cpu" or count == 1:
-        yield None, 1
-        return
-    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield pool, count

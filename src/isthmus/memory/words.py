@@ -1,0 +1,131 @@
+"""The average in 16-bit integers, for processors that multiply these faster than floats: `isthmus.kernels.average`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from isthmus import kernels
+from isthmus.memory.exact import Work, empty
+from isthmus.memory.partial import Partial
+from isthmus.memory.rows import Rows
+from isthmus.memory.threads import blocks_of, threads
+
+_LOOK = 4096
+_NONE = -1e30
+
+
+def words_pay(device: torch.device) -> bool:
+    """Whether there are compiled loops that multiply 16-bit integers faster than float32 is."""
+    return device.type == "cpu" and kernels.available()
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """A block of queries: their lanes, units, running state, and the rows of the sums that are theirs."""
+
+    lanes: NDArray[np.int32]
+    units: NDArray[np.float32]
+    state: tuple[NDArray[np.float32], ...]
+    sums: tuple[NDArray[np.float32], ...]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Some rows of the memory: lanes and unit of the keys, how many, lanes and units of each matrix of values."""
+
+    keys: NDArray[np.int32]
+    unit: float
+    n: int
+    values: tuple[NDArray[np.int32], ...]
+    units: tuple[NDArray[np.float32], ...]
+
+
+def words_sums(work: Work, queries: torch.Tensor) -> Partial:
+    """What `exact.partial_sums` gives, with both products in 16-bit integers."""
+    from isthmus.kernels.average import BLOCK, absorb, make_scratch
+
+    state = empty(work, len(queries), _NONE)
+    means = [_mean(work.keys if v is None else v) for v in work.values]
+    mean = _mean(work.keys)
+    moment = torch.zeros(len(queries)) if state.moment is None else state.moment
+    per_query = (state.shift.numpy(), state.total.numpy(), moment.numpy())
+    asked = _ask(work, queries.numpy(), per_query, [s.numpy() for s in state.sums], BLOCK)
+    with threads(queries.device) as (pool, workers):
+        parts = [asked[part] for part in blocks_of(len(asked), workers)]
+        for start, chunk in work.keys.chunks():
+            values = [chunk if v is None else v.block(start, start + len(chunk)) for v in work.values]
+            held = list(_hold(chunk, values, mean, means))
+
+            def step(part: list[_Asking], held: list[_Held] = held) -> None:
+                scratch = make_scratch()
+                for rows in held:
+                    for one in part:
+                        absorb(
+                            one.lanes, one.units, one.state, rows.keys, rows.unit, rows.n, rows.values, rows.units,
+                            one.sums, scratch,
+                        )  # fmt: skip
+
+            list(pool.map(step, parts) if pool else map(step, parts))
+    offset = (queries @ torch.from_numpy(mean)) / work.temperature
+    state.shift.add_(offset)
+    if state.moment is not None:
+        state.moment.add_(state.total * offset)
+    for sums, one in zip(state.sums, means, strict=True):
+        sums.addr_(state.total, torch.from_numpy(one))
+    return state
+
+
+def _ask(work: Work, queries: NDArray[np.float32], state: tuple[Any, ...], sums: list[Any], size: int) -> list[_Asking]:
+    from isthmus.kernels.average import FEW, highest_key, pack_rows
+
+    highest = highest_key(work.keys.dim)
+    nothing = np.zeros(queries.shape[1], np.float32)
+    blocks = []
+    for start in range(0, len(queries), size):
+        part = slice(start, min(start + size, len(queries)))
+        units = (np.abs(queries[part]).max(axis=1).clip(1e-30) / highest).astype(np.float32)
+        lanes = _room(len(units), queries.shape[1], FEW)
+        pack_rows(queries[part], nothing, units, lanes)
+        own = tuple(x[part] for x in state)
+        packed = lanes.view(np.int32)[..., 0]
+        blocks.append(_Asking(packed, units / np.float32(work.temperature), own, tuple(s[part] for s in sums)))
+    return blocks
+
+
+def _hold(
+    chunk: torch.Tensor, values: list[torch.Tensor], mean: NDArray[np.float32], means: list[NDArray[np.float32]]
+) -> Any:
+    from isthmus.kernels.average import MANY, ROWS, highest_key, pack_pairs, pack_rows
+
+    keys = chunk.numpy()
+    highest = highest_key(keys.shape[1])
+    for low in range(0, len(keys), ROWS):
+        rows = keys[low : low + ROWS]
+        unit = max(float(np.abs(rows - mean).max()), 1e-30) / highest
+        lanes = _room(len(rows), keys.shape[1], MANY)
+        pack_rows(rows, mean, np.full(len(rows), unit, np.float32), lanes)
+        packed, units = [], []
+        for matrix, own in zip(values, means, strict=True):
+            some = matrix[low : low + ROWS].numpy()
+            pairs = np.zeros((-(-some.shape[1] // MANY), ROWS // 2, MANY, 2), np.int16)
+            scales = np.empty(some.shape[1], np.float32)
+            pack_pairs(some, own, scales, pairs)
+            packed.append(pairs.view(np.int32)[..., 0])
+            units.append(scales)
+        yield _Held(lanes.view(np.int32)[..., 0], unit, len(rows), tuple(packed), tuple(units))
+
+
+def _room(n: int, d: int, rows: int) -> NDArray[np.int16]:
+    return np.zeros((-(-n // rows), -(-d // 2), rows, 2), np.int16)
+
+
+def _mean(rows: Rows) -> NDArray[np.float32]:
+    """(d,) mean of rows from all over a matrix."""
+    some = rows.take(torch.linspace(0, rows.n - 1, min(_LOOK, rows.n)).long())
+    mean: NDArray[np.float32] = some.mean(dim=0).numpy()
+    return mean
