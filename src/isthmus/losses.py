@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isthmus.contrast import Contrast, wanted
+
 _BLOCK = 1 << 22
 """Similarities of a block: 16 MB."""
 _HEADROOM = 60.0
@@ -78,19 +80,24 @@ class _DenseInfoNCE(torch.autograd.Function):
 
     One shift serves all rows and columns, so that both directions share the exponentials; unit rows bound every logit
     by 1 / temperature. Where a row's sum underflows all the same, the batch is done with a maximum per row instead.
-    Under autocast the products are in its type, there and back; everything else stays float32.
+    Under autocast the products are in its type, there and back, and under `sixteen_bits` in 16-bit integers; everything
+    else stays float32.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, z: Tensor, temperature: float) -> Tensor:
         k, batch, dim = x.shape
-        m, pairs = z.shape[0], k * z.shape[0] * batch
+        m = len(z)
         ctx.low = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else None
         positives = torch.einsum("kbd,mbd->", x, z) / temperature
         shift = max(0.0, 1.0 / temperature - _HEADROOM)
+        ctx.temperature, ctx.memory, ctx.contrast = temperature, _memory.get(), None
+        if wanted(x):
+            held = _take(ctx.memory, k * batch * m * batch, x, torch.int16)
+            ctx.contrast = Contrast(x, z, temperature, shift, held)
+            return _DenseInfoNCE._finish(ctx, x, z, ctx.contrast.by_row, ctx.contrast.by_column, positives, shift, held)
         scaled, others = x / temperature, z.reshape(m * batch, dim).T
         by_row, by_column = x.new_empty(k, batch, m), x.new_zeros(k, m, batch)
-        ctx.memory = _memory.get()
         every = _take(ctx.memory, k * batch * m * batch, x).view(k, batch, m, batch)
         for part in _parts(k, batch, m, x.device):
             block = every[part]
@@ -98,13 +105,20 @@ class _DenseInfoNCE(torch.autograd.Function):
             (block.sub_(shift) if shift else block).exp_()
             torch.sum(block, -1, out=by_row[part])
             by_column[part[0]] += block.sum(1)
-        ctx.temperature = temperature
+        return _DenseInfoNCE._finish(ctx, x, z, by_row, by_column, positives, shift, every)
+
+    @staticmethod
+    def _finish(
+        ctx: Any, x: Tensor, z: Tensor, by_row: Tensor, by_column: Tensor, positives: Tensor, shift: float, held: Tensor
+    ) -> Tensor:
+        """The loss from the sums of exponentials, or with maxima where they ran under."""
         ctx.exact = not bool(torch.minimum(by_row.min(), by_column.min()) > _SMALLEST_SUM)
         if ctx.exact:
-            _give(ctx.memory, every)
+            _give(ctx.memory, held)
             ctx.save_for_backward(x, z)
-            return _with_maxima(x, z, temperature)
-        ctx.save_for_backward(x, z, by_row, by_column, every)
+            return _with_maxima(x, z, ctx.temperature)
+        ctx.save_for_backward(x, z, by_row, by_column, held)
+        pairs = x.shape[0] * z.shape[0] * x.shape[1]
         total = 0.5 * (by_row.log().sum() + by_column.log().sum()) - positives
         return total / pairs + shift
 
@@ -115,6 +129,14 @@ class _DenseInfoNCE(torch.autograd.Function):
         x, z, by_row, by_column, every = ctx.saved_tensors
         (k, batch, dim), m = x.shape, len(z)
         scale = gradients[0] / (k * m * batch * ctx.temperature)
+        if ctx.contrast is not None:
+            found = [
+                ctx.contrast.pull(of_others=number == 1) if needed else None
+                for number, needed in enumerate(ctx.needs_input_grad[:2])
+            ]
+            _give(ctx.memory, every)
+            every.zero_()  # As below: a second backward through this node is refused.
+            return _DenseInfoNCE._scaled(found[0], found[1], x, z, scale)
         to_x = x.new_empty(x.shape) if ctx.needs_input_grad[0] else None
         to_z = z.new_zeros(m * batch, dim) if ctx.needs_input_grad[1] else None
         rows, columns = by_row.reciprocal_()[..., None], by_column.reciprocal_()
@@ -131,10 +153,17 @@ class _DenseInfoNCE(torch.autograd.Function):
                 _multiply(weights.T, x[part].flatten(0, 1), to_z, ctx.low, add=True)
         _give(ctx.memory, every)
         _give(ctx.memory, spare)
+        return _DenseInfoNCE._scaled(to_x, None if to_z is None else to_z.view(z.shape), x, z, scale)
+
+    @staticmethod
+    def _scaled(
+        to_x: Tensor | None, to_z: Tensor | None, x: Tensor, z: Tensor, scale: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        """Gradients from what pulls each side, which is weighed against its own positives."""
         if to_x is not None:
             to_x.mul_(0.5).sub_(z.sum(0)).mul_(scale)
         if to_z is not None:
-            to_z = to_z.view(z.shape).mul_(0.5).sub_(x.sum(0)).mul_(scale)
+            to_z.mul_(0.5).sub_(x.sum(0)).mul_(scale)
         return to_x, to_z, None
 
 
@@ -149,13 +178,13 @@ def _multiply(a: Tensor, b: Tensor, out: Tensor, low: torch.dtype | None, *, add
         torch.mm(a, b, out=out)
 
 
-def _take(memory: list[Tensor] | None, size: int, like: Tensor) -> Tensor:
+def _take(memory: list[Tensor] | None, size: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Memory for `size` numbers, what an earlier step has given back if it is that large."""
-    held = [] if memory is None else memory
+    held, kind = [] if memory is None else memory, dtype or like.dtype
     for number, kept in enumerate(held):
-        if kept.numel() == size and kept.dtype == like.dtype:
+        if kept.numel() == size and kept.dtype == kind:
             return held.pop(number)
-    return like.new_empty(size)
+    return like.new_empty(size, dtype=kind)
 
 
 def _give(memory: list[Tensor] | None, used: Tensor) -> None:

@@ -11,7 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isthmus.config import RecipeConfig
+from isthmus.contrast import sixteen_bits
 from isthmus.errors import ConfigError
 from isthmus.files import atomic_file, sha256_json
 from isthmus.geometry import noise_std
 from isthmus.losses import reused_memory
-from isthmus.memory.bf16 import pays
+from isthmus.memory.bf16 import half_type
 from isthmus.pair_columns import pick
 from isthmus.pairs import PseudoPairs, Slot, near
 from isthmus.runtime import Progress, numpy_generator
@@ -202,10 +203,17 @@ def train(
     return Outcome(scores, state.history, plan.steps, state.best_step, time.monotonic() - started)
 
 
-def products(config: RecipeConfig, device: torch.device) -> torch.autocast:
-    """The type in which a loss multiplies matrices; bfloat16 where it is asked for, or pays and may be chosen."""
-    low = config.precision == "bf16" or (config.precision == "auto" and pays(device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=low)
+@contextmanager
+def products(config: RecipeConfig, device: torch.device) -> Iterator[None]:
+    """The type in which a loss multiplies matrices: 16 bits where they are asked for, or pay and may be chosen.
+
+    They are bfloat16 where the processor multiplies it itself, and else 16-bit integers, for the similarities alone.
+    """
+    kind = half_type(device) if config.precision != "float32" else "float32"
+    low = kind == "bf16" or (config.precision == "bf16" and kind == "float32")
+    whole = sixteen_bits() if kind == "int16" else nullcontext()
+    with whole, torch.autocast(device.type, torch.bfloat16, enabled=low):
+        yield
 
 
 @contextmanager

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "src" / "isthmus"
 ROWS: Sequence[Sequence[str]] = (
     ("errors", "types"),
     ("geometry", "kernels", "runtime"),
-    ("config", "files", "rows", "toml"),
+    ("config", "contrast", "files", "rows", "toml"),
     ("arrays", "items", "manifest", "pair_store"),
     ("decoding", "formats", "shards"),
     ("embeddings", "sources"),

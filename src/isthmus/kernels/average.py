@@ -15,15 +15,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from isthmus.kernels.products import FEW, MANY, bits_of_float, float_of_bits, some_words_tile, word_tile
-
-__all__ = ["BLOCK", "FEW", "MANY", "ROWS", "absorb", "highest_key", "make_scratch", "pack_pairs", "pack_rows"]
+from isthmus.kernels.packing import exponential, nearest
+from isthmus.kernels.products import FEW, MANY, add_some_words_tile, word_tile
 
 ROWS = 512
 """Memory rows that meet a block of queries at a time."""
 BLOCK = 64
 """Queries of a block."""
-_HIGHEST_VALUE = 1023
+HIGHEST_VALUE = 1023
+"""The largest integer of a value."""
 _HIGHEST_WEIGHT = 32767.0
 _MOST_WEIGHT = 1048576.0
 """Sum of the weights of a query at most, so that their products with values stay below 2**31."""
@@ -31,89 +31,50 @@ _LIGHTEST = -11.0
 """Logits below the largest at which a weight, 15 bits of the largest's, rounds to nothing."""
 
 
-def highest_key(dim: int) -> int:
-    """The largest integer of a key or query of that width whose products stay in 32 bits."""
-    return min(32767, math.isqrt((2**31 - 1) // max(1, dim)))
-
-
-@njit(nogil=True, cache=True)
-def pack_rows(
-    x: NDArray[np.float32], mean: NDArray[np.float32], units: NDArray[np.float32], out: NDArray[np.int16]
-) -> None:
-    """(n, d) rows less the mean, by their (n,) units, as (n / r, d / 2, r) lanes: `out` is (n / r, d / 2, r, 2)."""
-    width = 2 * out.shape[2]
-    block = out.shape[1] * width
-    flat = out.reshape(-1)
-    for i in range(len(x)):
-        inverse = np.float32(1.0) / units[i]
-        at = i // out.shape[2] * block + i % out.shape[2] * 2
-        row = x[i]
-        for k in range(0, len(row) - 1, 2):
-            flat[at] = np.int16(np.rint((row[k] - mean[k]) * inverse))
-            flat[at + 1] = np.int16(np.rint((row[k + 1] - mean[k + 1]) * inverse))
-            at += width
-        if len(row) % 2:
-            flat[at] = np.int16(np.rint((row[-1] - mean[-1]) * inverse))
-
-
-@njit(nogil=True, cache=True)
-def pack_pairs(
-    x: NDArray[np.float32], mean: NDArray[np.float32], units: NDArray[np.float32], out: NDArray[np.int16]
-) -> None:
-    """(n, d) values less the mean as lanes of two rows and one column: `out` is (d / 16, n / 2, 16, 2).
-
-    Sets the (d,) units of the columns.
-    """
-    n, d = x.shape
-    units[:] = 1e-30
-    for i in range(n):
-        row = x[i]
-        for k in range(d):
-            units[k] = max(units[k], abs(row[k] - mean[k]))
-    inverse = np.float32(_HIGHEST_VALUE) / units
-    units /= np.float32(_HIGHEST_VALUE)
-    flat = out.reshape(-1)
-    for i in range(n):
-        row = x[i]
-        for low in range(0, d, MANY):
-            at = (low * out.shape[1] + i // 2 * MANY) * 2 + i % 2
-            for k in range(low, min(low + MANY, d)):
-                flat[at + 2 * (k - low)] = np.int16(np.rint((row[k] - mean[k]) * inverse[k]))
-
-
 @njit(nogil=True, cache=True, fastmath={"contract"})
 def _exponentials(scores: NDArray[np.int32], unit: np.float32, shift: np.float32, out: NDArray[np.float32]) -> None:
-    """exp(scores * unit - shift), nothing below exp(-30), within 3e-6 of it."""
+    """exp(scores * unit - shift)."""
     for j in range(len(scores)):
-        x = max((np.float32(scores[j]) * unit - shift) * np.float32(1.4426950408889634), np.float32(-43.0))
-        # Adding 1.5 * 2**23 leaves the nearest whole number in the lowest bits.
-        high = x + np.float32(12582912.0)
-        f = x - (high - np.float32(12582912.0))
-        p = np.float32(1.3333558146e-3)
-        p = p * f + np.float32(9.6181291076e-3)
-        p = p * f + np.float32(5.5504108665e-2)
-        p = p * f + np.float32(2.4022650696e-1)
-        p = p * f + np.float32(6.9314718056e-1)
-        p = p * f + np.float32(1.0)
-        out[j] = float_of_bits(np.int32(bits_of_float(p) + np.int32(np.int32(bits_of_float(high) - 0x4B400000) << 23)))
+        out[j] = exponential(np.float32(scores[j]) * unit - shift)
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
-def _weigh(
-    weights: NDArray[np.float32], scores: NDArray[np.int32], unit: np.float32, codes: NDArray[np.int16]
-) -> tuple[float, float, float]:
-    """Round weights of at most one: how many units one is, their sum, and that of their products with the logits."""
+def round_weights(weights: NDArray[np.float32], top: float, codes: NDArray[np.int16]) -> tuple[float, int]:
+    """Round non-negative weights of at most `top` to integers: how many stand for one, and their sum.
+
+    Their sum stays below 2**20, so that their products with values of 11 bits stay below 2**31.
+    """
     mass = np.float32(0.0)
     for j in range(len(weights)):
         mass += weights[j]
-    factor = np.float32(min(_HIGHEST_WEIGHT, _MOST_WEIGHT / max(mass, np.float32(1.0))))
-    total, moment = 0, np.float32(0.0)
+    factor = np.float32(min(_HIGHEST_WEIGHT / top, _MOST_WEIGHT / max(mass, np.float32(1e-30))))
+    total = 0
     for j in range(len(weights)):
-        code = np.int32(weights[j] * factor + np.float32(0.5))
+        code = nearest(weights[j] * factor)
         codes[j] = np.int16(code)
         total += code
-        moment += np.float32(code) * (np.float32(scores[j]) * unit)
-    return factor, total / factor, moment / factor
+    return factor, total
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _moment(codes: NDArray[np.int16], scores: NDArray[np.int32]) -> float:
+    total = np.float32(0.0)
+    for j in range(len(codes)):
+        total += np.float32(codes[j]) * np.float32(scores[j])
+    return total
+
+
+@njit(nogil=True, cache=True)
+def gather(lanes: NDArray[np.int32], n: int, kept: NDArray[np.int32], which: NDArray[np.int64]) -> int:
+    """Of the first n groups of (4, groups) lanes those that hold anything: lanes, numbers, and how many."""
+    count = 0
+    for g in range(n):
+        if lanes[0, g] | lanes[1, g] | lanes[2, g] | lanes[3, g]:
+            which[count] = g
+            for own in range(FEW):
+                kept[count * FEW + own] = lanes[own, g]
+            count += 1
+    return count
 
 
 def make_scratch() -> tuple[NDArray[Any], ...]:
@@ -126,7 +87,7 @@ def make_scratch() -> tuple[NDArray[Any], ...]:
         np.empty((BLOCK // FEW, ROWS // 2), np.int64),
         np.zeros(BLOCK // FEW, np.int64),
         np.ones(BLOCK, np.float32),
-        np.empty(FEW * MANY, np.int32),
+        np.empty(ROWS, np.int16),
     )
 
 
@@ -154,13 +115,13 @@ def absorb(
         n: Rows that there are; those beyond are filled up.
         values: For each matrix of values its (dv / 16, ROWS / 2, 16) lanes.
         scales: For each (dv,) what a unit of a column stands for.
-        sums: For each (q, dv) float32 sums that change in place.
+        sums: For each (q, dv) float32 sums that change in place; q is filled up to a multiple of 4, dv to one of 16.
         scratch: What `make_scratch` gives; a thread has its own.
     """
     largest, totals, moments = state
     q, groups = len(units), asking.shape[1]
     few, many = asking.reshape(-1), keys.reshape(-1)
-    scores, weights, codes, kept, which, counts, factors, out = scratch
+    scores, weights, codes, kept, which, counts, inverses, _ = scratch
     lanes = codes.view(np.int32)
     for j in range(-(-n // MANY)):
         for i in range(asking.shape[0]):
@@ -187,21 +148,13 @@ def absorb(
             if top - largest[query] > _LIGHTEST:
                 some = True
                 _exponentials(mine, per, largest[query], weights[:n])
-                factor, total, moment = _weigh(weights[:n], mine, per, codes[own, :n])
-                factors[query] = factor
-                totals[query] += total
-                moments[query] += moment
-        count = 0
-        if some:
-            for g in range((n + 1) // 2):
-                if lanes[0, g] | lanes[1, g] | lanes[2, g] | lanes[3, g]:
-                    which[i, count] = g
-                    for own in range(FEW):
-                        kept[i, count * FEW + own] = lanes[own, g]
-                    count += 1
-        counts[i] = count
+                factor, total = round_weights(weights[:n], 1.0, codes[own, :n])
+                inverses[query] = np.float32(1.0) / factor
+                totals[query] += total / factor
+                moments[query] += _moment(codes[own, :n], mine) * (per / factor)
+        counts[i] = gather(lanes, (n + 1) // 2, kept[i], which[i]) if some else 0
     for number in range(len(values)):
-        _add(values[number], scales[number], sums[number], kept, which, counts, factors, out, q)
+        _add(values[number], scales[number], sums[number], kept, which, counts, inverses)
 
 
 @njit(nogil=True, cache=True)
@@ -212,22 +165,15 @@ def _add(
     kept: NDArray[np.int32],
     which: NDArray[np.int64],
     counts: NDArray[np.int64],
-    factors: NDArray[np.float32],
-    out: NDArray[np.int32],
-    q: int,
+    inverses: NDArray[np.float32],
 ) -> None:
     """Add the weighted values, a tile of 4 queries and 16 columns at a time."""
-    many, few, numbers = values.reshape(-1), kept.reshape(-1), which.reshape(-1)
-    d = len(scales)
+    many, few, numbers, out = values.reshape(-1), kept.reshape(-1), which.reshape(-1), sums.reshape(-1)
+    groups, width = values.shape[1], sums.shape[1]
     for k in range(values.shape[0]):
-        for i in range(-(-q // FEW)):
-            if counts[i] == 0:
-                continue
-            at_few, at_which = i * kept.shape[1], i * which.shape[1]
-            some_words_tile(many, k * values.shape[1] * MANY, few, at_few, numbers, at_which, counts[i], out)
-            for own in range(min(FEW, q - i * FEW)):
-                query = i * FEW + own
-                inverse = np.float32(1.0) / factors[query]
-                for c in range(min(MANY, d - k * MANY)):
-                    column = k * MANY + c
-                    sums[query, column] += np.float32(out[own * MANY + c]) * (scales[column] * inverse)
+        for i in range(len(sums) // FEW):
+            if counts[i]:
+                add_some_words_tile(
+                    many, k * groups * MANY, few, i * kept.shape[1], counts[i], numbers, i * which.shape[1],
+                    inverses, i * FEW, scales, k * MANY, out, i * FEW * width + k * MANY, width,
+                )  # fmt: skip

@@ -170,44 +170,109 @@ def word_tile(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         places = [_place(context, builder, signature.args[k], args[k], args[k + 1]) for k in (0, 2, 5)]
-        _words(builder, places[0], places[1], args[4], lambda group: group, places[2], args[7])
+        _store(builder, _words(builder, places[0], places[1], args[4], lambda group: group), places[2], args[7])
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
-def some_words_tile(
-    typing: Any, many: Any, at_many: Any, few: Any, at_few: Any, which: Any, at_which: Any, groups: Any, out: Any
+def add_words_tile(
+    typing: Any,
+    many: Any,
+    at_many: Any,
+    few: Any,
+    at_few: Any,
+    groups: Any,
+    units: Any,
+    at_unit: Any,
+    scales: Any,
+    at_scale: Any,
+    out: Any,
+    at_out: Any,
+    width: Any,
 ) -> Any:
-    """`word_tile` over some of the groups: the 4 rows hold nothing else, of the 16 they are chosen.
+    """Add the products of `word_tile` to floats, times a unit of each of the 4 rows and a scale of each of the 16.
 
     Args:
         many: (...) int32 lanes of two 16-bit integers, flat.
         at_many: Where the tile's 16 rows start.
-        few: The same of the 4 rows, the chosen groups alone.
+        few: The same of the 4 rows.
         at_few: Where they start.
-        which: (...) int64 numbers of the chosen groups.
-        at_which: Where they start.
-        groups: How many they are.
-        out: (64,) int32 receives the products, the 4 rows one after another.
+        groups: Lanes of a row.
+        units: (...) float32 of the 4 rows.
+        at_unit: Where they start.
+        scales: (...) float32 of the 16.
+        at_scale: Where they start.
+        out: (...) float32, flat.
+        at_out: Where what is added to the first of the 4 rows starts.
+        width: From there to the next.
     """
-    signature = types.void(many, at_many, few, at_few, which, at_which, groups, out)
+    signature = types.void(many, at_many, few, at_few, groups, units, at_unit, scales, at_scale, out, at_out, width)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kinds = signature.args
-        rows, asking, chosen = (_place(context, builder, kinds[k], args[k], args[k + 1]) for k in (0, 2, 4))
-        into = _place(context, builder, kinds[7], args[7], ir.Constant(_I64, 0))
-        number: Callable[[Any], Any] = lambda group: builder.load(builder.gep(chosen, [group]))  # noqa: E731
-        _words(builder, rows, asking, args[6], number, into, ir.Constant(_I64, MANY))
+        rows, asking, unit, scale, into = (
+            _place(context, builder, signature.args[k], args[k], args[k + 1]) for k in (0, 2, 5, 7, 9)
+        )
+        tile = _words(builder, rows, asking, args[4], lambda group: group)
+        _add_scaled(builder, tile, unit, scale, into, args[11])
         return context.get_dummy_value()
 
     return signature, generate
 
 
-def _words(
-    builder: Any, rows: Any, asking: Any, groups: Any, number: Callable[[Any], Any], into: Any, width: Any
-) -> None:
+@intrinsic
+def add_some_words_tile(
+    typing: Any,
+    many: Any,
+    at_many: Any,
+    few: Any,
+    at_few: Any,
+    groups: Any,
+    which: Any,
+    at_which: Any,
+    units: Any,
+    at_unit: Any,
+    scales: Any,
+    at_scale: Any,
+    out: Any,
+    at_out: Any,
+    width: Any,
+) -> Any:
+    """`add_words_tile` over some groups: the 4 rows hold no others, of the 16 they are numbered in int64 `which`."""
+    signature = types.void(
+        many, at_many, few, at_few, groups, which, at_which, units, at_unit, scales, at_scale, out, at_out, width
+    )
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        rows, asking, chosen, unit, scale, into = (
+            _place(context, builder, signature.args[k], args[k], args[k + 1]) for k in (0, 2, 5, 7, 9, 11)
+        )
+        tile = _words(builder, rows, asking, args[4], lambda group: builder.load(builder.gep(chosen, [group])))
+        _add_scaled(builder, tile, unit, scale, into, args[13])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _add_scaled(builder: Any, tile: list[list[Any]], units: Any, scales: Any, out: Any, width: Any) -> None:
+    floats = ir.VectorType(ir.FloatType(), 8)
+    by = []
+    for j in range(_VECTORS):
+        by.append(builder.bitcast(_vector(builder, builder.bitcast(scales, _I32.as_pointer()), 8 * j), floats))
+    for i, row in enumerate(tile):
+        unit = builder.bitcast(_broadcast(builder, builder.bitcast(units, _I32.as_pointer()), i), floats)
+        line = builder.gep(out, [builder.mul(width, ir.Constant(_I64, i))])
+        for j, value in enumerate(row):
+            place = builder.bitcast(builder.gep(line, [ir.Constant(_I64, 8 * j)]), floats.as_pointer())
+            before = builder.load(place)
+            before.align = 4
+            product = builder.fmul(builder.sitofp(value, floats), builder.fmul(unit, by[j]))
+            builder.store(builder.fadd(before, product), place).align = 4
+
+
+def _words(builder: Any, rows: Any, asking: Any, groups: Any, number: Callable[[Any], Any]) -> list[list[Any]]:
+    """A tile of products of 16-bit integers; `number` is that of a group among those of the 16 rows."""
     words_to_lanes = _instruction(builder, "pmadd.wd", _LANES, [_WORDS, _WORDS])
 
     def body(group: Any, sums: list[list[Any]]) -> list[list[Any]]:
@@ -221,7 +286,8 @@ def _words(
             new.append([builder.add(total, builder.call(words_to_lanes, [one, v])) for total, v in pairs])
         return new
 
-    _store(builder, _inner_loop(builder, groups, 1, body), into, width)
+    tile: list[list[Any]] = _inner_loop(builder, groups, 1, body)
+    return tile
 
 
 @intrinsic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,7 @@ class _Held:
 
 def words_sums(work: Work, queries: torch.Tensor) -> Partial:
     """What `exact.partial_sums` gives, with both products in 16-bit integers."""
+    from isthmus.kernels import packing
     from isthmus.kernels.average import BLOCK, absorb, make_scratch
 
     state = empty(work, len(queries), _NONE)
@@ -54,7 +56,9 @@ def words_sums(work: Work, queries: torch.Tensor) -> Partial:
     mean = _mean(work.keys)
     moment = torch.zeros(len(queries)) if state.moment is None else state.moment
     per_query = (state.shift.numpy(), state.total.numpy(), moment.numpy())
-    asked = _ask(work, queries.numpy(), per_query, [s.numpy() for s in state.sums], BLOCK)
+    rows = packing.filled(len(queries), packing.FEW)
+    sums = [np.zeros((rows, packing.filled(width, packing.MANY)), np.float32) for width in work.widths]
+    asked = _ask(work, queries.numpy(), per_query, sums, BLOCK)
     with threads(queries.device) as (pool, workers):
         parts = [asked[part] for part in blocks_of(len(asked), workers)]
         for start, chunk in work.keys.chunks():
@@ -75,53 +79,53 @@ def words_sums(work: Work, queries: torch.Tensor) -> Partial:
     state.shift.add_(offset)
     if state.moment is not None:
         state.moment.add_(state.total * offset)
-    for sums, one in zip(state.sums, means, strict=True):
-        sums.addr_(state.total, torch.from_numpy(one))
+    for result, found, own in zip(state.sums, sums, means, strict=True):
+        torch.addr(
+            torch.from_numpy(found)[: len(result), : result.shape[1]], state.total, torch.from_numpy(own), out=result
+        )
     return state
 
 
-def _ask(work: Work, queries: NDArray[np.float32], state: tuple[Any, ...], sums: list[Any], size: int) -> list[_Asking]:
-    from isthmus.kernels.average import FEW, highest_key, pack_rows
+def _ask(
+    work: Work, queries: NDArray[np.float32], state: tuple[Any, ...], sums: list[NDArray[np.float32]], size: int
+) -> list[_Asking]:
+    from isthmus.kernels import packing
 
-    highest = highest_key(work.keys.dim)
+    highest = packing.highest(work.keys.dim)
     nothing = np.zeros(queries.shape[1], np.float32)
     blocks = []
     for start in range(0, len(queries), size):
         part = slice(start, min(start + size, len(queries)))
-        units = (np.abs(queries[part]).max(axis=1).clip(1e-30) / highest).astype(np.float32)
-        lanes = _room(len(units), queries.shape[1], FEW)
-        pack_rows(queries[part], nothing, units, lanes)
-        own = tuple(x[part] for x in state)
-        packed = lanes.view(np.int32)[..., 0]
-        blocks.append(_Asking(packed, units / np.float32(work.temperature), own, tuple(s[part] for s in sums)))
+        rows = queries[part]
+        lanes, units = packing.rows_room(len(rows), rows.shape[1], packing.FEW), np.empty(len(rows), np.float32)
+        packing.pack_rows(rows, nothing, highest, 0.0, units, lanes)
+        own, whole = tuple(x[part] for x in state), slice(start, start + len(lanes) * packing.FEW)
+        blocks.append(_Asking(lanes, units / np.float32(work.temperature), own, tuple(s[whole] for s in sums)))
     return blocks
 
 
 def _hold(
     chunk: torch.Tensor, values: list[torch.Tensor], mean: NDArray[np.float32], means: list[NDArray[np.float32]]
-) -> Any:
-    from isthmus.kernels.average import MANY, ROWS, highest_key, pack_pairs, pack_rows
+) -> Iterator[_Held]:
+    from isthmus.kernels import packing
+    from isthmus.kernels.average import HIGHEST_VALUE, ROWS
 
     keys = chunk.numpy()
-    highest = highest_key(keys.shape[1])
+    highest = packing.highest(keys.shape[1])
     for low in range(0, len(keys), ROWS):
         rows = keys[low : low + ROWS]
-        unit = max(float(np.abs(rows - mean).max()), 1e-30) / highest
-        lanes = _room(len(rows), keys.shape[1], MANY)
-        pack_rows(rows, mean, np.full(len(rows), unit, np.float32), lanes)
+        unit = packing.largest(rows, mean) / highest
+        lanes = packing.rows_room(len(rows), rows.shape[1], packing.MANY)
+        packing.pack_rows(rows, mean, highest, unit, np.empty(len(rows), np.float32), lanes)
         packed, units = [], []
         for matrix, own in zip(values, means, strict=True):
             some = matrix[low : low + ROWS].numpy()
-            pairs = np.zeros((-(-some.shape[1] // MANY), ROWS // 2, MANY, 2), np.int16)
-            scales = np.empty(some.shape[1], np.float32)
-            pack_pairs(some, own, scales, pairs)
-            packed.append(pairs.view(np.int32)[..., 0])
+            pairs = packing.pairs_room(len(some), some.shape[1], packing.MANY)
+            scales = np.zeros(len(pairs) * packing.MANY, np.float32)
+            packing.pack_pairs(some, own, HIGHEST_VALUE, scales[: some.shape[1]], pairs)
+            packed.append(pairs)
             units.append(scales)
-        yield _Held(lanes.view(np.int32)[..., 0], unit, len(rows), tuple(packed), tuple(units))
-
-
-def _room(n: int, d: int, rows: int) -> NDArray[np.int16]:
-    return np.zeros((-(-n // rows), -(-d // 2), rows, 2), np.int16)
+        yield _Held(lanes, unit, len(rows), tuple(packed), tuple(units))
 
 
 def _mean(rows: Rows) -> NDArray[np.float32]:
