@@ -42,8 +42,8 @@ class RecipeConfig(BaseModel):
         batch_size: Pseudo pairs per step.
         learning_rate: AdamW's, at the start of a cosine decay to 0.
         weight_decay: AdamW's.
-        precision: Of the products in training: "float32", "bf16", or "auto": bf16 where the processor multiplies it
-            faster.
+        precision: Of the products in training: "float32", or 16 bits, "auto" where the processor multiplies these
+            faster and "bf16" in any case. They are bfloat16, or 16-bit integers where those are the faster.
         held_out: Share of the pool that chooses the best checkpoint and is never trained on.
         memory_limit: Bytes of pseudo pairs kept in memory ("4GB"); more are streamed from a folder.
         pair_storage: "dense" averages; "sparse" rows and weights, averaged anew for each batch, refused where more than

@@ -1,45 +1,16 @@
-"""The similarities of InfoNCE in 16-bit integers, where a processor multiplies these faster than floats.
-
-`sixteen_bits` turns them on, as autocast does bfloat16. Embeddings are rounded to 11 bits or more, which is finer than
-bfloat16's eight; exponentials, their sums and the losses stay float32.
-"""
+"""The similarities of InfoNCE in 16-bit integers, and what pulls embeddings together by them."""
 
 from __future__ import annotations
-
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isthmus import kernels
+from isthmus.half import run, scratch
 
-_on: ContextVar[bool] = ContextVar("_on", default=False)
-_room = threading.local()
 _ROUNDING = 1.001
 """Room for similarities that rounding takes beyond one."""
-
-
-@contextmanager
-def sixteen_bits() -> Iterator[None]:
-    """Compute the similarities of InfoNCE in 16-bit integers within, where the kernels can be had."""
-    token = _on.set(True)
-    try:
-        yield
-    finally:
-        _on.reset(token)
-
-
-def wanted(x: Tensor) -> bool:
-    """Whether the similarities of these embeddings are to be, and can be, 16-bit integers."""
-    return _on.get() and x.device.type == "cpu" and x.dtype == torch.float32 and kernels.available()
 
 
 class Contrast:
@@ -80,9 +51,9 @@ class Contrast:
             asking, units = rows_room(len(rows), dim, FEW), np.empty(len(rows), np.float32)
             pack_rows(rows, nothing, highest(dim), 0.0, units, asking)
             into = held[i, part], by_row[i, part], parts[number]
-            compare(asking, units / np.float32(temperature), lanes, unit, places, self.step, shift, *into, _scratch())
+            compare(asking, units / np.float32(temperature), lanes, unit, places, self.step, shift, *into, scratch())
 
-        _run(step, len(blocks))
+        run(step, len(blocks))
         self.by_row = torch.from_numpy(by_row)
         self.by_column = torch.from_numpy(parts.reshape(k, -1, m * batch).sum(axis=1)).view(k, m, batch)
 
@@ -114,9 +85,9 @@ class Contrast:
         def step(number: int) -> None:
             i, part = blocks[number]
             of = held[i, part], self.step, self.shift, row[i, part], column[i]
-            pull(*of, lanes, scales, places, out[i, part.start : filled(part.stop, FEW)], _scratch())
+            pull(*of, lanes, scales, places, out[i, part.start : filled(part.stop, FEW)], scratch())
 
-        _run(step, len(blocks))
+        run(step, len(blocks))
         return torch.from_numpy(out)[:, :batch, :dim].contiguous()
 
 
@@ -134,7 +105,7 @@ def _pack_others(z: Tensor) -> tuple[NDArray[np.int32], float, NDArray[np.int64]
         start, n, _ = places[c]
         pack_rows(flat[start : start + n], nothing, highest(dim), unit, np.empty(n, np.float32), lanes[c])
 
-    _run(pack, len(places))
+    run(pack, len(places))
     return lanes, unit, places
 
 
@@ -153,7 +124,7 @@ def _pack_values(still: Tensor) -> tuple[NDArray[np.int32], NDArray[np.float32],
         start, n, _ = places[c]
         pack_pairs(flat[start : start + n], nothing, HIGHEST_VALUE, scales[c, :dim], lanes[c])
 
-    _run(pack, len(places))
+    run(pack, len(places))
     return lanes, scales, places
 
 
@@ -168,25 +139,3 @@ def _places(m: int, batch: int, size: int) -> NDArray[np.int64]:
     """(chunks, 3) first row, number of rows and batch of chunks of m batches, none over two of them."""
     chunks = [(i * batch + low, min(size, batch - low), i) for i in range(m) for low in range(0, batch, size)]
     return np.array(chunks, np.int64)
-
-
-@cache
-def _pool(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count)
-
-
-def _run(step: Callable[[int], None], n: int) -> None:
-    """Call `step` with 0 to n - 1, on as many threads as torch may use."""
-    count = min(torch.get_num_threads(), n)
-    for _ in _pool(count).map(step, range(n)) if count > 1 else map(step, range(n)):
-        pass
-
-
-def _scratch() -> tuple[NDArray[Any], ...]:
-    """This thread's room for the kernels."""
-    from isthmus.kernels.average import make_scratch
-
-    held: tuple[NDArray[Any], ...] | None = getattr(_room, "scratch", None)
-    if held is None:
-        _room.scratch = held = make_scratch()
-    return held

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isthmus.contrast import Contrast, wanted
+from isthmus.contrast import Contrast
+from isthmus.half import wanted
 
 _BLOCK = 1 << 22
 """Similarities of a block: 16 MB."""
@@ -92,7 +93,7 @@ class _DenseInfoNCE(torch.autograd.Function):
         positives = torch.einsum("kbd,mbd->", x, z) / temperature
         shift = max(0.0, 1.0 / temperature - _HEADROOM)
         ctx.temperature, ctx.memory, ctx.contrast = temperature, _memory.get(), None
-        if wanted(x):
+        if wanted(x, k * batch * m * batch * dim):
             held = _take(ctx.memory, k * batch * m * batch, x, torch.int16)
             ctx.contrast = Contrast(x, z, temperature, shift, held)
             return _DenseInfoNCE._finish(ctx, x, z, ctx.contrast.by_row, ctx.contrast.by_column, positives, shift, held)

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isthmus.config import RecipeConfig
-from isthmus.contrast import sixteen_bits
 from isthmus.errors import ConfigError
 from isthmus.files import atomic_file, sha256_json
 from isthmus.geometry import noise_std
+from isthmus.half import sixteen_bits
 from isthmus.losses import reused_memory
 from isthmus.memory.bf16 import half_type
 from isthmus.pair_columns import pick

@@ -12,8 +12,8 @@ PACKAGE = ROOT / "src" / "isthmus"
 ROWS: Sequence[Sequence[str]] = (
     ("errors", "types"),
     ("geometry", "kernels", "runtime"),
-    ("config", "contrast", "files", "rows", "toml"),
-    ("arrays", "items", "manifest", "pair_store"),
+    ("config", "files", "half", "rows", "toml"),
+    ("arrays", "contrast", "items", "manifest", "pair_store"),
     ("decoding", "formats", "shards"),
     ("embeddings", "sources"),
     ("selection", "store"),

@@ -59,6 +59,88 @@ def test_asking_for_them_imports_no_numba_until_then():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_what_was_compiled_of_other_sources_is_forgotten(tmp_path):
+    """A function's compiled code holds those that it calls, which lie in other files."""
+    cache = tmp_path / "__pycache__"
+    cache.mkdir()
+    (tmp_path / "a.py").write_text("one")
+    kept, old = cache / "a.cpython-311.pyc", cache / "a.f-1.py311.nbi"
+
+    def look():
+        for path in (kept, old):
+            path.write_bytes(b"x")
+        kernels._forget_stale(tmp_path)
+        return kept.exists(), old.exists()
+
+    assert look() == (True, False)
+    assert look() == (True, True)
+    (tmp_path / "b.py").write_text("another")
+    assert look() == (True, False)
+    assert look() == (True, True)
+
+
+# Packing
+
+
+@needs
+@pytest.mark.parametrize("width", [4, 16])
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (5, 7), (33, 64)])
+def test_rows_are_packed_by_units_of_their_own(n, d, width):
+    from isthmus.kernels import packing
+
+    x = np.random.default_rng(0).standard_normal((n, d)).astype(np.float32) * np.logspace(-3, 3, n)[:, None]
+    x, mean = x.astype(np.float32), np.full(d, 0.25, np.float32)
+    lanes, units = packing.rows_room(n, d, width), np.empty(n, np.float32)
+    packing.pack_rows(x, mean, 2047, 0.0, units, lanes)
+    words = lanes.transpose(0, 2, 1).reshape(-1, lanes.shape[1]).copy().view(np.int16)
+    assert np.abs(words[:n]).max(axis=1).tolist() == [2047] * n
+    assert not words[n:].any()
+    assert not words[:, d:].any()
+    assert (np.abs(words[:n, :d] * units[:, None] - (x - mean)) <= 0.501 * units[:, None]).all()
+    packing.pack_rows(x, mean, 2047, float(units.max()), units, lanes)
+    assert (units == units[0]).all()
+
+
+@needs
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (2, 16), (5, 19)])
+def test_pairs_of_rows_are_packed_by_units_of_the_columns(n, d):
+    from isthmus.kernels import packing
+
+    x = np.random.default_rng(0).standard_normal((n, d)).astype(np.float32)
+    lanes, units = packing.pairs_room(n, d), np.empty(d, np.float32)
+    packing.pack_pairs(x, np.zeros(d, np.float32), 1023, units, lanes)
+    words = lanes.view(np.int16).reshape(*lanes.shape, 2).transpose(1, 3, 0, 2).reshape(2 * lanes.shape[1], -1)
+    assert np.abs(words).max(axis=0)[:d].tolist() == [1023] * d
+    assert not words[n:].any()
+    assert not words[:, d:].any()
+    assert (np.abs(words[:n, :d] * units - x) <= 0.501 * units).all()
+
+
+@needs
+@pytest.mark.parametrize("inner", [1, 100, 512, 513, 1024, 100_000])
+def test_the_largest_integers_stay_within_32_bits(inner):
+    from isthmus.kernels import packing
+
+    high = packing.highest(inner)
+    assert 0 < inner * high * high < 2**31
+    assert high == 32767 or inner * (high + 1) ** 2 >= 2**31
+
+
+@needs
+def test_exponentials():
+    from numba import njit
+
+    from isthmus.kernels.packing import exponential
+
+    @njit
+    def every(x):
+        return np.array([exponential(v) for v in x], np.float32)
+
+    x = np.linspace(-86.0, 80.0, 5000).astype(np.float32)
+    np.testing.assert_allclose(every(x), np.exp(x.astype(np.float64)), rtol=2e-5)
+    assert every(np.array([-1e9], np.float32))[0] < 1e-37
+
+
 # The scan
 
 

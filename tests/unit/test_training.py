@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from isthmus import half, kernels
 from isthmus.config import RecipeConfig
 from isthmus.errors import ConfigError
 from isthmus.pairs import PseudoPairs, Slot
 from isthmus.projectors import LeafProjector, initialize
 from isthmus.recipes.extend import DenseAlignment, ExtendConfig
-from isthmus.training import _noisy, held_out_scores, make_plan, train
+from isthmus.training import _noisy, held_out_scores, make_plan, products, train
 
 CPU = torch.device("cpu")
 SLOTS = (Slot(0, "text"), Slot(0, "image"), Slot(1, "text"), Slot(1, "audio"))
@@ -179,15 +180,34 @@ def test_a_subset_of_the_alignment_is_the_mean_of_its_terms() -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "auto"])
-def test_products_in_bfloat16_learn_the_same(monkeypatch, precision: str) -> None:
-    monkeypatch.setattr("isthmus.training.pays", lambda device: True)
+@pytest.mark.parametrize("kind", ["bf16", "int16"])
+def test_products_in_16_bits_learn_the_same(monkeypatch, precision: str, kind: str) -> None:
+    if kind == "int16" and not kernels.available():
+        pytest.skip(kernels.missing())
+    monkeypatch.setattr("isthmus.training.half_type", lambda device: kind)
+    monkeypatch.setattr("isthmus.half._LEAST", 0)
     exact, outcome = run(epochs=8)
     low, same_way = run(epochs=8, precision=precision)
+    again, _ = run(epochs=8, precision=precision)
     assert not same(weights(exact), weights(low))
+    assert same(weights(low), weights(again))
     assert all(value.dtype in (torch.float32, torch.int64) for value in weights(low).values())
     assert same_way.held_out["score"] == pytest.approx(outcome.held_out["score"], abs=0.1)
 
 
-def test_auto_stays_in_float32_where_bfloat16_does_not_pay(monkeypatch) -> None:
-    monkeypatch.setattr("isthmus.training.pays", lambda device: False)
+@pytest.mark.parametrize(("precision", "kind", "types"), [
+    ("float32", "bf16", (False, False)), ("float32", "int16", (False, False)),
+    ("auto", "bf16", (True, False)), ("auto", "int16", (False, True)), ("auto", "float32", (False, False)),
+    ("bf16", "bf16", (True, False)), ("bf16", "int16", (False, True)), ("bf16", "float32", (True, False)),
+])  # fmt: skip
+def test_products_are_in_the_16_bits_that_a_processor_has(monkeypatch, precision, kind, types) -> None:
+    """Whether autocast is on, and whether 16-bit integers are."""
+    monkeypatch.setattr("isthmus.training.half_type", lambda device: kind)
+    with products(ExtendConfig(precision=precision), torch.device("cpu")):
+        assert (torch.is_autocast_enabled("cpu"), half._on.get()) == types
+    assert not half._on.get()
+
+
+def test_auto_stays_in_float32_where_16_bits_do_not_pay(monkeypatch) -> None:
+    monkeypatch.setattr("isthmus.training.half_type", lambda device: "float32")
     assert same(weights(run()[0]), weights(run(precision="auto")[0]))

@@ -6,8 +6,11 @@ modules, or in the user's cache where those cannot be written.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from functools import cache
+from pathlib import Path
 
 SWITCH = "ISTHMUS_KERNELS"
 """Environment variable that turns the compiled loops off when it is 0."""
@@ -30,4 +33,19 @@ def missing() -> str | None:
         return f"{error.name or 'numba'} is not installed (pip install 'isthmus[fast]')"
     if not binding.get_host_cpu_features().get("avx2", False):
         return "this processor has no AVX2"
+    _forget_stale(Path(__file__).parent)
     return None
+
+
+def _forget_stale(folder: Path) -> None:
+    """Delete what was compiled of other sources: numba asks only whether a function's own file has changed."""
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()
+    compiled = folder / "__pycache__"
+    stamp = compiled / "sources.sha256"
+    with contextlib.suppress(OSError):
+        if stamp.is_file() and stamp.read_text(encoding="ascii") == digest:
+            return
+        for path in compiled.glob("*.nb[ci]"):
+            path.unlink(missing_ok=True)
+        compiled.mkdir(exist_ok=True)
+        stamp.write_text(digest, encoding="ascii")

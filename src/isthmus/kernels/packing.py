@@ -49,9 +49,9 @@ def filled(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def pairs_room(n: int, d: int, columns: int) -> NDArray[np.int32]:
+def pairs_room(n: int, d: int) -> NDArray[np.int32]:
     """Zeros for `pack_pairs` of an (n, d) matrix."""
-    return np.zeros((-(-d // columns), -(-n // 2), columns), np.int32)
+    return np.zeros((-(-d // MANY), -(-n // 2), MANY), np.int32)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -132,10 +132,9 @@ def pack_pairs(
         mean: (d,).
         high: The largest integer.
         units: (d,) receives the units.
-        out: From `pairs_room`: lanes of two rows and one column, (d / r, n / 2, r).
+        out: From `pairs_room`: lanes of two rows and one column, (d / 16, n / 2, 16).
     """
     n, d = x.shape
-    r = out.shape[2]
     units[:] = _SMALLEST
     for i in range(n):
         row = x[i]
@@ -144,7 +143,7 @@ def pack_pairs(
     inverse = np.float32(high) / units
     units /= np.float32(high)
     flat = out.reshape(-1)
-    lanes = np.zeros(-(-d // r) * r, np.int32)
+    lanes = np.zeros(out.shape[0] * MANY, np.int32)
     for g in range((n + 1) // 2):
         first = x[2 * g]
         if 2 * g + 1 < n:
@@ -155,23 +154,16 @@ def pack_pairs(
         else:
             for k in range(d):
                 lanes[k] = nearest((first[k] - mean[k]) * inverse[k]) & np.int32(0xFFFF)
-        # The number of columns written out, so that they are copied as one.
-        if r == FEW:
-            for t in range(len(lanes) // FEW):
-                at = (t * out.shape[1] + g) * FEW
-                for c in range(FEW):
-                    flat[at + c] = lanes[t * FEW + c]
-        else:
-            for t in range(len(lanes) // MANY):
-                at = (t * out.shape[1] + g) * MANY
-                for c in range(MANY):
-                    flat[at + c] = lanes[t * MANY + c]
+        for t in range(len(lanes) // MANY):
+            at = (t * out.shape[1] + g) * MANY
+            for c in range(MANY):
+                flat[at + c] = lanes[t * MANY + c]
 
 
 @njit(nogil=True, cache=True, inline="always")
 def exponential(x: np.float32) -> np.float32:
-    """exp(x) within 3e-6 of it, nothing below exp(-30), for x of at most 80."""
-    x = max(x * np.float32(1.4426950408889634), np.float32(-43.0))
+    """exp(x) within a hundred-thousandth of it for x of at most 80, next to nothing for x of less than -86."""
+    x = max(x * np.float32(1.4426950408889634), np.float32(-125.0))
     whole = nearest(x)
     f = x - np.float32(whole)
     p = np.float32(1.3333558146e-3)

@@ -33,8 +33,8 @@ _FULL = 0.75
 """Share of the directions beyond which a sketch is none: such data has no structure to lean on."""
 _SKETCHING_PASS_BYTES = 4 * PASS_BYTES
 """For a compressed pass over a memory that is not held: it is read, widened and sketched anew in every pass."""
-_SMALL = 2e9
-"""Products (queries * rows * dimensions) below which the check costs more than is saved."""
+_SMALL = 2e10
+"""Products (queries * rows * dimensions) below which the check, and loading compiled loops, cost more than is saved."""
 _BF16_P99 = 3.0
 """The bf16 method errs on all queries alike: the mean is held to the tolerance, the percentile to so many of it."""
 

@@ -120,7 +120,7 @@ def _hold(
         packed, units = [], []
         for matrix, own in zip(values, means, strict=True):
             some = matrix[low : low + ROWS].numpy()
-            pairs = packing.pairs_room(len(some), some.shape[1], packing.MANY)
+            pairs = packing.pairs_room(len(some), some.shape[1])
             scales = np.zeros(len(pairs) * packing.MANY, np.float32)
             packing.pack_pairs(some, own, HIGHEST_VALUE, scales[: some.shape[1]], pairs)
             packed.append(pairs)
