@@ -15,7 +15,22 @@ Every number here is written by `make results` from the files in `benchmarks/res
 `benchmarks/train_step.py` and `benchmarks/end_to_end.py` make. A ratio is of medians of runs that took turns in one
 process, so that a noisy machine is noisy for both. *Peak* is what a float32 matrix product in the cache reaches on the
 same machine between the runs; *plain* is the same thing written out as a reader of the papers would.
+
+The compressed scan, and 16-bit products on processors without bf16 instructions, are loops that numba compiles for x86
+with AVX2: `pip install 'isthmus[fast]'`. They are compiled once, in some seconds when each is first used, and kept;
+`isthmus doctor` says whether they are there, and `ISTHMUS_KERNELS=0` goes without. Everything works without them, more
+slowly.
 """
+
+
+HALF = {
+    "int16": "This processor has no bf16 instructions that beat float32; the method multiplies 16-bit integers, by "
+    "compiled loops. Each query here has one near row, at a random place in the memory: once it is found, weights "
+    "that round to nothing take no part in the second product.\n",
+    "float32": "This processor has no bf16 instructions that beat float32, and there are no compiled loops; the method "
+    "rounds its operands and multiplies in float32, and `auto` does not choose it.\n",
+}
+"""What is said of 16-bit products where they are not bfloat16."""
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:
@@ -36,12 +51,7 @@ def exact_section(found: Results, table: Table) -> str:
         ["bf16, times exact", f"{row['exact_over_bf16']:.2f}"],
         ["bf16, mean relative error", f"{row['bf16']['mean']:.2%}"],
     ]
-    words = (
-        "This processor has no bf16 instructions that beat float32; asked for, the method rounds its operands and "
-        "multiplies in float32, and `auto` does not choose it.\n"
-        if not row.get("bf16_native", True)
-        else ""
-    )
+    words = HALF.get(row["bf16_products"], "")
     size = f"{row['queries']:,} queries over {row['rows']:,} rows of {row['dim']}"
     return f"## Exact aggregation, {size}\n\n" + table(["", ""], rows) + "\n" + words
 
@@ -139,12 +149,17 @@ def step_section(found: Results, table: Table) -> str:
             for name, taken in row["seconds"].items()
         ]  # fmt: skip
     loss = found["loss"]
+    terms = " and ".join(
+        f"{ratio:.2f} times in {'float32' if name == 'fused' else '16 bits'}, gradients apart by "
+        f"{loss['gradients_apart'][name]:.0e}"
+        for name, ratio in loss["plain_over"].items()
+    )
     return (
         "## The training step\n\nNoise, projectors, the dense alignment of four InfoNCE terms, AdamW. The last column "
-        "is the time that the products of a step take at the peak as a share of the step: no float32 step can pass "
-        f"100 %, so none here can be {found['step']['plain_over_floor']:.2f} times the plain one. The four terms alone "
-        f"are {loss['plain_over_fused']:.2f} times as fast as written out, gradients apart by "
-        f"{loss['gradients_apart']:.0e}.\n\n"
+        "is the time that the products of a step take at the float32 peak as a share of the step: no float32 step can "
+        f"pass 100 %, so none here can be {found['step']['plain_over_floor']:.2f} times the plain one. *16 bits* is "
+        '`precision = "auto"`: bfloat16 or, by compiled loops and for products that are large enough, integers. The '
+        f"four terms alone, times as fast as written out: {terms}.\n\n"
         + table(["batch", "step", "seconds", "times plain", "products' share"], rows)
     )
 

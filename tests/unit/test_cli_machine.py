@@ -43,6 +43,13 @@ def test_a_package_that_does_not_fit_torch_is_named(tmp_path: Path, monkeypatch:
     ]
 
 
+def test_why_there_are_no_compiled_loops_is_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("isthmus.kernels.missing", lambda: None)
+    assert machine.machine()["compiled_loops"] == "yes"
+    monkeypatch.setattr("isthmus.kernels.missing", lambda: "this processor has no AVX2")
+    assert machine.machine()["compiled_loops"] == "this processor has no AVX2"
+
+
 def test_the_machine_is_described():
     found = machine.machine()
     assert found["cores"] >= 1

@@ -26,6 +26,8 @@ def machine() -> dict[str, Any]:
     import numpy
     import torch
 
+    from isthmus import kernels
+
     cuda = (
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     )
@@ -38,6 +40,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gb": _memory_gb(),
+        "compiled_loops": kernels.missing() or "yes",
         "devices": ", ".join(["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]),
     }
 
