@@ -6,6 +6,7 @@ a unit of its own, which is finer than bfloat16's eight; all else stays float32.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -49,12 +50,13 @@ def wanted(x: Tensor, multiplications: int) -> bool:
 def run(step: Callable[[int], None], n: int) -> None:
     """Call `step` with 0 to n - 1, on as many threads as torch may use."""
     count = min(torch.get_num_threads(), n)
-    for _ in _pool(count).map(step, range(n)) if count > 1 else map(step, range(n)):
+    for _ in _pool(count, os.getpid()).map(step, range(n)) if count > 1 else map(step, range(n)):
         pass
 
 
 @cache
-def _pool(count: int) -> ThreadPoolExecutor:
+def _pool(count: int, process: int) -> ThreadPoolExecutor:
+    """Threads that are kept; a forked process has none of its parent's."""
     return ThreadPoolExecutor(count)
 
 

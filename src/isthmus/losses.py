@@ -136,7 +136,7 @@ class _DenseInfoNCE(torch.autograd.Function):
                 for number, needed in enumerate(ctx.needs_input_grad[:2])
             ]
             _give(ctx.memory, every)
-            every.zero_()  # As below: a second backward through this node is refused.
+            every[:1].zero_()  # As below, in place: a second backward through this node is refused.
             return _DenseInfoNCE._scaled(found[0], found[1], x, z, scale)
         to_x = x.new_empty(x.shape) if ctx.needs_input_grad[0] else None
         to_z = z.new_zeros(m * batch, dim) if ctx.needs_input_grad[1] else None

@@ -115,9 +115,10 @@ class _Judge:
                 yield trial if number == len(_SCANS) - 1 else trial._replace(allowed=_MARGIN)
                 if trial.refused:
                     break
-        kind = half_type(self.work.keys.device)
-        if method == "bf16" or (method == "auto" and kind != "float32"):
-            yield _Trial("bf16", half_sums, {"products": kind}, allowed=_BF16_P99)
+        if method in ("bf16", "auto"):
+            kind = half_type(self.work.keys.device)
+            if method == "bf16" or kind != "float32":
+                yield _Trial("bf16", half_sums, {"products": kind}, allowed=_BF16_P99)
 
     def _compressed(self, spectrum: Spectrum, residual: float, margin: float) -> _Trial:
         rows, dim = self.work.keys.n, self.work.keys.dim

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ class _Held:
 def words_sums(work: Work, queries: torch.Tensor) -> Partial:
     """What `exact.partial_sums` gives, with both products in 16-bit integers."""
     from isthmus.kernels import packing
-    from isthmus.kernels.average import BLOCK, absorb, make_scratch
+    from isthmus.kernels.average import BLOCK, ROWS
 
     state = empty(work, len(queries), _NONE)
     means = [_mean(work.keys if v is None else v) for v in work.values]
@@ -60,21 +60,13 @@ def words_sums(work: Work, queries: torch.Tensor) -> Partial:
     sums = [np.zeros((rows, packing.filled(width, packing.MANY)), np.float32) for width in work.widths]
     asked = _ask(work, queries.numpy(), per_query, sums, BLOCK)
     with threads(queries.device) as (pool, workers):
+        each = pool.map if pool else map
         parts = [asked[part] for part in blocks_of(len(asked), workers)]
         for start, chunk in work.keys.chunks():
             values = [chunk if v is None else v.block(start, start + len(chunk)) for v in work.values]
-            held = list(_hold(chunk, values, mean, means))
-
-            def step(part: list[_Asking], held: list[_Held] = held) -> None:
-                scratch = make_scratch()
-                for rows in held:
-                    for one in part:
-                        absorb(
-                            one.lanes, one.units, one.state, rows.keys, rows.unit, rows.n, rows.values, rows.units,
-                            one.sums, scratch,
-                        )  # fmt: skip
-
-            list(pool.map(step, parts) if pool else map(step, parts))
+            lows = range(0, len(chunk), ROWS)
+            held = list(each(partial(_hold, chunk, values, mean, means), lows))
+            list(each(partial(_absorb, held), parts))
     offset = (queries @ torch.from_numpy(mean)) / work.temperature
     state.shift.add_(offset)
     if state.moment is not None:
@@ -105,27 +97,41 @@ def _ask(
 
 
 def _hold(
-    chunk: torch.Tensor, values: list[torch.Tensor], mean: NDArray[np.float32], means: list[NDArray[np.float32]]
-) -> Iterator[_Held]:
+    chunk: torch.Tensor,
+    values: list[torch.Tensor],
+    mean: NDArray[np.float32],
+    means: list[NDArray[np.float32]],
+    low: int,
+) -> _Held:
+    """Pack the rows of a chunk from `low` on."""
     from isthmus.kernels import packing
     from isthmus.kernels.average import HIGHEST_VALUE, ROWS
 
-    keys = chunk.numpy()
-    highest = packing.highest(keys.shape[1])
-    for low in range(0, len(keys), ROWS):
-        rows = keys[low : low + ROWS]
-        unit = packing.largest(rows, mean) / highest
-        lanes = packing.rows_room(len(rows), rows.shape[1], packing.MANY)
-        packing.pack_rows(rows, mean, highest, unit, np.empty(len(rows), np.float32), lanes)
-        packed, units = [], []
-        for matrix, own in zip(values, means, strict=True):
-            some = matrix[low : low + ROWS].numpy()
-            pairs = packing.pairs_room(len(some), some.shape[1])
-            scales = np.zeros(len(pairs) * packing.MANY, np.float32)
-            packing.pack_pairs(some, own, HIGHEST_VALUE, scales[: some.shape[1]], pairs)
-            packed.append(pairs)
-            units.append(scales)
-        yield _Held(lanes, unit, len(rows), tuple(packed), tuple(units))
+    rows = chunk[low : low + ROWS].numpy()
+    highest = packing.highest(rows.shape[1])
+    unit = packing.largest(rows, mean) / highest
+    lanes = packing.rows_room(len(rows), rows.shape[1], packing.MANY)
+    packing.pack_rows(rows, mean, highest, unit, np.empty(len(rows), np.float32), lanes)
+    packed, units = [], []
+    for matrix, own in zip(values, means, strict=True):
+        some = matrix[low : low + ROWS].numpy()
+        pairs = packing.pairs_room(len(some), some.shape[1])
+        scales = np.zeros(len(pairs) * packing.MANY, np.float32)
+        packing.pack_pairs(some, own, HIGHEST_VALUE, scales[: some.shape[1]], pairs)
+        packed.append(pairs)
+        units.append(scales)
+    return _Held(lanes, unit, len(rows), tuple(packed), tuple(units))
+
+
+def _absorb(held: list[_Held], part: list[_Asking]) -> None:
+    """Bring rows of the memory to some blocks of queries."""
+    from isthmus.kernels.average import absorb, make_scratch
+
+    scratch = make_scratch()
+    for rows in held:
+        for one in part:
+            keys = rows.keys, rows.unit, rows.n, rows.values, rows.units
+            absorb(one.lanes, one.units, one.state, *keys, one.sums, scratch)
 
 
 def _mean(rows: Rows) -> NDArray[np.float32]:
