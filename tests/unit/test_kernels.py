@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,9 +24,10 @@ def fresh():
 
 def test_they_are_there_where_the_tests_run_on_such_a_processor():
     """A suite that skipped them all would pass on the very machine that they are for."""
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        if " avx2 " in file.read():
-            assert kernels.available(), kernels.missing()
+    about = Path("/proc/cpuinfo")
+    if not about.is_file() or " avx2 " not in about.read_text(encoding="utf-8"):
+        pytest.skip("no AVX2 to be seen")
+    assert kernels.available(), kernels.missing()
 
 
 def test_a_switch_turns_them_off(fresh, monkeypatch):
@@ -229,3 +231,22 @@ def test_pairs_are_multiplied_and_rows_added():
     np.add.at(expected, owner, weights[:, None].astype(np.float64) * keys[columns])
     scan.add_rows(starts, columns, weights, keys, sums)
     np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=1e-5)
+
+
+# The exact average
+
+
+@needs
+@pytest.mark.parametrize("m", [1, 7, 2048])
+def test_exponentials_are_as_exact_as_a_librarys(m):
+    from isthmus.kernels.exact import exponentiate
+
+    rng = np.random.default_rng(m)
+    logits, shifts = rng.uniform(-100.0, 100.0, (30, m)).astype(np.float32), np.full(30, 40.0, np.float32)
+    expected = np.exp((logits - shifts[:, None]).astype(np.float64))
+    totals = np.ones(30, np.float32)
+    exponentiate(logits, shifts, totals)
+    normal = expected > 1e-37
+    np.testing.assert_allclose(logits[normal], expected[normal], rtol=3e-7)
+    assert logits[~normal].size == 0 or logits[~normal].max() < 1e-37
+    np.testing.assert_allclose(totals, 1.0 + expected.sum(axis=1), rtol=1e-6)

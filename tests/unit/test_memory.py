@@ -484,7 +484,7 @@ def test_auto_is_exact_where_little_is_to_be_gained():
 
 
 def test_auto_compresses_a_large_job_and_refuses_what_it_cannot_hold(monkeypatch):
-    monkeypatch.setattr("isthmus.memory.check._SMALL", 0.0)
+    monkeypatch.setattr("isthmus.memory.check.SMALL", 0.0)
     queries, keys = world(18)
     bank = MemoryBank(keys)
     bank.aggregate(queries, method="auto")

@@ -93,7 +93,9 @@ class MemoryBank:
             temperature: Softmax temperature, above 0.
             values: What is averaged: None for the memory itself, an (m, d_v) matrix row-aligned with the memory, or a
                 list of such matrices, averaged under the same weights. Taken as they are, never normalised.
-            method: "exact", "bf16", "compressed" or "auto".
+            method: "exact"; "bf16", both products in 16 bits (bfloat16, or integers where the processor has no such
+                instructions); "compressed", which scores every row roughly and the few that matter in float32; "auto",
+                the soonest that holds the tolerance, and exact where the job is small.
             tolerance: Largest relative error of an approximate method (its mean and 99th percentile; three times this
                 for the percentile of bf16) and largest loss of cosine, on 256 random queries that are done exactly
                 too; over it the exact method is used.

@@ -14,7 +14,7 @@ import torch
 
 from isthmus.memory.bf16 import half_sums, half_type
 from isthmus.memory.compressed import BAND, compressed_sums, probe
-from isthmus.memory.exact import PASS_BYTES, Work, partial_sums
+from isthmus.memory.exact import PASS_BYTES, SMALL, Work, partial_sums
 from isthmus.memory.partial import Partial
 from isthmus.memory.rows import Rows
 from isthmus.memory.sketch import Spectrum
@@ -33,8 +33,6 @@ _FULL = 0.75
 """Share of the directions beyond which a sketch is none: such data has no structure to lean on."""
 _SKETCHING_PASS_BYTES = 4 * PASS_BYTES
 """For a compressed pass over a memory that is not held: it is read, widened and sketched anew in every pass."""
-_SMALL = 2e10
-"""Products (queries * rows * dimensions) below which the check, and loading compiled loops, cost more than is saved."""
 _BF16_P99 = 3.0
 """The bf16 method errs on all queries alike: the mean is held to the tolerance, the percentile to so many of it."""
 
@@ -76,7 +74,7 @@ def make_plan(work: Work, queries: Rows, method: str, tolerance: float, seed: in
         "dim": work.keys.dim, "temperature": work.temperature, "tolerance": tolerance,
     }  # fmt: skip
     plan = Plan(partial_sums, report)
-    small = float(queries.n) * work.keys.n * work.keys.dim < _SMALL
+    small = float(queries.n) * work.keys.n * work.keys.dim < SMALL
     if method == "exact" or (method == "auto" and small) or not queries.n:
         return plan
     judge = _Judge(work, queries, tolerance, seed)

@@ -8,19 +8,25 @@ already summed is ever rescaled. Queries whose sums would underflow under it are
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from isthmus import kernels
 from isthmus.memory.partial import Partial
 from isthmus.memory.rows import Rows
+from isthmus.memory.threads import blocks_of, threads
 
 PASS_BYTES = 160 << 20
 """What the queries of a pass over the memory may take."""
 _HEADROOM = 60.0
 """exp(60) * rows stays far below float32's largest number, and exp(60 - 147) is its smallest normal one."""
 _LOWEST_CONSTANT_SHIFT_TEMPERATURE = 0.01
+_EVEN = 64
+SMALL = 2e10
+"""Products (queries * rows * dimensions) that are done sooner than compiled loops are loaded."""
 
 
 def block_sizes(device: torch.device) -> tuple[int, int]:
@@ -81,35 +87,77 @@ def _pass(work: Work, queries: torch.Tensor, *, constant: bool) -> Partial:
     state = empty(work, len(queries), 1.0 / work.temperature - _HEADROOM if constant else -torch.inf)
     scaled = queries * (1.0 / work.temperature)
     query_block, memory_block = block_sizes(queries.device)
-    scores = torch.empty(min(query_block, len(queries)) * min(memory_block, work.keys.n), device=queries.device)
-    spare = torch.empty_like(scores) if keeps_logits(work) else None
-    for start, chunk in work.keys.chunks():
-        values = [chunk if v is None else v.block(start, start + len(chunk)) for v in work.values]
-        for first in range(0, len(queries), query_block):
-            asking = scaled[first : first + query_block]
-            block = slice_of(state, slice(first, first + len(asking)))
-            for low in range(0, len(chunk), memory_block):
-                keys = chunk[low : low + memory_block]
-                logits = scores[: len(asking) * len(keys)].view(len(asking), len(keys))
-                torch.mm(asking, keys.T, out=logits)
-                _absorb(block, logits, [v[low : low + memory_block] for v in values], spare, constant=constant)
+    room = _Room(memory_block, keeps_logits(work))
+    compiled = constant and _compiled(work, len(queries))
+
+    def step(part: slice) -> None:
+        asking, block = scaled[part], slice_of(state, part)
+        for low in range(0, len(chunk), memory_block):
+            keys, some = chunk[low : low + memory_block], [v[low : low + memory_block] for v in values]
+            logits, spare = room.get(len(asking), len(keys), asking)
+            torch.mm(asking, keys.T, out=logits)
+            _absorb(block, logits, some, spare, constant=constant, compiled=compiled)
+
+    with threads(queries.device) as (pool, workers):
+        parts = blocks_of(len(queries), workers, query_block, _EVEN)
+        for start, chunk in work.keys.chunks():
+            values = [chunk if v is None else v.block(start, start + len(chunk)) for v in work.values]
+            for _ in pool.map(step, parts) if pool else map(step, parts):
+                pass
     if not keeps_logits(work):
         fill_moment(work, state, scaled)
     return state
 
 
+class _Room(threading.local):
+    """A thread's logits, and as many numbers more where they must be kept beside their exponentials."""
+
+    def __init__(self, width: int, twice: bool) -> None:
+        self.width, self.twice = width, twice
+        self.held = torch.empty(0)
+
+    def get(self, n: int, m: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(n, m) of each, where `like` is."""
+        size = n * self.width
+        needed = 2 * size if self.twice else size
+        if len(self.held) < needed:
+            self.held = like.new_empty(needed)
+        whole = self.held[: n * m].view(n, m)
+        return whole, self.held[size : size + n * m].view(n, m) if self.twice else None
+
+
+def _compiled(work: Work, queries: int) -> bool:
+    """Whether exponentials go through compiled loops: on a CPU, and where the job outlasts loading them."""
+    return (
+        work.keys.device.type == "cpu"
+        and not keeps_logits(work)
+        and float(queries) * work.keys.n * work.keys.dim >= SMALL
+        and kernels.available()
+    )
+
+
 def _absorb(
-    state: Partial, logits: torch.Tensor, values: Sequence[torch.Tensor], spare: torch.Tensor | None, *, constant: bool
+    state: Partial,
+    logits: torch.Tensor,
+    values: Sequence[torch.Tensor],
+    spare: torch.Tensor | None,
+    *,
+    constant: bool,
+    compiled: bool,
 ) -> None:
     """Add a block of logits (overwritten) to the running sums."""
     if not constant:
         rescale(state, torch.maximum(state.shift, logits.amax(dim=1)), moment=spare is not None)
-    if spare is None or state.moment is None:
-        weights = logits.sub_(state.shift[:, None]).exp_()
+    if compiled:
+        from isthmus.kernels.exact import exponentiate
+
+        exponentiate(logits.numpy(), state.shift.numpy(), state.total.numpy())
+        weights = logits
     else:
-        weights = torch.sub(logits, state.shift[:, None], out=spare[: logits.numel()].view_as(logits)).exp_()
+        weights = torch.sub(logits, state.shift[:, None], out=logits if spare is None else spare).exp_()
+        state.total.add_(weights.sum(dim=1))
+    if spare is not None and state.moment is not None:
         state.moment.add_(logits.mul_(weights).sum(dim=1))
-    state.total.add_(weights.sum(dim=1))
     for running, block in zip(state.sums, values, strict=True):
         running.addmm_(weights, block)
 
