@@ -65,7 +65,7 @@ def _moment(codes: NDArray[np.int16], scores: NDArray[np.int32]) -> float:
 
 
 @njit(nogil=True, cache=True)
-def gather(lanes: NDArray[np.int32], n: int, kept: NDArray[np.int32], which: NDArray[np.int64]) -> int:
+def _gather(lanes: NDArray[np.int32], n: int, kept: NDArray[np.int32], which: NDArray[np.int64]) -> int:
     """Of the first n groups of (4, groups) lanes those that hold anything: lanes, numbers, and how many."""
     count = 0
     for g in range(n):
@@ -152,7 +152,7 @@ def absorb(
                 inverses[query] = np.float32(1.0) / factor
                 totals[query] += total / factor
                 moments[query] += _moment(codes[own, :n], mine) * (per / factor)
-        counts[i] = gather(lanes, (n + 1) // 2, kept[i], which[i]) if some else 0
+        counts[i] = _gather(lanes, (n + 1) // 2, kept[i], which[i]) if some else 0
     for number in range(len(values)):
         _add(values[number], scales[number], sums[number], kept, which, counts, inverses)
 
