@@ -149,17 +149,17 @@ def step_section(found: Results, table: Table) -> str:
             for name, taken in row["seconds"].items()
         ]  # fmt: skip
     loss = found["loss"]
-    terms = " and ".join(
-        f"{ratio:.2f} times in {'float32' if name == 'fused' else '16 bits'}, gradients apart by "
-        f"{loss['gradients_apart'][name]:.0e}"
+    terms = ", and ".join(
+        f"{ratio:.2f} times as fast in {'float32' if name == 'fused' else '16 bits'} (gradients apart by "
+        f"{loss['gradients_apart'][name]:.0e})"
         for name, ratio in loss["plain_over"].items()
     )
     return (
         "## The training step\n\nNoise, projectors, the dense alignment of four InfoNCE terms, AdamW. The last column "
-        "is the time that the products of a step take at the float32 peak as a share of the step: no float32 step can "
-        f"pass 100 %, so none here can be {found['step']['plain_over_floor']:.2f} times the plain one. *16 bits* is "
+        "is the time that the products of a step take at the float32 peak as a share of the step; a float32 step cannot "
+        f"pass 100 %, which here is {found['step']['plain_over_floor']:.2f} times the plain one. *16 bits* is "
         '`precision = "auto"`: bfloat16 or, by compiled loops and for products that are large enough, integers. The '
-        f"four terms alone, times as fast as written out: {terms}.\n\n"
+        f"four terms alone, beside the same written out: {terms}.\n\n"
         + table(["batch", "step", "seconds", "times plain", "products' share"], rows)
     )
 
