@@ -88,6 +88,7 @@ def make_scratch() -> tuple[NDArray[Any], ...]:
         np.zeros(BLOCK // FEW, np.int64),
         np.ones(BLOCK, np.float32),
         np.empty(ROWS, np.int16),
+        np.ones(BLOCK, np.float32),
     )
 
 
@@ -99,12 +100,9 @@ def absorb(
     keys: NDArray[np.int32],
     unit: float,
     n: int,
-    values: Any,
-    scales: Any,
-    sums: Any,
     scratch: Any,
 ) -> None:
-    """Add some rows of the memory to the running sums of a block of queries.
+    """Weigh some rows of the memory for a block of queries; `add_values` then adds them, for each matrix of values.
 
     Args:
         asking: (q / 4, d / 2, 4) lanes of the queries.
@@ -113,20 +111,18 @@ def absorb(
         keys: (ROWS / 16, d / 2, 16) lanes of the rows.
         unit: What a unit of them stands for.
         n: Rows that there are; those beyond are filled up.
-        values: For each matrix of values its (dv / 16, ROWS / 2, 16) lanes.
-        scales: For each (dv,) what a unit of a column stands for.
-        sums: For each (q, dv) float32 sums that change in place; q is filled up to a multiple of 4, dv to one of 16.
-        scratch: What `make_scratch` gives; a thread has its own.
+        scratch: What `make_scratch` gives; a thread has its own, in which the weights are left.
     """
     largest, totals, moments = state
     q, groups = len(units), asking.shape[1]
     few, many = asking.reshape(-1), keys.reshape(-1)
-    scores, weights, codes, kept, which, counts, inverses, _ = scratch
+    scores, weights, codes, kept, which, counts, inverses, _, fades = scratch
     lanes = codes.view(np.int32)
     for j in range(-(-n // MANY)):
         for i in range(asking.shape[0]):
             at = i * FEW * ROWS + j * MANY
             word_tile(many, j * groups * MANY, few, i * groups * FEW, groups, scores.reshape(-1), at, ROWS)
+    fades[:] = 1.0
     for i in range(asking.shape[0]):
         some = False
         for own in range(min(FEW, q - i * FEW)):
@@ -142,8 +138,7 @@ def absorb(
                 largest[query] = top
                 totals[query] *= fade
                 moments[query] *= fade
-                for s in sums:
-                    s[query] *= fade
+                fades[query] = fade
             codes[own] = 0
             if top - largest[query] > _LIGHTEST:
                 some = True
@@ -153,21 +148,25 @@ def absorb(
                 totals[query] += total / factor
                 moments[query] += _moment(codes[own, :n], mine) * (per / factor)
         counts[i] = _gather(lanes, (n + 1) // 2, kept[i], which[i]) if some else 0
-    for number in range(len(values)):
-        _add(values[number], scales[number], sums[number], kept, which, counts, inverses)
 
 
 @njit(nogil=True, cache=True)
-def _add(
-    values: NDArray[np.int32],
-    scales: NDArray[np.float32],
-    sums: NDArray[np.float32],
-    kept: NDArray[np.int32],
-    which: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    inverses: NDArray[np.float32],
+def add_values(
+    values: NDArray[np.int32], scales: NDArray[np.float32], sums: NDArray[np.float32], q: int, scratch: Any
 ) -> None:
-    """Add the weighted values, a tile of 4 queries and 16 columns at a time."""
+    """Add the values of the rows that `absorb` weighed, a tile of 4 queries and 16 columns at a time.
+
+    Args:
+        values: (dv / 16, ROWS / 2, 16) lanes.
+        scales: (dv,) what a unit of a column stands for.
+        sums: (q, dv) float32 that change in place; q is filled up to a multiple of 4, dv to one of 16.
+        q: Queries that there are.
+        scratch: As `absorb` left it.
+    """
+    _, _, _, kept, which, counts, inverses, _, fades = scratch
+    for i in range(q):
+        if fades[i] != 1.0:
+            sums[i] *= fades[i]
     many, few, numbers, out = values.reshape(-1), kept.reshape(-1), which.reshape(-1), sums.reshape(-1)
     groups, width = values.shape[1], sums.shape[1]
     for k in range(values.shape[0]):

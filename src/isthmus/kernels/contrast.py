@@ -127,7 +127,7 @@ def pull(
         out: (q, d) float32 that changes in place, q filled up to a multiple of 4.
         scratch: What `average.make_scratch` gives.
     """
-    tiles, _, codes, kept, _, _, units, line = scratch
+    tiles, _, codes, kept, _, _, units, line, _ = scratch
     lanes = codes.view(np.int32)
     weights = tiles.reshape(-1)[:ROWS].view(np.float32)
     flat, few, width, q = out.reshape(-1), kept.reshape(-1), out.shape[1], len(similarities)

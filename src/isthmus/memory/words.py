@@ -125,13 +125,14 @@ def _hold(
 
 def _absorb(held: list[_Held], part: list[_Asking]) -> None:
     """Bring rows of the memory to some blocks of queries."""
-    from isthmus.kernels.average import absorb, make_scratch
+    from isthmus.kernels.average import absorb, add_values, make_scratch
 
     scratch = make_scratch()
     for rows in held:
         for one in part:
-            keys = rows.keys, rows.unit, rows.n, rows.values, rows.units
-            absorb(one.lanes, one.units, one.state, *keys, one.sums, scratch)
+            absorb(one.lanes, one.units, one.state, rows.keys, rows.unit, rows.n, scratch)
+            for values, units, sums in zip(rows.values, rows.units, one.sums, strict=True):
+                add_values(values, units, sums, len(one.units), scratch)
 
 
 def _mean(rows: Rows) -> NDArray[np.float32]:
