@@ -52,8 +52,8 @@ def words_sums(work: Work, queries: torch.Tensor) -> Partial:
     from isthmus.kernels.average import BLOCK, ROWS
 
     state = empty(work, len(queries), _NONE)
-    means = [_mean(work.keys if v is None else v) for v in work.values]
     mean = _mean(work.keys)
+    means = [mean if v is None else _mean(v) for v in work.values]
     moment = torch.zeros(len(queries)) if state.moment is None else state.moment
     per_query = (state.shift.numpy(), state.total.numpy(), moment.numpy())
     rows = packing.filled(len(queries), packing.FEW)
