@@ -45,12 +45,12 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
 
 bench: $(READY)
-	for script in $(filter-out benchmarks/render_%.py,$(wildcard benchmarks/*.py)); do \
-		$(BIN)/python $$script --out benchmarks/results/$$(basename $$script .py).json || exit 1; done
+	for script in $(filter-out bench/render_%.py,$(wildcard bench/*.py)); do \
+		$(BIN)/python $$script --out bench/results/$$(basename $$script .py).json || exit 1; done
 	$(MAKE) --no-print-directory results
 
 results: $(READY)
-	$(BIN)/python benchmarks/render_results.py
+	$(BIN)/python bench/render_results.py
 
 pages: $(READY)
 	$(BIN)/python tests/docs/cli_page.py --write

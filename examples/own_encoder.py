@@ -16,7 +16,7 @@ from isthmus.encoders import BaseEncoder, Item
 
 def decode(item: Item, grid: int) -> np.ndarray:
     """Turn a file into what the encoder takes; runs in worker processes, so it stands at the top of the module."""
-    from isthmus.decoding.image import open_image
+    from isthmus.items.decoding.image import open_image
 
     small = open_image(item).resize((grid, grid))  # of an item with a box, which localisation asks for, that part
     return np.asarray(small, dtype=np.float32) / 255

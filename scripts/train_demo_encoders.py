@@ -24,15 +24,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from isthmus.core.geometry import effective_rank
 from isthmus.demo import world
 from isthmus.encoders.protocol import weights_sha256
-from isthmus.encoders.toy import REVISION, WEIGHTS, load_space
-from isthmus.encoders.toy_decoders import SAMPLES
-from isthmus.encoders.toy_towers import ToySpace, character_codes
-from isthmus.geometry import effective_rank
+from isthmus.encoders.toy.decoders import SAMPLES
+from isthmus.encoders.toy.encoder import REVISION, WEIGHTS, load_space
+from isthmus.encoders.toy.towers import ToySpace, character_codes
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks/results/demo_encoders.json"
+RESULTS = ROOT / "bench/results/demo_encoders.json"
 SEEDS = {"picture": 11, "sound": 22, "shape": 33}
 STEPS = {"picture": 1800, "sound": 800, "shape": 1200}
 STRENGTH = 1.6

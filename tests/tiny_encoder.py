@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from isthmus.decoding.audio import decode_audio, windows
-from isthmus.decoding.image import open_image
-from isthmus.decoding.point_cloud import decode_point_cloud
-from isthmus.decoding.text import decode_text
 from isthmus.encoders import BaseEncoder, Item, Rejected
+from isthmus.items.decoding.audio import decode_audio, windows
+from isthmus.items.decoding.image import open_image
+from isthmus.items.decoding.point_cloud import decode_point_cloud
+from isthmus.items.decoding.text import decode_text
 
 MODALITIES = ("image", "audio", "text", "point_cloud")
 INPUT = 192

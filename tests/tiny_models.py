@@ -115,8 +115,8 @@ def save_clap(folder: Path, *, fused: bool) -> Path:
 
 def save_ulip(file: Path, *, coloured: bool = False, towers: bool = True) -> Path:
     """A checkpoint as ULIP publishes it: `module.` before every key, options of the training beside the arrays."""
-    from isthmus.encoders.pointbert import PointBert, PointBertShape
-    from isthmus.encoders.slip import Slip, SlipShape
+    from isthmus.encoders.models.pointbert import PointBert, PointBertShape
+    from isthmus.encoders.models.slip import Slip, SlipShape
 
     with _seeded():
         points = PointBert(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from isthmus.space import Space, make_space
+from isthmus.spaces.space import Space, make_space
 
 MEANINGS = 5
 

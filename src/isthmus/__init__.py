@@ -11,41 +11,41 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from isthmus.ablation.run import ablate
-    from isthmus.bridge import Bridge, load_bridge
-    from isthmus.encoding import encode
+    from isthmus.bridges.bridge import Bridge, load_bridge
+    from isthmus.encoders.pipeline.encode import encode
     from isthmus.errors import IsthmusError
-    from isthmus.evaluate import evaluate_bridge, evaluate_retrieval, evaluate_zero_shot
-    from isthmus.health import inspect
-    from isthmus.importing import import_embeddings
-    from isthmus.index import SearchIndex
+    from isthmus.evaluation.ablation.ablate import ablate
+    from isthmus.evaluation.evaluate import evaluate_bridge, evaluate_retrieval, evaluate_zero_shot
+    from isthmus.evaluation.suite.compare import compare_bridges
+    from isthmus.evaluation.suite.run_suite import run_suite
     from isthmus.recipes.connect import ConnectConfig, connect
     from isthmus.recipes.extend import ExtendConfig, extend
-    from isthmus.space import Space, make_space, open_space
-    from isthmus.suite.compare import compare_bridges
-    from isthmus.suite.run import run_suite
+    from isthmus.search.index import SearchIndex
+    from isthmus.spaces.health import inspect
+    from isthmus.spaces.importing.importer import import_embeddings
+    from isthmus.spaces.space import Space, make_space, open_space
 
 _DOOR = {
-    "Bridge": "bridge",
+    "Bridge": "bridges.bridge",
     "ConnectConfig": "recipes.connect",
     "ExtendConfig": "recipes.extend",
     "IsthmusError": "errors",
-    "SearchIndex": "index",
-    "Space": "space",
-    "ablate": "ablation.run",
-    "compare_bridges": "suite.compare",
+    "SearchIndex": "search.index",
+    "Space": "spaces.space",
+    "ablate": "evaluation.ablation.ablate",
+    "compare_bridges": "evaluation.suite.compare",
     "connect": "recipes.connect",
-    "encode": "encoding",
-    "evaluate_bridge": "evaluate",
-    "evaluate_retrieval": "evaluate",
-    "evaluate_zero_shot": "evaluate",
+    "encode": "encoders.pipeline.encode",
+    "evaluate_bridge": "evaluation.evaluate",
+    "evaluate_retrieval": "evaluation.evaluate",
+    "evaluate_zero_shot": "evaluation.evaluate",
     "extend": "recipes.extend",
-    "import_embeddings": "importing",
-    "inspect": "health",
-    "load_bridge": "bridge",
-    "make_space": "space",
-    "open_space": "space",
-    "run_suite": "suite.run",
+    "import_embeddings": "spaces.importing.importer",
+    "inspect": "spaces.health",
+    "load_bridge": "bridges.bridge",
+    "make_space": "spaces.space",
+    "open_space": "spaces.space",
+    "run_suite": "evaluation.suite.run_suite",
 }
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The rows of the package, a module importing only from rows above its own, and a checker of that."""
+"""The rows of the package, a room importing only from rows above its own, and a checker of that."""
 
 from __future__ import annotations
 
@@ -10,41 +10,28 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "isthmus"
 
 ROWS: Sequence[Sequence[str]] = (
-    ("errors", "types"),
-    ("geometry", "kernels", "runtime"),
-    ("config", "files", "half", "rows", "toml"),
-    ("arrays", "contrast", "items", "manifest", "pair_store"),
-    ("decoding", "formats", "shards"),
-    ("embeddings", "sources"),
-    ("selection", "store"),
-    ("import_plan", "space"),
-    ("importing",),
-    ("benchmarks", "encoders", "losses", "memory", "metrics", "model_card", "projectors", "routes"),
-    ("bridge_files", "bridge_space", "distributed", "pair_columns", "solvers"),
-    ("bridge_hub", "encoding", "pairs"),
-    ("bridge", "pair_builder"),
-    ("checkpoint", "sides", "training"),
-    ("closed_form",),
-    ("recipes.connect", "recipes.extend"),
-    ("baselines", "health", "index"),
-    ("evaluate",),
-    ("ablation", "suite"),
+    ("errors",),
+    ("core",),
+    ("items", "memory", "metrics", "spaces"),
+    ("encoders", "pairs"),
+    ("bridges",),
+    ("recipes", "search"),
+    ("evaluation",),
     ("demo",),
     ("cli",),
-    ("__main__",),
 )
-"""Modules and subpackages, first row first. Modules of one row do not import each other."""
+"""Rooms, first row first. Rooms of one row do not import each other."""
 
-SPLIT = ("recipes",)
-"""Subpackages whose modules are listed one by one, because they must not import each other."""
+DOORS = ("isthmus", "isthmus.__main__")
+"""Modules that stand outside the rows: the door, which loads every module lazily, and `python -m isthmus`."""
+
+APART = ("isthmus.recipes.connect", "isthmus.recipes.extend")
+"""Modules of one room that must not import each other."""
 
 
 def unit(module: str) -> str:
-    """Give the name that stands in ROWS for a module: `isthmus.memory.bank` is `memory`."""
-    parts = module.split(".")[1:]
-    if not parts:
-        return ""
-    return ".".join(parts[:2]) if parts[0] in SPLIT else parts[0]
+    """Give the room of a module: `isthmus.memory.bank` is in `memory`."""
+    return "".join(module.split(".")[1:2])
 
 
 def imports(source: str, module: str) -> Iterator[tuple[int, str]]:
@@ -58,7 +45,7 @@ def imports(source: str, module: str) -> Iterator[tuple[int, str]]:
             elif node.module == "isthmus":
                 yield from ((node.lineno, f"isthmus.{alias.name}") for alias in node.names)
             elif (node.module or "").startswith("isthmus."):
-                # `from isthmus.recipes import connect` names a module, `from isthmus.space import Space` a thing in one
+                # `from isthmus.recipes import connect` names a module, `from isthmus.spaces.space import Space` a thing
                 yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
 
 
@@ -67,17 +54,20 @@ def violations(sources: Mapping[str, str], rows: Sequence[Sequence[str]] = ROWS)
     number = {name: row for row, names in enumerate(rows) for name in names}
     faults = []
     for module, source in sources.items():
-        if module == "isthmus":  # the door: it loads every module lazily
+        if module in DOORS:
             continue
         own = unit(module)
-        if own not in number and own not in SPLIT:
+        if own not in number:
             faults.append(f"{module} has no row: add {own!r} to ROWS")
             continue
         for line, name in imports(source, module):
             other = unit(name)
-            if name in ("isthmus.__version__", "isthmus") or other == own or own in SPLIT:
+            rival = next((one for one in APART if one != module and (name + ".").startswith(one + ".")), None)
+            if module in APART and rival:
+                faults.append(f"{module}:{line} imports {rival}: the two are read apart")
+            elif name in ("isthmus.__version__", "isthmus") or other == own:
                 continue
-            if other not in number:
+            elif other not in number:
                 faults.append(f"{module}:{line} imports {name}, which has no row")
             elif number[other] >= number[own]:
                 faults.append(f"{module}:{line} imports {name}: row {number[other]} is not above row {number[own]}")
@@ -96,5 +86,5 @@ def package_sources() -> dict[str, str]:
 
 def table(rows: Sequence[Sequence[str]] = ROWS) -> str:
     """Write the rows as the table of CONTRIBUTING.md."""
-    lines = ["| row | modules |", "|---|---|"]
+    lines = ["| row | rooms |", "|---|---|"]
     return "\n".join(lines + [f"| {n} | {' '.join(f'`{name}`' for name in names)} |" for n, names in enumerate(rows)])

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from isthmus.bridge import Bridge, load_bridge
-from isthmus.bridge_space import BridgeSpace
-from isthmus.manifest import fingerprint
-from isthmus.routes import STEPS
+from isthmus.bridges.bridge import Bridge, load_bridge
+from isthmus.bridges.member import BridgeSpace
+from isthmus.bridges.routes import STEPS
+from isthmus.spaces.manifest import fingerprint
 
 GOLDEN = Path(__file__).parent / "golden" / "every_step.bridge"
 FILES = ["README.md", "bridge.json", "history.jsonl", "projectors.safetensors"]

@@ -24,7 +24,7 @@ def loaded_by(statement: str) -> set[str]:
         "import isthmus",
         "import isthmus; isthmus.__version__; dir(isthmus); isthmus.IsthmusError",
         "import isthmus.cli",
-        "import isthmus.cli.run",
+        "import isthmus.cli.app",
         "from isthmus.cli import main; main(['--version'])",
         "import isthmus.encoders",
         "import isthmus.metrics",

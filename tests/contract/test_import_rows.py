@@ -31,11 +31,11 @@ def test_contributing_shows_the_rows():
 @pytest.mark.parametrize(
     ("module", "source", "fault"),
     [
-        ("isthmus.files", "from isthmus.space import Space", "row"),
-        ("isthmus.files", "def f():\n    import isthmus.bridge", "files:2"),
-        ("isthmus.errors", "from isthmus import types", "isthmus.types"),
-        ("isthmus.space", "from isthmus import open_space", "no row"),
-        ("isthmus.space", "from . import store", "no row"),
+        ("isthmus.core.files", "from isthmus.spaces.space import Space", "row"),
+        ("isthmus.core.files", "def f():\n    import isthmus.bridges.bridge", "files:2"),
+        ("isthmus.errors", "from isthmus.core import modality", "isthmus.core.modality"),
+        ("isthmus.spaces.space", "from isthmus import open_space", "no row"),
+        ("isthmus.spaces.space", "from . import store", "no row"),
         ("isthmus.recipes.extend", "from isthmus.recipes.connect import connect", "recipes.connect"),
         ("isthmus.recipes.extend", "from isthmus.recipes import connect", "recipes.connect"),
         ("isthmus.brand_new", "", "add 'brand_new'"),
@@ -48,5 +48,6 @@ def test_the_checker_can_fail(module: str, source: str, fault: str):
 
 
 def test_the_checker_lets_good_imports_pass():
-    assert violations({"isthmus.space": "from isthmus.store import Embeddings\nfrom isthmus import __version__"}) == []
+    source = "from isthmus.spaces.writer import SpaceWriter\nfrom isthmus import __version__"
+    assert violations({"isthmus.spaces.space": source}) == []
     assert violations({"isthmus.memory.bank": "from isthmus.memory.exact import x"}) == []

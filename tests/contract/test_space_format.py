@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from isthmus.core.files import sha256_file
 from isthmus.errors import SpaceError
-from isthmus.files import sha256_file
-from isthmus.space import Space, make_space, open_space
+from isthmus.spaces.space import Space, make_space, open_space
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny.space"
 X = np.array([[0.6, 0.8, 0, 0], [0, 1, 0, 0], [0, 0, 0.28, -0.96], [0.5, 0.5, 0.5, 0.5], [-1, 0, 0, 0]], np.float32)

@@ -13,7 +13,7 @@ START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 def benchmark_table() -> str:
     """What comes along, a row a benchmark."""
-    from isthmus.benchmarks.declaration import list_benchmarks
+    from isthmus.evaluation.benchmarks.declaration import list_benchmarks
 
     lines = ["| name | task | modalities | size | figures | licence |", "|---|---|---|---|---|---|"]
     for one in list_benchmarks():

@@ -39,7 +39,7 @@ def help_of(*verb: str) -> str:
 
 def verbs() -> list[str]:
     """The verbs in their order."""
-    from isthmus.cli.run import VERBS
+    from isthmus.cli.app import VERBS
 
     return list(VERBS)
 

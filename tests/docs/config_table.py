@@ -22,7 +22,7 @@ def described(model: type[Any]) -> dict[str, str]:
 
 def differs(model: type[Any], name: str) -> bool:
     """Whether a recipe adds a setting to the common ones, or gives one another default."""
-    from isthmus.config import RecipeConfig
+    from isthmus.recipes.config import RecipeConfig
 
     common = RecipeConfig.model_fields
     return name not in common or common[name].default != model.model_fields[name].default
@@ -31,7 +31,7 @@ def differs(model: type[Any], name: str) -> bool:
 def table() -> str:
     """The settings as a table: those of both recipes, then what is different in one."""
     from isthmus import ConnectConfig, ExtendConfig
-    from isthmus.config import RecipeConfig
+    from isthmus.recipes.config import RecipeConfig
 
     lines = ["| key | default | meaning |", "|---|---|---|"]
     for model, only in ((RecipeConfig, ""), (ConnectConfig, "`connect`: "), (ExtendConfig, "`extend`: ")):

@@ -84,8 +84,8 @@ def test_the_list_of_benchmarks_is_the_catalogue():
 
 
 def test_the_declarations_that_are_shown_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from isthmus.benchmarks.declaration import load_benchmark
     from isthmus.cli import main
+    from isthmus.evaluation.benchmarks.declaration import load_benchmark
 
     shown_there = declarations()
     assert set(shown_there) == {"boxes", "embeddings", "files"}
@@ -101,7 +101,7 @@ def test_the_declarations_that_are_shown_are_some(tmp_path: Path, monkeypatch: p
 
 
 def test_the_result_tables_are_those_of_the_result_files():
-    command = [sys.executable, str(ROOT / "benchmarks" / "render_results.py"), "--check"]
+    command = [sys.executable, str(ROOT / "bench" / "render_results.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from isthmus.ablation import run
 from isthmus.cli import main
-from isthmus.manifest import lock
-from isthmus.space import make_space
+from isthmus.evaluation.ablation import ablate as run
+from isthmus.spaces.manifest import lock
+from isthmus.spaces.space import make_space
 from worlds import contrastive, meanings, three_spaces
 
 GRID = """

@@ -11,12 +11,12 @@ import wave
 import numpy as np
 import pytest
 
-from isthmus.bridge import load_bridge
+from isthmus.bridges.bridge import load_bridge
 from isthmus.cli import main
 from isthmus.demo import raw, run_demo, story, world
 from isthmus.errors import ConfigError
 from isthmus.recipes.extend import ExtendConfig
-from isthmus.space import open_space
+from isthmus.spaces.space import open_space
 
 THIN = story.Size(
     memory={"image": 200, "audio": 200, "point_cloud": 200, "text": 240},

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from isthmus.encoding import encode
-from isthmus.space import open_space
+from isthmus.encoders.pipeline.encode import encode
+from isthmus.spaces.space import open_space
 
 ITEMS, BATCH = 120, 5
 TESTS = Path(__file__).resolve().parents[1]
 
 SCRIPT = """
 import sys
-from isthmus.encoding import encode
+from isthmus.encoders.pipeline.encode import encode
 from tiny_encoder import TinyEncoder
 encode(sys.argv[1], encoder=TinyEncoder(slow=0.02), into=sys.argv[2], name="s", batch_size=5, shard_rows=17,
        workers=int(sys.argv[3]), max_rejected=1.0, quiet=True)

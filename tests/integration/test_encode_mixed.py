@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from isthmus.space import open_space
+from isthmus.spaces.space import open_space
 from mixed_files import COUNT, MAKERS, make_files
 
 TESTS = Path(__file__).resolve().parents[1]

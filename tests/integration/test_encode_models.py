@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from isthmus.encoding import encode
+from isthmus.encoders.pipeline.encode import encode
 from isthmus.errors import CheckFailed
 from isthmus.items import find_items
-from isthmus.space import open_space
+from isthmus.spaces.space import open_space
 from mixed_files import make_files
 from tiny_models import (
     save_clap,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isthmus.encoding import encode
-from isthmus.space import open_space
+from isthmus.encoders.pipeline.encode import encode
+from isthmus.spaces.space import open_space
 from tiny_encoder import TinyEncoder
 
 

@@ -26,7 +26,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and 
 SCRIPT = """
 import os, signal, sys
 import pyarrow.compute, pyarrow.parquet
-from isthmus import importing, shards
+from isthmus.spaces import shards
+from isthmus.spaces.importing import importer as importing
 source, folder, shard_rows = sys.argv[1], sys.argv[2], int(sys.argv[3])
 points = [int(point) for point in sys.argv[4:]] or range(1, 1000, 2)
 

@@ -11,8 +11,8 @@ import pytest
 
 ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'isthmus[ray]'")
 
-from isthmus import distributed  # noqa: E402
 from isthmus.errors import ConfigError  # noqa: E402
+from isthmus.memory import sharded as distributed  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +93,7 @@ def test_ray_encodes_the_space_that_one_process_encodes(tmp_path, monkeypatch):
     """Byte for byte, with what was rejected; the workers import the encoder from the tests' folder."""
     from PIL import Image
 
-    from isthmus.encoding import encode
+    from isthmus.encoders.pipeline.encode import encode
     from isthmus.errors import CheckFailed
 
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
@@ -126,7 +126,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_ray_cannot_encode_is_refused_before_it_starts(tmp_path):
-    from isthmus.encoding import encode
+    from isthmus.encoders.pipeline.encode import encode
     from tiny_encoder import TinyEncoder
 
     (tmp_path / "t.txt").write_text("one\n")

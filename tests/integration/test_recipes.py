@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import isthmus
+from isthmus.bridges.routes import apply_route
 from isthmus.errors import ConfigError, OverlapError
 from isthmus.recipes.connect import ConnectConfig
 from isthmus.recipes.extend import ExtendConfig
-from isthmus.routes import apply_route
 from worlds import contrastive, meanings, three_spaces
 
 FAST = {"epochs": 25, "batch_size": 128, "noise_cosine": 0.9}

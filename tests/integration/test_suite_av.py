@@ -12,15 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from isthmus.benchmarks.declaration import load_benchmark
-from isthmus.bridge import Bridge
+from isthmus.bridges.bridge import Bridge
 from isthmus.demo.world import SPLITS, phrasings
 from isthmus.encoders import Item
-from isthmus.encoding import encode
+from isthmus.encoders.pipeline.encode import encode
 from isthmus.errors import CheckFailed
+from isthmus.evaluation.benchmarks.declaration import load_benchmark
+from isthmus.evaluation.suite.run_suite import run_suite
 from isthmus.recipes.extend import extend
-from isthmus.space import open_space
-from isthmus.suite.run import run_suite
+from isthmus.spaces.space import open_space
 from miniatures_av import (
     AUDIOSET,
     AVE,

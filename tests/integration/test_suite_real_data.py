@@ -1,4 +1,4 @@
-"""The declarations of `benchmarks/suite` read the real embeddings that they are written for."""
+"""The declarations of `bench/suite` read the real embeddings that they are written for."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.benchmarks.declaration import load_benchmark
-from isthmus.benchmarks.task import Classification, Retrieval
+from isthmus.evaluation.benchmarks.declaration import load_benchmark
+from isthmus.evaluation.benchmarks.task import Classification, Retrieval
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "suite"
+FOLDER = Path(__file__).resolve().parents[2] / "bench" / "suite"
 SIZES = {
     "sound-picture": (245, 371, 4702),
     "shape-picture": (149, 542, 5396),
@@ -37,4 +37,4 @@ def test_a_declaration_finds_every_item_class_and_pair(name: str, shared: Path, 
 def test_no_true_pairs_are_left_unread(shared: Path):
     tables = {path.name for path in (shared / "data" / "embeddings" / "test").glob("pairs_*.parquet")}
     named = {load_benchmark(path).options.get("pairs", "").rpartition("/")[2] for path in FOLDER.glob("*.toml")}
-    assert tables <= named, "a true pair file that no declaration of benchmarks/suite reads"
+    assert tables <= named, "a true pair file that no declaration of bench/suite reads"

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from isthmus.benchmarks.declaration import load_benchmark
-from isthmus.benchmarks.templates import own_templates
-from isthmus.bridge import Bridge
+from isthmus.bridges.bridge import Bridge
 from isthmus.demo.world import SPLITS, phrasings
 from isthmus.encoders import Item
-from isthmus.encoding import encode
+from isthmus.encoders.pipeline.encode import encode
 from isthmus.errors import FormatError
+from isthmus.evaluation.benchmarks.declaration import load_benchmark
+from isthmus.evaluation.benchmarks.templates import own_templates
+from isthmus.evaluation.suite.run_suite import run_suite
 from isthmus.recipes.extend import extend
-from isthmus.space import open_space
-from isthmus.suite.run import run_suite
+from isthmus.spaces.space import open_space
 from miniatures_3d import SCANOBJECTNN, make_lvis_pictures, make_lvis_uni3d, make_modelnet_txt
 from miniatures_av import save_picture, save_sound, write
 from miniatures_text import MAKERS as CAPTION_MAKERS

@@ -8,12 +8,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from isthmus.benchmarks.task import Localization, Sample, Side
+from isthmus.evaluation.benchmarks.task import Localization, Sample, Side
+from isthmus.evaluation.suite.localize import PlaceTruth, box_ciou, box_mask, truth_map, whole_picture
+from isthmus.evaluation.suite.proposals import crop_id, crops, sliding_windows, windows_of
 from isthmus.items import Item
 from isthmus.metrics import consensus_iou, counterfactual_scores, localization_scores
 from isthmus.metrics.results import Settings
-from isthmus.suite.localize import PlaceTruth, box_ciou, box_mask, truth_map, whole_picture
-from isthmus.suite.proposals import crop_id, crops, sliding_windows, windows_of
 
 SIZE = 224
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from isthmus.encoders.neighbourhoods import farthest_points, nearest_points
-from isthmus.encoders.pointbert import PointBert, PointBertShape
+from isthmus.encoders.models.point_sampling import farthest_points, nearest_points
+from isthmus.encoders.models.pointbert import PointBert, PointBertShape
 
 SMALL = PointBertShape(depth=3, width=128, hidden=256, first=(16, 32), second=(64, 48), position=24, dim=40)
 SMALL_COLOURED = PointBertShape(

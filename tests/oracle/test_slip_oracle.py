@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isthmus.encoders.slip import Slip, SlipShape
+from isthmus.encoders.models.slip import Slip, SlipShape
 
 SHAPE = SlipShape(
     vision_width=128,

@@ -11,6 +11,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 a check said no, 2 wrong usage or bad input, 130 interrupted.
     """
-    from isthmus.cli.run import run
+    from isthmus.cli.app import run
 
     return run(arguments)

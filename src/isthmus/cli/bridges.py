@@ -37,7 +37,7 @@ def connect(
     """Connect two spaces into a new one (C-MCR)."""
     from isthmus.recipes.connect import ConnectConfig
     from isthmus.recipes.connect import connect as recipe
-    from isthmus.space import open_space
+    from isthmus.spaces.space import open_space
 
     making = Making(
         out, preset, config, assignments, memory_limit, engine, address, checkpoint_dir, overwrite, quiet, as_json
@@ -83,7 +83,7 @@ def extend(
     from isthmus.cli.references import named_paths
     from isthmus.recipes.extend import ExtendConfig
     from isthmus.recipes.extend import extend as recipe
-    from isthmus.space import open_space
+    from isthmus.spaces.space import open_space
 
     making = Making(
         out, preset, config, assignments, memory_limit, engine, address, checkpoint_dir, overwrite, quiet, as_json
@@ -105,10 +105,10 @@ def extend(
 def open_base(path: Path) -> Any:
     """Open what `extend` may start from: a bridge folder or a space folder."""
     if (path / "bridge.json").is_file():
-        from isthmus.bridge import load_bridge
+        from isthmus.bridges.bridge import load_bridge
 
         return load_bridge(path)
-    from isthmus.space import open_space
+    from isthmus.spaces.space import open_space
 
     return open_space(path)
 
@@ -129,9 +129,9 @@ def project(
     as_json: o.Json = False,
 ) -> None:
     """Project a space through a bridge into the unified space."""
-    from isthmus.bridge import load_bridge
-    from isthmus.cli.projection import project_space
-    from isthmus.space import open_space
+    from isthmus.bridges.bridge import load_bridge
+    from isthmus.bridges.project import project_space
+    from isthmus.spaces.space import open_space
 
     with output(as_json=as_json, quiet=quiet) as out:
         started = time.monotonic()

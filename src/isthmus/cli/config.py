@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isthmus.core.toml import parse_toml, read_toml
 from isthmus.errors import ConfigError
-from isthmus.toml import parse_toml, read_toml
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from isthmus.config import Config
+    from isthmus.recipes.config import Config
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -108,7 +108,7 @@ def resolve(model: type[Config], *, file: Path | None, assignments: Iterable[str
     Raises:
         ConfigError: A key is unknown or a value out of range.
     """
-    from isthmus.config import make_config
+    from isthmus.recipes.config import make_config
 
     overrides = collect(file, assignments, known_keys(model))
     overrides.update({key: value for key, value in flags.items() if value is not None})

@@ -26,7 +26,7 @@ def machine() -> dict[str, Any]:
     import numpy
     import torch
 
-    from isthmus import kernels
+    from isthmus.core import kernels
 
     cuda = (
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []

@@ -14,8 +14,8 @@ from isthmus.cli.output import Output, output
 from isthmus.errors import BridgeError, ConfigError
 
 if TYPE_CHECKING:
-    from isthmus.bridge import Bridge
-    from isthmus.config import RecipeConfig
+    from isthmus.bridges.bridge import Bridge
+    from isthmus.recipes.config import RecipeConfig
 
 WORTH_KEEPING_SECONDS = 30.0
 """Checkpoints of a failed run that took less are not kept: doing it again takes no longer than saying so."""
@@ -55,7 +55,7 @@ class Making:
     def closed_form_settings(self, method: str, center: str | None) -> dict[str, Any]:
         """The settings of a closed form, as arguments; options that only training has are refused."""
         from isthmus.cli.config import collect
-        from isthmus.solvers import ClosedFormConfig
+        from isthmus.recipes.solvers import ClosedFormConfig
 
         if self.preset or self.memory_limit or self.checkpoint_dir or self.engine or self.address:
             training = "--preset, --memory-limit, --engine, --address and --checkpoint-dir"

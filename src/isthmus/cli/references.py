@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from isthmus.errors import ConfigError, SpaceError
 
 if TYPE_CHECKING:
-    from isthmus.store import Embeddings
+    from isthmus.spaces.writer import Embeddings
 
 
 def split_modalities(text: str, *, option: str = "--via") -> list[str]:
@@ -47,7 +47,7 @@ def open_item(reference: str, *, option: str) -> tuple[Embeddings, str]:
 
 def open_modality(path: Path, modality: str) -> Embeddings:
     """Open one modality of the space at `path`."""
-    from isthmus.space import open_space
+    from isthmus.spaces.space import open_space
 
     space = open_space(path)
     if modality not in space:

@@ -73,7 +73,7 @@ def encode(
     """Encode raw files into a space; an interrupted run resumes."""
     from isthmus.cli.config import parse_assignment
     from isthmus.cli.references import find_local_encoders
-    from isthmus.encoding import encode
+    from isthmus.encoders.pipeline.encode import encode
 
     with output(as_json=as_json, quiet=quiet) as out:
         find_local_encoders()
@@ -151,7 +151,7 @@ def import_(
     as_json: o.Json = False,
 ) -> None:
     """Import embeddings that exist already into a space."""
-    from isthmus.importing import import_embeddings
+    from isthmus.spaces.importing.importer import import_embeddings
 
     with output(as_json=as_json, quiet=quiet) as out:
         report = import_embeddings(
@@ -212,8 +212,8 @@ def inspect(
 ) -> None:
     """Check the health of a space, and what two spaces share."""
     from isthmus.cli.references import split_modalities
-    from isthmus.health import format_report, inspect
-    from isthmus.space import open_space
+    from isthmus.spaces.health import format_report, inspect
+    from isthmus.spaces.space import open_space
 
     with output(as_json=as_json, quiet=quiet) as out:
         if via and other is None:

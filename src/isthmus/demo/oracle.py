@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from isthmus.evaluate import evaluate_retrieval
-from isthmus.geometry import Array, noise_std
-from isthmus.losses import dense_info_nce
+from isthmus.core.geometry import Array, noise_std
+from isthmus.core.runtime import torch_generator
+from isthmus.evaluation.evaluate import evaluate_retrieval
 from isthmus.metrics.truth import Names, read_pairs
-from isthmus.projectors import LeafProjector, initialize
-from isthmus.runtime import torch_generator
-from isthmus.store import Embeddings
+from isthmus.recipes.training.losses import dense_info_nce
+from isthmus.recipes.training.projectors import LeafProjector, initialize
+from isthmus.spaces.writer import Embeddings
 
 NOISE_COSINE = 0.573
 TEMPERATURE = 0.05

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.decoding import require
-from isthmus.geometry import Array, modality_gap
+from isthmus.core.geometry import Array, modality_gap
+from isthmus.items.decoding import require
 
 INK: Final = "#1d2733"
 SOFT: Final = "#8a96a3"

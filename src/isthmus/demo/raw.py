@@ -16,8 +16,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.runtime import numpy_generator
 from isthmus.demo import world
-from isthmus.runtime import numpy_generator
 
 MEMORY: Final = {"image": 1100, "audio": 1100, "point_cloud": 1100, "text": 1540}
 """Items of each unpaired memory, numbers drawn at random from the 220 of the split, each modality by itself."""

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from isthmus.demo import raw, table, world
+from isthmus.core.files import read_json, write_json
+from isthmus.demo import demo_table as table
+from isthmus.demo import raw, world
 from isthmus.errors import ConfigError
-from isthmus.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from isthmus.bridge import Bridge
+    from isthmus.bridges.bridge import Bridge
     from isthmus.recipes.extend import ExtendConfig
-    from isthmus.store import Embeddings
+    from isthmus.spaces.writer import Embeddings
 
 SPACES: Final = {
     "picture": ("toy:picture", "memory", ("image", "text")),
@@ -157,7 +158,7 @@ def _write_pairs(folder: Path, memory: raw.Drawn, test: raw.Drawn) -> dict[tuple
 
 def _encode_all(folder: Path, drawn: Mapping[str, raw.Drawn]) -> None:
     from isthmus.encoders import load_encoder
-    from isthmus.encoding import encode
+    from isthmus.encoders.pipeline.encode import encode
 
     encoders = {name: load_encoder(name) for name, _, _ in SPACES.values()}
     for space, (encoder, part, modalities) in SPACES.items():
@@ -172,7 +173,7 @@ def _encode_all(folder: Path, drawn: Mapping[str, raw.Drawn]) -> None:
 def _extend(out: Path, seed: int, config: ExtendConfig | None, steps: _Steps) -> Bridge:
     """The picture space by the sound space through texts, and the result by the shape space through images."""
     from isthmus.recipes.extend import extend
-    from isthmus.space import open_space
+    from isthmus.spaces.space import open_space
 
     picture, sound, shape = (open_space(out / f"spaces/{name}.space") for name in ("picture", "sound", "shape"))
     bridge = extend(picture, sound, via="text", seed=seed, config=config, device="cpu", quiet=True)
@@ -183,13 +184,13 @@ def _extend(out: Path, seed: int, config: ExtendConfig | None, steps: _Steps) ->
 
 
 def _test(out: Path, modality: str) -> Embeddings:
-    from isthmus.space import open_space
+    from isthmus.spaces.space import open_space
 
     return open_space(out / f"spaces/{HOME[modality]}.space")[modality]
 
 
 def _evaluate(out: Path, bridge: Bridge, task: tuple[str, str], files: tuple[Path, Path]) -> dict[str, Any]:
-    from isthmus.evaluate import evaluate_bridge
+    from isthmus.evaluation.evaluate import evaluate_bridge
 
     query, gallery = (_test(out, modality) for modality in task)
     return evaluate_bridge(bridge, query=query, gallery=gallery, pairs=files[0], baselines=True, train_pairs=files[1])
@@ -198,7 +199,7 @@ def _evaluate(out: Path, bridge: Bridge, task: tuple[str, str], files: tuple[Pat
 def _network_oracle(out: Path, files: tuple[Path, Path], seed: int, steps: int) -> dict[str, Any]:
     """Beside the closed-form oracles: the bridge's own network, trained on real audio-image pairs."""
     from isthmus.demo.oracle import paired_projector_row
-    from isthmus.space import open_space
+    from isthmus.spaces.space import open_space
 
     memory = open_space(out / "spaces/sound.space")["audio"], open_space(out / "spaces/picture.space")["image"]
     test = _test(out, "audio"), _test(out, "image")

@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isthmus.decoding.audio import pool_windows
+from isthmus.encoders.decoders.sounds import AudioDecoder
+from isthmus.encoders.decoders.texts import TextDecoder
 from isthmus.encoders.hub import Checkpoint, find_checkpoint, first_line
-from isthmus.encoders.modules import TorchEncoder, embedding_of, quiet_loading
 from isthmus.encoders.protocol import Decoder
 from isthmus.encoders.registry import check_installed
-from isthmus.encoders.sounds import AudioDecoder
-from isthmus.encoders.texts import TextDecoder
+from isthmus.encoders.torch_encoder import TorchEncoder, embedding_of, quiet_loading
 from isthmus.errors import EncoderError
+from isthmus.items.decoding.audio import pool_windows
 
 MAX_TOKENS = 77
 """Tokens of a caption that LAION trained CLAP with; the text tower itself would take 512."""

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from isthmus.encoders.decoders.images import RESAMPLING, ImageDecoder, ImageFit
+from isthmus.encoders.decoders.texts import TextDecoder
 from isthmus.encoders.hub import Checkpoint, find_checkpoint, first_line
-from isthmus.encoders.images import RESAMPLING, ImageDecoder, ImageFit
-from isthmus.encoders.modules import TorchEncoder, embedding_of, quiet_loading
 from isthmus.encoders.protocol import Decoder
 from isthmus.encoders.registry import check_installed
-from isthmus.encoders.texts import TextDecoder
+from isthmus.encoders.torch_encoder import TorchEncoder, embedding_of, quiet_loading
 from isthmus.errors import EncoderError
 
 FAMILIES = ("clip", "siglip", "siglip2")

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
+from isthmus.encoders.decoders.images import ImageDecoder, ImageFit
+from isthmus.encoders.decoders.texts import TextDecoder
 from isthmus.encoders.hub import LOCAL, first_line
-from isthmus.encoders.images import ImageDecoder, ImageFit
-from isthmus.encoders.modules import TorchEncoder
 from isthmus.encoders.protocol import Decoder, weights_sha256
 from isthmus.encoders.registry import check_installed
-from isthmus.encoders.texts import TextDecoder
+from isthmus.encoders.torch_encoder import TorchEncoder
 from isthmus.errors import DependencyError, EncoderError
 
 _WHOLE = ("hf-hub:", "local-dir:")

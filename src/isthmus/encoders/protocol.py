@@ -15,10 +15,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.geometry import normalize
+from isthmus.core.runtime import Progress
 from isthmus.errors import EncoderError
-from isthmus.geometry import normalize
 from isthmus.items import Item, Rejected
-from isthmus.runtime import Progress
 
 __all__ = ["BaseEncoder", "Encoder", "Item", "Rejected", "embed_items", "weights_sha256"]
 
@@ -72,8 +72,8 @@ class BaseEncoder:
     A subclass sets `name`, `modalities`, `dim`, `identity` and defines:
 
     - `decoder(modality)`: a picklable callable `Item -> decoded` that holds no model. It goes to the worker
-      processes, so it should come from `isthmus.decoding` (or another module without torch) and carry only numbers
-      and strings.
+      processes, so it should come from `isthmus.items.decoding` (or another module without torch) and carry only
+      numbers and strings.
     - `encode_batch(batch, modality)`: decoded items to (n, dim) array or tensor on any device, of any float type.
     - `preprocessing(modality)`: what both of them do, json-ready.
     - `to(device)`, when it can move between devices.

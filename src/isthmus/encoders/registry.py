@@ -57,7 +57,7 @@ REGISTRY: dict[str, Entry] = {
         "isthmus.encoders.ulip:load", "pointbert_ULIP-2.pt", ("point_cloud", "image", "text"), 512, "mesh", ("trimesh",)
     ),
     "text": Entry(
-        "isthmus.encoders.text:load",
+        "isthmus.encoders.sentence_text:load",
         "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
         ("text",),
         384,
@@ -73,14 +73,14 @@ REGISTRY: dict[str, Entry] = {
         ("open_clip",),
     ),
     "sentence-transformers": Entry(
-        "isthmus.encoders.sentence:load",
+        "isthmus.encoders.sentence_transformers:load",
         "sentence-transformers/clip-ViT-B-32",
         ("image", "text"),
         512,
         "text",
         ("sentence_transformers",),
     ),
-    "toy": Entry("isthmus.encoders.toy:load", "picture", ("image", "text"), 128, "demo", ("PIL",)),
+    "toy": Entry("isthmus.encoders.toy.encoder:load", "picture", ("image", "text"), 128, "demo", ("PIL",)),
 }
 
 

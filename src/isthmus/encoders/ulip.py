@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from isthmus.encoders.decoders.images import ImageDecoder, ImageFit
+from isthmus.encoders.decoders.points import PointDecoder
+from isthmus.encoders.decoders.texts import TextDecoder
 from isthmus.encoders.hub import LOCAL, first_line
-from isthmus.encoders.images import ImageDecoder, ImageFit
-from isthmus.encoders.modules import TorchEncoder
-from isthmus.encoders.pointbert import GROUP_SIZE, PointBert
-from isthmus.encoders.points import PointDecoder
+from isthmus.encoders.models.pointbert import GROUP_SIZE, PointBert
+from isthmus.encoders.models.slip import IMAGE_MEAN, IMAGE_STD, Slip
 from isthmus.encoders.protocol import Decoder, weights_sha256
-from isthmus.encoders.slip import IMAGE_MEAN, IMAGE_STD, Slip
-from isthmus.encoders.texts import TextDecoder
+from isthmus.encoders.torch_encoder import TorchEncoder
 from isthmus.errors import EncoderError
 
 POINTS = 10_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isthmus.items.finding import Found, check_unique, find_items
+from isthmus.items.find import Found, check_unique, find_items
 from isthmus.items.item import Item, Rejected
 
 __all__ = ["Found", "Item", "Rejected", "check_unique", "find_items"]

@@ -34,7 +34,7 @@ class Item:
         member: (name, offset, size in bytes) within the tar at `path`; None for a plain file.
         columns: Further metadata columns of the item, as its table gave them. Not sent to workers.
         box: The part of a picture that is meant: xmin, ymin, xmax, ymax as fractions of its upright width and height.
-            `isthmus.decoding.image` cuts it out; the item's bytes stay those of the whole picture.
+            `isthmus.items.decoding.image` cuts it out; the item's bytes stay those of the whole picture.
     """
 
     id: str

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from isthmus.core.runtime import resolve_device
 from isthmus.errors import ConfigError
-from isthmus.memory.check import make_plan, percentiles
 from isthmus.memory.exact import Work, partial_sums
+from isthmus.memory.matrix import RESIDENT_BYTES, Matrix, Rows
+from isthmus.memory.method import make_plan, percentiles
 from isthmus.memory.nearest import nearest_rows
-from isthmus.memory.partial import Partial
-from isthmus.memory.rows import RESIDENT_BYTES, Matrix, Rows
+from isthmus.memory.online_softmax import Partial
 from isthmus.memory.sparse import SparseWeights, sparse_weights
-from isthmus.runtime import resolve_device
 
 METHODS = ("exact", "bf16", "compressed", "auto")
 

@@ -15,9 +15,9 @@ from functools import cache
 import torch
 
 from isthmus.memory.exact import Work, block_sizes, empty, fill_moment, keeps_logits, redo_weak, slice_of
-from isthmus.memory.partial import Partial
-from isthmus.memory.rows import Rows
-from isthmus.memory.words import words_pay, words_sums
+from isthmus.memory.exact_int16 import words_pay, words_sums
+from isthmus.memory.matrix import Rows
+from isthmus.memory.online_softmax import Partial
 
 _LOOK = 1024
 _PAD = 32

@@ -19,12 +19,12 @@ from typing import TypeAlias
 import torch
 from torch.nn.functional import embedding_bag
 
-from isthmus import kernels
+from isthmus.core import kernels
+from isthmus.core.threads import blocks_of, threads
+from isthmus.memory.candidates import Bounds, Tiles, make_scores
 from isthmus.memory.exact import Work, empty, rescale, slice_of
-from isthmus.memory.partial import Partial
-from isthmus.memory.scores import Bounds, Tiles, make_scores
+from isthmus.memory.online_softmax import Partial
 from isthmus.memory.sketch import Sketch
-from isthmus.memory.threads import blocks_of, threads
 
 BAND = 2.0
 """Width in logits of the last band before the threshold, whose weight stands in for the tail."""
@@ -207,7 +207,7 @@ def _pair_products(
 ) -> torch.Tensor:
     """(nnz,) products of the pairs (rows[i], columns[i]), times `scale`."""
     if _compiled(queries.device):
-        from isthmus.kernels import scan
+        from isthmus.core.kernels import scan
 
         arrays = (x.numpy() for x in (queries, keys, starts, columns))
         return torch.from_numpy(scan.pair_products(*arrays, scale))
@@ -227,7 +227,7 @@ def _pair_products(
 def _add_rows(found: Found, weights: torch.Tensor, values: torch.Tensor, sums: torch.Tensor) -> None:
     """Add to (q, d) sums the rows of values that were found, times their weights."""
     if _compiled(sums.device):
-        from isthmus.kernels import scan
+        from isthmus.core.kernels import scan
 
         scan.add_rows(*(x.numpy() for x in (found.starts, found.columns, weights, values, sums)))
     else:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
-from isthmus import kernels
-from isthmus.memory.partial import Partial
-from isthmus.memory.rows import Rows
-from isthmus.memory.threads import blocks_of, threads
+from isthmus.core import kernels
+from isthmus.core.threads import blocks_of, threads
+from isthmus.memory.matrix import Rows
+from isthmus.memory.online_softmax import Partial
 
 PASS_BYTES = 160 << 20
 """What the queries of a pass over the memory may take."""
@@ -149,7 +149,7 @@ def _absorb(
     if not constant:
         rescale(state, torch.maximum(state.shift, logits.amax(dim=1)), moment=spare is not None)
     if compiled:
-        from isthmus.kernels.exact import exponentiate
+        from isthmus.core.kernels.exp_sum import exponentiate
 
         exponentiate(logits.numpy(), state.shift.numpy(), state.total.numpy())
         weights = logits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from isthmus.memory.rows import Rows
+from isthmus.memory.matrix import Rows
 
 _QUERIES = 256
 _GROUP = 32

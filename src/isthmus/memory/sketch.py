@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from isthmus.memory.rows import Rows
+from isthmus.memory.matrix import Rows
 
 _SAMPLE = 4096
 """Rows that the moments are taken of, at least; sixteen times the width if that is more."""

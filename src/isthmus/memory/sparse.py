@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import embedding_bag
 
+from isthmus.core.runtime import numpy_generator
 from isthmus.errors import CheckFailed, ConfigError, FormatError
-from isthmus.memory.check import CHECKED, compare
 from isthmus.memory.compressed import Found, Scan
 from isthmus.memory.exact import Work, partial_sums
-from isthmus.memory.rows import Matrix, Rows
+from isthmus.memory.matrix import Matrix, Rows
+from isthmus.memory.method import CHECKED, compare
 from isthmus.memory.sketch import Spectrum
-from isthmus.runtime import numpy_generator
 
 _CPU = torch.device("cpu")
 _PASS = 8192

@@ -5,7 +5,7 @@ Embeddings too many for a score matrix go through `isthmus.metrics.retrieval.ret
 
 from __future__ import annotations
 
-from isthmus.geometry import modality_gap
+from isthmus.core.geometry import modality_gap
 from isthmus.metrics.bootstrap import bootstrap_ci, bootstrap_intervals
 from isthmus.metrics.chance import chance_figures
 from isthmus.metrics.classification import accuracy_at_k, multilabel_map

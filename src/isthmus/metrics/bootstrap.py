@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.runtime import numpy_generator
 from isthmus.errors import EvaluationError
-from isthmus.runtime import numpy_generator
 
 
 def bootstrap_means(values: NDArray[np.float64], *, seed: int = 0, n: int = 1000) -> NDArray[np.float64]:

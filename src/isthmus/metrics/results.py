@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.geometry import Array
+from isthmus.core.geometry import Array
 from isthmus.metrics.bootstrap import bootstrap_intervals
 from isthmus.metrics.chance import chance_figures
 from isthmus.metrics.ranks import Ints, Ranking

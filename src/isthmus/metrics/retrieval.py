@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.geometry import Array
+from isthmus.core.geometry import Array
 from isthmus.metrics.checks import embedding_matrix
 from isthmus.metrics.ranks import Ints, Pairs, Ranking, make_pairs, ranking
 

@@ -17,21 +17,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.bridge import Bridge
-from isthmus.bridge_space import BridgeSpace
-from isthmus.config import RecipeConfig, settle
+from isthmus.bridges.bridge import Bridge
+from isthmus.bridges.member import BridgeSpace
+from isthmus.core.runtime import notifier, resolve_device, torch_generator
 from isthmus.errors import ConfigError
-from isthmus.losses import info_nce, intra_distance
-from isthmus.pair_builder import Builder
-from isthmus.pair_store import PairStore
-from isthmus.pairs import Slot, choose_kinds
-from isthmus.projectors import ConnectProjectors, arrays, initialize, parameter_count
-from isthmus.runtime import notifier, resolve_device, torch_generator
-from isthmus.sides import gaps_after, gaps_before, space_side, versions, via_list
-from isthmus.training import Batch, make_plan, train, working_folder
+from isthmus.pairs.builder import Builder
+from isthmus.pairs.cache import PairStore
+from isthmus.pairs.pairs import Slot, choose_kinds
+from isthmus.recipes.config import RecipeConfig, settle
+from isthmus.recipes.sides import gaps_after, gaps_before, space_side, versions, via_list
+from isthmus.recipes.training.loop import Batch, make_plan, train, working_folder
+from isthmus.recipes.training.losses import info_nce, intra_distance
+from isthmus.recipes.training.projectors import ConnectProjectors, arrays, initialize, parameter_count
 
 if TYPE_CHECKING:
-    from isthmus.space import Space
+    from isthmus.spaces.space import Space
 
 
 class ConnectConfig(RecipeConfig):

@@ -19,22 +19,22 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from isthmus.bridge import Bridge
-from isthmus.bridge_space import BridgeSpace
-from isthmus.config import RecipeConfig, settle
+from isthmus.bridges.bridge import Bridge
+from isthmus.bridges.member import BridgeSpace
+from isthmus.bridges.routes import Route
+from isthmus.core.runtime import notifier, resolve_device, torch_generator
 from isthmus.errors import ConfigError
-from isthmus.losses import dense_info_nce, info_nce, intra_distance
-from isthmus.pair_builder import Builder
-from isthmus.pair_store import PairStore
-from isthmus.pairs import Side, Slot, choose_kinds
-from isthmus.projectors import LeafProjector, arrays, initialize, parameter_count
-from isthmus.routes import Route
-from isthmus.runtime import notifier, resolve_device, torch_generator
-from isthmus.sides import bridge_side, gaps_after, gaps_before, space_side, versions, via_list
-from isthmus.training import Batch, held_out_scores, make_plan, train, working_folder
+from isthmus.pairs.builder import Builder
+from isthmus.pairs.cache import PairStore
+from isthmus.pairs.pairs import Side, Slot, choose_kinds
+from isthmus.recipes.config import RecipeConfig, settle
+from isthmus.recipes.sides import bridge_side, gaps_after, gaps_before, space_side, versions, via_list
+from isthmus.recipes.training.loop import Batch, held_out_scores, make_plan, train, working_folder
+from isthmus.recipes.training.losses import dense_info_nce, info_nce, intra_distance
+from isthmus.recipes.training.projectors import LeafProjector, arrays, initialize, parameter_count
 
 if TYPE_CHECKING:
-    from isthmus.space import Space
+    from isthmus.spaces.space import Space
 
 METHODS = ("ex-mcr", "dictionary", "ridge", "procrustes")
 
@@ -104,7 +104,8 @@ def extend(
             of pseudo pairs are the same; None makes them anew.
         callback: Called with each epoch's row of the history.
         quiet: Show no progress.
-        **options: Settings of the closed forms, such as `center="leaf"` (see `isthmus.solvers.ClosedFormConfig`).
+        **options: Settings of the closed forms, such as `center="leaf"` (see
+            `isthmus.recipes.solvers.ClosedFormConfig`).
 
     Returns:
         A bridge of the base's spaces and the leaf.
@@ -118,7 +119,7 @@ def extend(
         raise ConfigError(f"unknown method {method!r}. Expected one of {', '.join(METHODS)}.")
     settings = settle(ExtendConfig, config, preset, seed)
     if method != "ex-mcr":
-        from isthmus.closed_form import fit_closed_form_bridge
+        from isthmus.recipes.closed_form import fit_closed_form_bridge
 
         options = {"seed": settings.seed, **options}
         return fit_closed_form_bridge(base, leaf, via=names, method=method, space_paths=space_paths, **options)

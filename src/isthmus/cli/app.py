@@ -1,0 +1,138 @@
+"""The application: its verbs in the order data flows, and where a fault becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+import typer
+
+from isthmus import __version__
+from isthmus.cli import ablation as ablations
+from isthmus.cli import about, bridges, spaces
+from isthmus.cli import benchmarks as suites
+from isthmus.cli import evaluation as scores
+from isthmus.core.runtime import heed_interrupts
+from isthmus.errors import IsthmusError
+
+DONE, USAGE, INTERRUPTED = 0, 2, 130
+
+
+def build() -> typer.Typer:
+    """Assemble the application, without rich help and pretty exceptions: they start slowly and print many lines."""
+    app = typer.Typer(
+        name="isthmus",
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    app.callback(invoke_without_command=True)(_isthmus)
+    for name, verb in VERBS.items():
+        app.command(name)(verb)
+    return app
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "demo": about.demo,
+    "encode": spaces.encode,
+    "import": spaces.import_,
+    "inspect": spaces.inspect,
+    "connect": bridges.connect,
+    "extend": bridges.extend,
+    "project": bridges.project,
+    "evaluate": scores.evaluate,
+    "search": scores.search,
+    "benchmarks": suites.benchmarks,
+    "suite": suites.suite,
+    "compare": suites.compare,
+    "ablate": ablations.ablate,
+    "encoders": about.encoders,
+    "doctor": about.doctor,
+}
+"""The verbs by name, in the order data flows."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"isthmus {__version__}")
+        raise typer.Exit()
+
+
+def _isthmus(
+    context: typer.Context,
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and leave.", callback=_print_version, is_eager=True
+    ),
+) -> None:
+    """Join pretrained embedding spaces through a modality they share, without paired data."""
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(USAGE)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; return 0 done, 1 a check said no, 2 wrong usage or bad input, 130 interrupted."""
+    line = ""
+    try:
+        given = None if arguments is None else list(arguments)
+        with heed_interrupts():
+            code = build()(args=given, prog_name="isthmus", standalone_mode=False)
+    except BaseException as error:
+        if os.environ.get("ISTHMUS_DEBUG", "") not in ("", "0"):
+            traceback.print_exc()
+        line, code = describe(error)
+    if code == INTERRUPTED:  # newer typer turns the interrupt into this code by itself
+        line = "Interrupted: the same command goes on from the last checkpoint or whole shard."
+    if line:
+        print(line, file=sys.stderr)
+    return int(code or DONE)
+
+
+def describe(error: BaseException) -> tuple[str, int]:
+    """Turn whatever ended a verb into the one line that a person reads and the exit code that a program reads."""
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return "", INTERRUPTED
+    if isinstance(error, (typer.Exit, SystemExit)):
+        code = getattr(error, "exit_code", getattr(error, "code", 1))
+        return "", code if isinstance(code, int) else 1
+    if isinstance(error, IsthmusError):
+        return one_line(type(error).__name__, str(error)), error.exit_code
+    if hasattr(error, "format_message"):  # the usage faults of typer, whose own classes are not public
+        return usage_line(error), USAGE
+    if isinstance(error, OSError):
+        return one_line(type(error).__name__, os_message(error)), USAGE
+    if isinstance(error, MemoryError):
+        return one_line("MemoryError", "not enough memory. Give --memory-limit, or a smaller batch."), USAGE
+    fault = f"{type(error).__name__}: {error}"
+    return one_line("InternalError", f"{fault}. This is a fault of isthmus; ISTHMUS_DEBUG=1 shows where."), USAGE
+
+
+def one_line(kind: str, message: str) -> str:
+    """Write `kind: message` on one line, whatever line breaks the message holds."""
+    return f"{kind}: {' '.join(message.split())}"
+
+
+def usage_line(error: BaseException) -> str:
+    """Write a usage fault of typer with the command whose --help explains it."""
+    message: str = error.format_message()  # type: ignore[attr-defined]
+    command = getattr(getattr(error, "ctx", None), "command_path", "isthmus")
+    end = "" if message.endswith((".", "?")) else "."
+    return one_line("UsageError", f"{message}{end} See {command} --help.")
+
+
+def os_message(error: OSError) -> str:
+    """Say what the operating system refused, on which path, and what to do next."""
+    where = error.filename if error.filename is not None else "a file"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"no space left on the device of {where}. Free some and give the same command again: what is whole is kept."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{where} may not be read or written ({error.strerror}). Change its permissions or give another path."
+    if error.errno == errno.ENOENT:
+        return f"{where} does not exist. Check the path."
+    return f"{where}: {error.strerror or error}."

@@ -1,0 +1,158 @@
+"""A compressed scan of a memory: byte products that never leave the registers, and what matters in float32."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from isthmus.core.kernels.tiles import FEW, MANY, byte_tile, lowest_bit
+
+__all__ = ["FEW", "MANY", "add_rows", "pack", "pair_products", "scan_tile", "sort_hits"]
+
+_LANE = 4
+"""Bytes that are multiplied together; a tile takes two such groups at a time."""
+
+
+def pack(codes: NDArray[Any], rows: int) -> NDArray[np.int32]:
+    """(n, k) bytes as (n / rows, k / 4, rows) lanes, filled up with zeros; k to a multiple of eight."""
+    n, k = codes.shape
+    whole = np.zeros((-(-n // rows) * rows, -(-k // (2 * _LANE)) * 2 * _LANE), np.int8)
+    whole[:n, :k] = codes.view(np.int8)
+    lanes = whole.view(np.int32).reshape(len(whole) // rows, rows, -1)
+    return np.ascontiguousarray(lanes.transpose(0, 2, 1))
+
+
+@njit(nogil=True, cache=True)
+def scan_tile(
+    asking: NDArray[np.int32],
+    scales: NDArray[np.float32],
+    zeros: NDArray[np.int32],
+    tile: NDArray[np.int32],
+    low: int,
+    n: int,
+    scale: float,
+    excess: NDArray[np.float32],
+    slack: NDArray[np.float32],
+    threshold: NDArray[np.float32],
+    best: NDArray[np.float32],
+    hits: Any,
+    count: int,
+) -> int:
+    """Add the rows of a tile whose score lies within the threshold of the query's best, raising the best on the way.
+
+    Args:
+        asking: (q / 4, groups, 4) lanes of the queries.
+        scales: (q,) what a unit of a query's bytes stands for.
+        zeros: (q,) what its product with a row of zeros gives.
+        tile: (m / 16, groups, 16) lanes of the rows.
+        low: First row of the tile in its chunk.
+        n: Rows of the tile.
+        scale: What a unit of a row's bytes stands for.
+        excess: (chunk,) by how much more the sketch misses of a row.
+        slack: (q,) what the sketch may miss of a query's scores.
+        threshold: (q,) below the best at which rows stop to matter.
+        best: (q,) largest score that is sure, raised in place.
+        hits: Queries, rows and scores, three arrays of which `count` entries are filled.
+        count: See there.
+
+    Returns:
+        Entries that are filled now, or -1 where the arrays are too short.
+    """
+    queries, rows, scores = hits
+    groups = asking.shape[1]
+    few, many = asking.reshape(-1), tile.reshape(-1)
+    q = len(scales)
+    floors = np.full(asking.shape[0] * FEW, 2147483647, np.int32)
+    for i in range(q):
+        floors[i] = _floor(best[i] - threshold[i], scales[i] * scale, zeros[i])
+    out = np.empty(FEW * MANY, np.int32)
+    for j in range(tile.shape[0]):
+        if count + FEW * MANY * asking.shape[0] > len(rows):
+            return -1
+        for i in range(asking.shape[0]):
+            found = byte_tile(many, j * groups * MANY, few, i * groups * FEW, groups, floors, i * FEW, out)
+            while found != 0:
+                bit = lowest_bit(found)
+                found &= found - 1
+                query, row = i * FEW + bit // MANY, j * MANY + bit % MANY
+                if row >= n or out[bit] <= floors[query]:
+                    continue
+                unit = scales[query] * scale
+                score = (out[bit] - zeros[query]) * unit
+                queries[count], rows[count], scores[count] = query, low + row, score
+                count += 1
+                sure = score - slack[query] * excess[low + row]
+                if sure > best[query]:
+                    best[query] = sure
+                    floors[query] = _floor(sure - threshold[query], unit, zeros[query])
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _floor(floor: float, unit: float, zero: int) -> int:
+    """The largest integer product that stays below a floor."""
+    lowest = math.ceil(floor / unit) - 1.0 + zero
+    return int(min(max(lowest, -2147483648.0), 2147483647.0))
+
+
+@njit(nogil=True, cache=True)
+def sort_hits(hits: Any, count: int, floors: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Hits that reach the (q,) floors of their queries: (q + 1,) starts of each query's, and their rows."""
+    queries, rows, scores = hits
+    starts = np.zeros(len(floors) + 1, np.int64)
+    for at in range(count):
+        if scores[at] >= floors[queries[at]]:
+            starts[queries[at] + 1] += 1
+    for i in range(len(floors)):
+        starts[i + 1] += starts[i]
+    place = starts[:-1].copy()
+    columns = np.empty(starts[-1], np.int64)
+    for at in range(count):
+        query = queries[at]
+        if scores[at] >= floors[query]:
+            columns[place[query]] = rows[at]
+            place[query] += 1
+    return starts, columns
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def pair_products(
+    queries: NDArray[np.float32],
+    keys: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    scale: float,
+) -> NDArray[np.float32]:
+    """(nnz,) products of each query with its rows, times `scale`."""
+    out = np.empty(len(columns), np.float32)
+    for i in range(len(queries)):
+        query = queries[i]
+        for at in range(starts[i], starts[i + 1]):
+            key = keys[columns[at]]
+            total = np.float32(0.0)
+            for k in range(len(query)):
+                total += query[k] * key[k]
+            out[at] = total * np.float32(scale)
+    return out
+
+
+@njit(nogil=True, cache=True, fastmath={"contract"})
+def add_rows(
+    starts: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    values: NDArray[np.float32],
+    sums: NDArray[np.float32],
+) -> None:
+    """Add to (q, d) sums each query's rows of (m, d) values, times their (nnz,) weights."""
+    for i in range(len(sums)):
+        total = sums[i]
+        for at in range(starts[i], starts[i + 1]):
+            weight, value = weights[at], values[columns[at]]
+            if weight != 0.0:
+                for k in range(len(total)):
+                    total[k] += weight * value[k]

@@ -1,0 +1,178 @@
+"""The softmax average in 16-bit integers: both products, and between them the exponentials while they are cached.
+
+A processor with AVX2 multiplies 16-bit integers twice as fast as float32. Keys and queries are rounded to as many bits
+as 32-bit sums have room for, 11 to 15 of them, which is finer than bfloat16's eight. Weights are relative to the
+largest logit of their query so far (online softmax, arXiv 1805.02867) and rounded to 15 bits; those that round to
+nothing take no part in the second product.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from isthmus.core.kernels.packing import exponential, nearest
+from isthmus.core.kernels.tiles import FEW, MANY, add_some_words_tile, word_tile
+
+ROWS = 512
+"""Memory rows that meet a block of queries at a time."""
+BLOCK = 64
+"""Queries of a block."""
+HIGHEST_VALUE = 1023
+"""The largest integer of a value."""
+_HIGHEST_WEIGHT = 32767.0
+_MOST_WEIGHT = 1048576.0
+"""Sum of the weights of a query at most, so that their products with values stay below 2**31."""
+_LIGHTEST = -11.0
+"""Logits below the largest at which a weight, 15 bits of the largest's, rounds to nothing."""
+
+
+@njit(nogil=True, cache=True, fastmath={"contract"})
+def _exponentials(scores: NDArray[np.int32], unit: np.float32, shift: np.float32, out: NDArray[np.float32]) -> None:
+    """exp(scores * unit - shift)."""
+    for j in range(len(scores)):
+        out[j] = exponential(np.float32(scores[j]) * unit - shift)
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def round_weights(weights: NDArray[np.float32], top: float, codes: NDArray[np.int16]) -> tuple[float, int]:
+    """Round non-negative weights of at most `top` to integers: how many stand for one, and their sum.
+
+    Their sum stays below 2**20, so that their products with values of 11 bits stay below 2**31.
+    """
+    mass = np.float32(0.0)
+    for j in range(len(weights)):
+        mass += weights[j]
+    factor = np.float32(min(_HIGHEST_WEIGHT / top, _MOST_WEIGHT / max(mass, np.float32(1e-30))))
+    total = 0
+    for j in range(len(weights)):
+        code = nearest(weights[j] * factor)
+        codes[j] = np.int16(code)
+        total += code
+    return factor, total
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _moment(codes: NDArray[np.int16], scores: NDArray[np.int32]) -> float:
+    total = np.float32(0.0)
+    for j in range(len(codes)):
+        total += np.float32(codes[j]) * np.float32(scores[j])
+    return total
+
+
+@njit(nogil=True, cache=True)
+def _gather(lanes: NDArray[np.int32], n: int, kept: NDArray[np.int32], which: NDArray[np.int64]) -> int:
+    """Of the first n groups of (4, groups) lanes those that hold anything: lanes, numbers, and how many."""
+    count = 0
+    for g in range(n):
+        if lanes[0, g] | lanes[1, g] | lanes[2, g] | lanes[3, g]:
+            which[count] = g
+            for own in range(FEW):
+                kept[count * FEW + own] = lanes[own, g]
+            count += 1
+    return count
+
+
+def make_scratch() -> tuple[NDArray[Any], ...]:
+    """Room for a block of queries and some rows: fresh memory at every call would cost as much as the products."""
+    return (
+        np.empty((BLOCK, ROWS), np.int32),
+        np.empty(ROWS, np.float32),
+        np.zeros((FEW, ROWS), np.int16),
+        np.empty((BLOCK // FEW, ROWS // 2 * FEW), np.int32),
+        np.empty((BLOCK // FEW, ROWS // 2), np.int64),
+        np.zeros(BLOCK // FEW, np.int64),
+        np.ones(BLOCK, np.float32),
+        np.empty(ROWS, np.int16),
+        np.ones(BLOCK, np.float32),
+    )
+
+
+@njit(nogil=True, cache=True)
+def absorb(
+    asking: NDArray[np.int32],
+    units: NDArray[np.float32],
+    state: Any,
+    keys: NDArray[np.int32],
+    unit: float,
+    n: int,
+    scratch: Any,
+) -> None:
+    """Weigh some rows of the memory for a block of queries; `add_values` then adds them, for each matrix of values.
+
+    Args:
+        asking: (q / 4, d / 2, 4) lanes of the queries.
+        units: (q,) what a unit of a query stands for, in logits.
+        state: Largest logits, totals and moments, three (q,) float32 that change in place.
+        keys: (ROWS / 16, d / 2, 16) lanes of the rows.
+        unit: What a unit of them stands for.
+        n: Rows that there are; those beyond are filled up.
+        scratch: What `make_scratch` gives; a thread has its own, in which the weights are left.
+    """
+    largest, totals, moments = state
+    q, groups = len(units), asking.shape[1]
+    few, many = asking.reshape(-1), keys.reshape(-1)
+    scores, weights, codes, kept, which, counts, inverses, _, fades = scratch
+    lanes = codes.view(np.int32)
+    for j in range(-(-n // MANY)):
+        for i in range(asking.shape[0]):
+            at = i * FEW * ROWS + j * MANY
+            word_tile(many, j * groups * MANY, few, i * groups * FEW, groups, scores.reshape(-1), at, ROWS)
+    fades[:] = 1.0
+    for i in range(asking.shape[0]):
+        some = False
+        for own in range(min(FEW, q - i * FEW)):
+            query = i * FEW + own
+            mine = scores[query, :n]
+            per = units[query] * np.float32(unit)
+            highest = mine[0]
+            for j in range(n):
+                highest = max(highest, mine[j])
+            top = np.float32(highest) * per
+            if top > largest[query]:
+                fade = np.float32(math.exp(largest[query] - top))
+                largest[query] = top
+                totals[query] *= fade
+                moments[query] *= fade
+                fades[query] = fade
+            codes[own] = 0
+            if top - largest[query] > _LIGHTEST:
+                some = True
+                _exponentials(mine, per, largest[query], weights[:n])
+                factor, total = round_weights(weights[:n], 1.0, codes[own, :n])
+                inverses[query] = np.float32(1.0) / factor
+                totals[query] += total / factor
+                moments[query] += _moment(codes[own, :n], mine) * (per / factor)
+        counts[i] = _gather(lanes, (n + 1) // 2, kept[i], which[i]) if some else 0
+
+
+@njit(nogil=True, cache=True)
+def add_values(
+    values: NDArray[np.int32], scales: NDArray[np.float32], sums: NDArray[np.float32], q: int, scratch: Any
+) -> None:
+    """Add the values of the rows that `absorb` weighed, a tile of 4 queries and 16 columns at a time.
+
+    Args:
+        values: (dv / 16, ROWS / 2, 16) lanes.
+        scales: (dv,) what a unit of a column stands for.
+        sums: (q, dv) float32 that change in place; q is filled up to a multiple of 4, dv to one of 16.
+        q: Queries that there are.
+        scratch: As `absorb` left it.
+    """
+    _, _, _, kept, which, counts, inverses, _, fades = scratch
+    for i in range(q):
+        if fades[i] != 1.0:
+            sums[i] *= fades[i]
+    many, few, numbers, out = values.reshape(-1), kept.reshape(-1), which.reshape(-1), sums.reshape(-1)
+    groups, width = values.shape[1], sums.shape[1]
+    for k in range(values.shape[0]):
+        for i in range(len(sums) // FEW):
+            if counts[i]:
+                add_some_words_tile(
+                    many, k * groups * MANY, few, i * kept.shape[1], counts[i], numbers, i * which.shape[1],
+                    inverses, i * FEW, scales, k * MANY, out, i * FEW * width + k * MANY, width,
+                )  # fmt: skip

@@ -1,0 +1,174 @@
+"""The run of a grid: what is finished is kept, what was begun goes on, and the table is written after every cell."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from isthmus.core.files import atomic_file, write_json
+from isthmus.core.runtime import notifier
+from isthmus.errors import ConfigError, OverlapError
+from isthmus.evaluation.ablation.ablation_table import figure, tabulate, to_csv, to_markdown
+from isthmus.evaluation.ablation.cells import World, cell_key, open_world, read_cell, run_cell
+from isthmus.evaluation.ablation.estimate import estimate
+from isthmus.evaluation.ablation.expand import Row, expand
+from isthmus.evaluation.ablation.grid import Grid, parse_grid, read_grid
+from isthmus.spaces.manifest import lock
+
+
+def ablate(
+    config: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    seeds: Sequence[int] | None = None,
+    device: str | None = None,
+    dry_run: bool = False,
+    keep_pairs: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train and score every row of a grid over its seeds, and write one table.
+
+    A cell, that is a row with a seed, is kept under the hash of its settings and of all rows of the spaces and
+    evaluations; it is never trained again, and one that was killed goes on from its checkpoint to the same figures.
+    Pseudo pairs are aggregated once for all cells that share them.
+
+    Args:
+        config: TOML file of a grid (see the page on ablations), or its table.
+        out: Folder of `table.md`, `table.json`, `table.csv`, `cells/` and, until all is done, `checkpoints/` and
+            `pairs/`. None is the file's name with `.ablation`, in the current folder.
+        data: Folder that the paths of the grid start from; None is the file's own.
+        seeds: Instead of the grid's.
+        device: Where to train: cpu, cuda, cuda:N, mps or auto.
+        dry_run: Train nothing and write nothing; return what there is to do.
+        keep_pairs: Keep the pseudo pairs when all is done.
+        quiet: Print no progress.
+
+    Returns:
+        The content of `table.json`: see `isthmus.evaluation.ablation.ablation_table.tabulate`, with `cells` (`all`,
+        `done`, of them `found` finished before and `trained` now, `failed`), `cost` and `path`. For a dry run, that of
+        `isthmus.evaluation.ablation.estimate.estimate`.
+
+    Raises:
+        ConfigError: A key of the grid is unknown or out of range, or another process runs it into the same folder.
+        IsthmusError: A space or an evaluation cannot be opened.
+    """
+    grid, root, stem = _read(config)
+    if seeds is not None:
+        grid = parse_grid({**grid.model_dump(exclude_unset=True), "seeds": tuple(seeds)})
+    rows = expand(grid)
+    world = open_world(grid, Path(data) if data is not None else root)
+    place = Path(out) if out is not None else Path(f"{stem}.ablation")
+    cells = _Cells(grid, rows, world, place)
+    if dry_run:
+        return estimate(grid, rows, world, cells.found, device=device)
+    place.mkdir(parents=True, exist_ok=True)
+    with _alone(place):
+        cells.run(device, notifier(quiet))
+        report = cells.write()
+        if not cells.left():
+            shutil.rmtree(place / "checkpoints", ignore_errors=True)
+            if not keep_pairs:
+                shutil.rmtree(place / "pairs", ignore_errors=True)
+    return {**report, "path": str(place)}
+
+
+def _read(config: str | Path | Mapping[str, Any]) -> tuple[Grid, Path, str]:
+    if isinstance(config, Mapping):
+        return parse_grid(config), Path(), "grid"
+    return read_grid(config), Path(config).parent, Path(config).stem
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with lock(folder, wait=False) as held:
+        if not held:
+            raise ConfigError(f"--out {folder}: another process runs a grid there. Wait for it, or give another --out.")
+        yield
+
+
+class _Cells:
+    """The cells of a grid by row and seed: found on disk, trained, and put into the table."""
+
+    def __init__(self, grid: Grid, rows: list[Row], world: World, out: Path) -> None:
+        self.grid, self.rows, self.world, self.out = grid, rows, world, out
+        self.keys = {(row.label, seed): cell_key(row, seed, world) for seed in grid.seeds for row in rows}
+        read = {key: read_cell(out / "cells" / f"{key}.json", key) for key in set(self.keys.values())}
+        self.cells: dict[str, dict[str, Any]] = {key: cell for key, cell in read.items() if cell is not None}
+        self.found = dict(self.cells)
+
+    def left(self) -> dict[str, tuple[Row, int]]:
+        """What is to be trained, by key, seed after seed, so that a whole table of the first seed comes early."""
+        by_label, every = {row.label: row for row in self.rows}, dict[str, tuple[Row, int]]()
+        for (label, seed), key in self.keys.items():
+            every.setdefault(key, (by_label[label], seed))
+        return {key: what for key, what in every.items() if "scores" not in self.cells.get(key, {})}
+
+    def run(self, device: str | None, notify: Callable[[str], None]) -> None:
+        """Train what is left. A cell whose settings do not fit is noted and does not stop the others."""
+        left, total = self.left(), len(set(self.keys.values()))
+        if self.found:
+            notify(f"{len(self.found):,} of {total:,} cells were finished before and are kept")
+        took: list[float] = []
+        (self.out / "cells").mkdir(exist_ok=True)
+        for number, (key, (row, seed)) in enumerate(left.items(), start=1):
+            started = time.monotonic()
+            try:
+                cell = run_cell(row, seed, self.world, out=self.out, key=key, device=device)
+                words = _words(self.grid, cell)
+            except (ConfigError, OverlapError) as error:
+                cell, words = {"fault": str(error)}, f"failed: {error}"
+            self.cells[key] = cell
+            shutil.rmtree(self.out / "checkpoints" / key, ignore_errors=True)
+            took.append(time.monotonic() - started)
+            ahead = (len(left) - number) * statistics.median(took)
+            place = f"[{total - len(left) + number:,}/{total:,}]"
+            notify(f"{place} {row.label}, seed {seed}: {words} in {took[-1]:.1f} s, about {_minutes(ahead)} left")
+            self.write()
+
+    def write(self) -> dict[str, Any]:
+        """Write the table of what there is."""
+        by_place = {place: self.cells[key] for place, key in self.keys.items() if key in self.cells}
+        report = tabulate(self.grid, self.rows, by_place)
+        keys = set(self.keys.values())
+        failed = sum("fault" in cell for cell in self.cells.values())
+        report["cells"] = {
+            "all": len(keys),
+            "done": len(self.cells) - failed,
+            "found": len(self.found),
+            "trained": len(self.cells) - len(self.found) - failed,
+            "failed": failed,
+        }
+        report["spaces"] = {side.name: list(side.modalities) for side in (self.world.base, self.world.leaf)}
+        report["cost"] = _cost(list(self.cells.values()))
+        report["versions"] = next((cell["versions"] for cell in self.cells.values() if "versions" in cell), {})
+        write_json(self.out / "table.json", report)
+        for name, text in (
+            ("table.md", f"# {self.grid.title}\n\n{to_markdown(report)}"),
+            ("table.csv", to_csv(report)),
+        ):
+            with atomic_file(self.out / name) as aside:
+                aside.write_text(text, encoding="utf-8")
+        return report
+
+
+def _words(grid: Grid, cell: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {figure(cell['scores'][task], m):.4f}" for name, (task, m) in grid.columns.items())
+
+
+def _cost(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds of the cells that were trained in one go."""
+    whole = [cell["cost"] for cell in cells if "cost" in cell and not cell["cost"]["resumed"]]
+    if not whole:
+        return {}
+    found = {f"median_{part}": statistics.median(cost[part] for cost in whole) for part in ("seconds", "training")}
+    return {**found, "sum": sum(cost["seconds"] for cost in whole)}
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

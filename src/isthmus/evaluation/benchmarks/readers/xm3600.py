@@ -1,0 +1,93 @@
+"""Crossmodal-3600: pictures with captions in 36 languages, scored by language and then averaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from isthmus.core.modality import IMAGE, TEXT
+from isthmus.errors import ConfigError, FormatError
+from isthmus.evaluation.benchmarks.readers.shared.annotations import read_lines
+from isthmus.evaluation.benchmarks.readers.shared.captions import Captioned, Folder, caption_items
+from isthmus.evaluation.benchmarks.readers.shared.lookup import IMAGES, option, require
+from isthmus.evaluation.benchmarks.task import Reading, Retrieval, Side
+from isthmus.items import Item
+
+OPTIONS: dict[str, Any] = {"languages": "all", "captions": "all", "images": ""}
+
+
+def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
+    """Read Crossmodal-3600.
+
+    Args:
+        data: Holds `captions.jsonl` and the folder `images`.
+        options: `languages` all, or codes with commas between ("de,ja"); `captions` all (big_vision's protocol) or
+            first (one a picture and language, CLIP_benchmark's); `images` the folder, where it has another name.
+        work: Not used.
+
+    Raises:
+        FormatError: The captions or all pictures are missing, or the captions are another file.
+        ConfigError: A language is unknown.
+    """
+    most = {"all": None, "first": 1}[option(options, "captions", ("all", "first"))]
+    path = require(data, "captions.jsonl", "captions/captions.jsonl", what="the captions of Crossmodal-3600")
+    records = _records(path)
+    languages = _languages(records, str(options.get("languages", "all")))
+    folders = [str(options["images"])] if options.get("images") else []
+    folder = Folder(data, [*folders, "images", "."], IMAGES)
+    media = {key: file for key in records if (file := folder.find([key]))}
+    if not media:
+        raise FormatError(
+            f"{data}: none of the {len(records):,} pictures of Crossmodal-3600 is there (looked for "
+            f"images/{next(iter(records), 'KEY')}.jpg). Expected the content of images.tgz there."
+        )
+    texts: list[Item] = []
+    pairs: list[tuple[str, str]] = []
+    groups: dict[str, list[str]] = {}
+    for language in languages:
+        entries = [Captioned(f"{key}/{language}", records[key].get(language, [])[:most], ()) for key in media]
+        items, own = caption_items(entries)
+        texts += items
+        pairs += [(text, key.rpartition("/")[0]) for text, key in own]
+        groups[language] = [item.id for item in items]
+    gallery = Side(IMAGE, [Item(key, str(file)) for key, file in media.items()])
+    how = "the first caption of a picture" if most else "all captions"
+    return Reading(
+        Retrieval(Side(TEXT, texts), gallery, pairs, groups),
+        missing=[key for key in records if key not in media],
+        notes=[f"{how}: {len(texts):,} in {len(groups)} languages; figures are means over languages"],
+    )
+
+
+def _records(path: Path) -> dict[str, dict[str, list[str]]]:
+    """Captions by picture and language."""
+    records = {}
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            record = json.loads(line)
+            key = record["image/key"]
+            captions = {name: value["caption"] for name, value in record.items() if isinstance(value, dict)}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise FormatError(
+                f"{path}: line {number} is no record of captions.jsonl (image/key, and by language a caption list). "
+                "web_captions.jsonl is another file: fetch captions.zip."
+            ) from error
+        if not all(
+            isinstance(each, list) and all(isinstance(text, str) for text in each) for each in captions.values()
+        ):
+            raise FormatError(
+                f"{path}: line {number} has captions that are no lists of texts. Fetch captions.zip again."
+            )
+        records[str(key)] = captions
+    return records
+
+
+def _languages(records: Mapping[str, Mapping[str, Any]], wanted: str) -> list[str]:
+    known = sorted({language for record in records.values() for language in record})
+    chosen = known if wanted == "all" else [language.strip() for language in wanted.split(",")]
+    for language in chosen:
+        if language not in known:
+            raise ConfigError(f"option 'languages' got {language!r}. Expected all, or some of {', '.join(known)}.")
+    return chosen

@@ -1,0 +1,134 @@
+"""A suite's report as lines of plain text: what was found, our rows, the published rows, what to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Report = Mapping[str, Any]
+
+_PLAIN = {
+    "raw": "raw cross-space",
+    "mean_offset": "mean offset",
+    "procrustes": "Procrustes",
+    "ridge": "ridge",
+    "cca": "CCA",
+    "dictionary": "dictionary",
+    "dictionary_two_sided": "dictionary, two-sided",
+    "paired_ridge": "paired oracle, ridge",
+    "paired_cca": "paired oracle, CCA",
+}
+NAMES = {**_PLAIN, **{f"{key}_centred": f"{name}, centred" for key, name in _PLAIN.items()}}
+"""What the rows of `isthmus.evaluation.baselines` are called in a table."""
+
+
+def format_suite(report: Report) -> str:
+    """The whole report for a person."""
+    return "\n".join([*_head(report), "", table(report), *_retained(report), *_foot(report)])
+
+
+def table(report: Report) -> str:
+    """Our rows above the published ones, columns aligned; rows without figures are told by `_foot`."""
+    columns, metric = list(report["headline"]), report["metric"]
+    first = columns[0]
+    header = ["", *columns, f"{first} 95 %", "seconds"]
+    ours = [_cells(row, columns, metric) for row in report["rows"] if "reason" not in row]
+    theirs = [_published(row, columns) for row in report["published"]]
+    lines = [header, *ours, *([["published", *[""] * (len(header) - 1)]] if theirs else []), *theirs]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(_aligned(line, widths) for line in lines)
+
+
+def figures_of(row: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
+    """The figures of a row in the direction that the benchmark is about."""
+    found: Mapping[str, Any] = row if metric == "mean" else row.get(metric, row)
+    return found
+
+
+def _cells(row: Mapping[str, Any], columns: Sequence[str], metric: str) -> list[str]:
+    figures, several = figures_of(row, metric), len(row.get("seeds", ())) > 1
+    spread = figures_of(row["std"], metric) if several else {}
+    ends = figures.get(f"{columns[0]}_ci95")
+    interval = f"{ends[0]:.3f} - {ends[1]:.3f}" if ends else ""
+    seconds = f"{row['seconds']:.2f}" if row.get("seconds") else ""
+    return [
+        NAMES.get(row["name"], row["name"]),
+        *(_number(one, figures.get(one), spread.get(one)) for one in columns),
+        interval,
+        seconds,
+    ]
+
+
+def _published(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    source = f" ({row['source']})" if row["source"] else ""
+    return [f"{row['model']}{source}", *(_number(one, row["figures"].get(one)) for one in columns), "", ""]
+
+
+def _number(name: str, value: float | None, spread: float | None = None) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.1f}" if name.startswith("median") else f"{value:.3f}"
+    return text if spread is None else f"{text} ± {spread:.3f}"
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [f"{line[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))]
+    return "  ".join(cells).rstrip()
+
+
+_COUNTS = {
+    "n_query": "queries",
+    "n_gallery": "gallery items",
+    "n_pairs": "true pairs",
+    "classes": "classes",
+    "n_labels": "labels",
+    "n_texts": "class texts",
+    "n_samples": "samples",
+}
+
+
+def _head(report: Report) -> Iterator[str]:
+    counted = [f"{report[key]:,} {words}" for key, words in _COUNTS.items() if report.get(key)]
+    yield f"{report['title']}, {report['task']}: {', '.join(counted)}"
+    published = report["published_items"]
+    found = [f"{published:,} items published"] if published else []
+    if report["missing"]:
+        named = ", ".join(map(str, report["missing_examples"]))
+        found.append(f"{report['missing']:,} missing here (such as {named})")
+    if found:
+        yield "; ".join(found)
+    if report["templates"]:
+        used = report["templates"]
+        yield f"Class texts: {used['count']} templates, {used['name']} of {used['source']}"
+    if report["metric"] == "mean" and report["task"] == "retrieval":
+        yield "Means of both directions."
+
+
+def _retained(report: Report) -> Iterator[str]:
+    for space, figures in (report.get("retention") or {}).items():
+        figure = next((one for one in report["headline"] if one in figures), None)
+        if figure is not None and figures[figure]["ratio"] is not None:
+            one = figures[figure]
+            yield f"{space} keeps {one['ratio']:.1%} of its own {figure}: {one['before']:.3f}, then {one['after']:.3f}"
+
+
+def reasons(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """By reason, the names of the rows that have no figures for it."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if "reason" in row:
+            found.setdefault(row["reason"], []).append(NAMES.get(row["name"], row["name"]))
+    return found
+
+
+def _foot(report: Report) -> Iterator[str]:
+    for reason, names in reasons(report["rows"]).items():
+        yield f"No figures for {'; '.join(names)}: {reason}"
+    for encoded in report.get("encoded", {}).values():
+        if encoded["rejected"]:
+            yield f"{encoded['rejected']:,} of {encoded['items']:,} items were rejected by {encoded['encoder']}"
+    for row in report["published"]:
+        if row["note"]:
+            yield f"{row['model']}: {row['note']}"
+    for note in report["notes"]:
+        yield f"Note: {note}"

@@ -1,0 +1,263 @@
+"""Arrays in files of others, read in blocks: .npy, .npz, .safetensors. A header counts only if the size agrees."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.core.files import one_line
+from isthmus.errors import FormatError
+
+NAMES = ("embeddings", "embedding", "emb")
+"""Names under which an array or a column holds embeddings, in order of preference."""
+
+_MAGIC = b"\x93NUMPY"
+_HEADER_LIMIT = 64 * 2**20
+_COLUMN_LIMIT = 4 * 2**30
+_TENSOR_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """A two-dimensional float array in a file, of which rows can be read without the others.
+
+    Attributes:
+        path: The file.
+        key: Name of the array inside the file, None in a .npy.
+        rows: Number of rows, checked against the file's size.
+        dim: Length of a row.
+        dtype: Name of the type the file stores: float16, bfloat16, float32 or float64.
+        offset: Byte at which the values begin (in the member, for a .npz).
+        stored: numpy type of the bytes; for bfloat16 that is unsigned 16-bit.
+        fortran: Whether columns are stored one after another.
+    """
+
+    path: Path
+    key: str | None
+    rows: int
+    dim: int
+    dtype: str
+    offset: int
+    stored: np.dtype[Any]
+    fortran: bool = False
+
+    def blocks(self, start: int, size: int) -> Iterator[NDArray[Any]]:
+        """Yield (at most size, dim) float arrays from row `start` on."""
+        read = self._member_blocks if self.path.suffix.lower() == ".npz" else self._mapped_blocks
+        for block in read(start, size):
+            yield _widen(block) if self.dtype == "bfloat16" else block
+
+    def _mapped_blocks(self, start: int, size: int) -> Iterator[NDArray[Any]]:
+        for first in range(start, self.rows, size):
+            # Mapped anew for each block, so that pages of a file larger than memory are let go.
+            mapped = np.memmap(
+                self.path, self.stored, "r", self.offset, (self.rows, self.dim), "F" if self.fortran else "C"
+            )
+            yield np.array(mapped[first : first + size])
+
+    def _member_blocks(self, start: int, size: int) -> Iterator[NDArray[Any]]:
+        with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as stream:
+            _exactly(stream, self.offset, self.path)
+            width = self.dim * self.stored.itemsize
+            if self.fortran:  # a column store cannot be read by rows from a stream
+                whole = np.frombuffer(_exactly(stream, self.rows * width, self.path), self.stored)
+                yield np.ascontiguousarray(whole.reshape(self.dim, self.rows).T[start:])
+                return
+            for first in range(0, self.rows, size):
+                count = min(size, self.rows - first)
+                block = np.frombuffer(_exactly(stream, count * width, self.path), self.stored).reshape(count, self.dim)
+                if first + count > start:
+                    yield block[max(start - first, 0) :]
+
+
+def _widen(block: NDArray[Any]) -> NDArray[np.float32]:
+    """bfloat16 as the upper half of float32."""
+    wide: NDArray[np.float32] = (block.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return wide
+
+
+def _exactly(stream: IO[bytes], count: int, path: Path) -> bytes:
+    try:
+        data = stream.read(count)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise FormatError(f"{path}: is damaged ({error}). Copy or write the file again.") from error
+    if len(data) != count:
+        raise FormatError(f"{path}: is cut short, got {len(data):,} of {count:,} bytes. Copy or write the file again.")
+    return data
+
+
+@dataclass(frozen=True)
+class NpyHeader:
+    """What a .npy says of itself, and the byte at which its values begin."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+    offset: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes the whole file must have."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_npy_header(path: Path) -> NpyHeader:
+    """Read the header of a .npy and check it against the file's size.
+
+    Raises:
+        FormatError: The file is no .npy, holds pickled objects, or its size is not what its header says.
+    """
+    with path.open("rb") as stream:
+        return _npy_header(stream, path.stat().st_size, str(path))
+
+
+def _npy_header(stream: IO[bytes], size: int, where: str) -> NpyHeader:
+    begin = stream.read(len(_MAGIC))
+    if begin != _MAGIC:
+        got = "nothing" if not begin else "a pickle" if begin[:1] == b"\x80" else repr(begin)
+        raise FormatError(f"{where}: is no .npy file, it begins with {got}. Write it with numpy.save(path, array).")
+    try:
+        version = (stream.read(1)[0], stream.read(1)[0])
+        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[min(version[0], 2)]
+        shape, fortran, dtype = read(stream)
+    except (ValueError, SyntaxError, IndexError, KeyError, TypeError, OSError, RecursionError, MemoryError) as error:
+        raise FormatError(
+            f"{where}: the .npy header cannot be read ({one_line(error)}). The file is damaged: write it again."
+        ) from error
+    header = NpyHeader(shape, dtype, fortran, stream.tell())
+    if dtype.hasobject:
+        raise FormatError(
+            f"{where}: holds pickled Python objects (dtype {dtype}), which are never loaded. "
+            "Expected float16 or float32: stack the rows with numpy.stack and save again."
+        )
+    if any(length < 0 for length in shape) or header.bytes != size:
+        raise FormatError(
+            f"{where}: has {size:,} bytes, but its header says shape {shape} of {dtype}, that is {header.bytes:,}. "
+            "The file is cut short or damaged: copy or write it again."
+        )
+    return header
+
+
+def open_arrays(path: Path, key: str | None = None) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
+    """Find the embeddings in a .npy, .npz or .safetensors file.
+
+    Args:
+        path: The file.
+        key: Name of the array, where the usual names do not say which it is.
+
+    Returns:
+        The array of embeddings, and by name the one-dimensional arrays of as many values beside it (ids, labels ...).
+
+    Raises:
+        FormatError: The file is damaged, holds objects, or holds no array or no single array that can be embeddings.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        header = read_npy_header(path)
+        return _array_file(path, None, header), {}
+    return _open_npz(path, key) if suffix == ".npz" else _open_safetensors(path, key)
+
+
+def _array_file(path: Path, key: str | None, header: NpyHeader, dtype: str | None = None) -> ArrayFile:
+    where = str(path) if key is None else f"{path}: array {key!r}"
+    _check(where, header.shape, dtype or header.dtype.name, float_like=dtype is not None or header.dtype.kind == "f")
+    rows, dim = header.shape
+    return ArrayFile(path, key, rows, dim, dtype or header.dtype.name, header.offset, header.dtype, header.fortran)
+
+
+def _check(where: str, shape: tuple[int, ...], dtype: str, *, float_like: bool) -> None:
+    if not float_like or dtype not in ("float16", "bfloat16", "float32", "float64"):
+        raise FormatError(
+            f"{where}: holds {dtype}, expected embeddings of float16, bfloat16, float32 or float64. Convert it first."
+        )
+    if len(shape) != 2:
+        raise FormatError(f"{where}: has shape {shape}, expected (rows, dim). Reshape or stack it to two dimensions.")
+    if not shape[0] or not shape[1]:
+        raise FormatError(f"{where}: is empty, shape {shape}. Expected at least one row and one dimension.")
+
+
+def _open_npz(path: Path, wanted: str | None) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            headers: dict[str, NpyHeader] = {}
+            for member in archive.infolist():
+                if member.filename.endswith(".npy"):
+                    with archive.open(member) as stream:
+                        key = member.filename[:-4]
+                        headers[key] = _npy_header(stream, member.file_size, f"{path}: array {key!r}")
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        raise FormatError(
+            f"{path}: cannot be read as .npz ({error}). Write it with numpy.savez(path, embeddings=array, ids=ids)."
+        ) from error
+    key = _choose(path, {name: header.shape for name, header in headers.items() if header.dtype.kind == "f"}, wanted)
+    array = _array_file(path, key, headers[key])
+    beside = [name for name, header in headers.items() if header.shape == (array.rows,)]
+    if large := [name for name in beside if headers[name].bytes > _COLUMN_LIMIT]:
+        raise FormatError(f"{path}: array {large[0]!r} takes {headers[large[0]].bytes:,} bytes. Store it as a parquet.")
+    try:
+        with np.load(path, allow_pickle=False) as loaded:
+            return array, {name: loaded[name] for name in beside}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise FormatError(f"{path}: is damaged ({one_line(error)}). Copy or write the file again.") from error
+
+
+def _choose(path: Path, shapes: dict[str, tuple[int, ...]], wanted: str | None) -> str:
+    """The name of the array that holds embeddings: the wanted or a known name, or the only one of two dimensions."""
+    flat = [name for name, shape in shapes.items() if len(shape) == 2]
+    named = [name for name in ([wanted] if wanted else NAMES) if name in shapes]
+    if named or (len(flat) == 1 and not wanted):
+        return (named or flat)[0]
+    have = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "no array of floats"
+    raise FormatError(
+        f"{path}: which array holds the embeddings? Got {have}; expected one of shape (rows, dim), or one named "
+        f"{NAMES[0]!r}."
+    )
+
+
+def _open_safetensors(path: Path, wanted: str | None) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
+    headers = _safetensors_headers(path)
+    key = _choose(
+        path,
+        {name: tuple(entry["shape"]) for name, entry in headers.items() if entry["dtype"] in _TENSOR_TYPES},
+        wanted,
+    )
+    entry = headers[key]
+    header = NpyHeader(tuple(entry["shape"]), np.dtype(_TENSOR_TYPES[entry["dtype"]]), False, entry["offset"])
+    return _array_file(path, key, header, "bfloat16" if entry["dtype"] == "BF16" else header.dtype.name), {}
+
+
+def _safetensors_headers(path: Path) -> dict[str, dict[str, Any]]:
+    """The tensors of a .safetensors by name: dtype, shape and first byte, checked against the file's size."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(size - 8, _HEADER_LIMIT):
+            raise FormatError(
+                f"{path}: is no whole .safetensors file ({size:,} bytes, a header of {length:,}). Copy or write it "
+                "again."
+            )
+        raw = stream.read(length)
+    try:
+        header = json.loads(raw)
+        header.pop("__metadata__", None)
+        for entry in header.values():
+            begin, end = entry["data_offsets"]
+            entry["offset"] = 8 + length + begin
+            width = np.dtype(_TENSOR_TYPES[entry["dtype"]]).itemsize if entry["dtype"] in _TENSOR_TYPES else None
+            fits = 0 <= begin <= end <= size - 8 - length and all(side >= 0 for side in entry["shape"])
+            if not fits or (width is not None and end - begin != math.prod(entry["shape"]) * width):
+                raise ValueError("a tensor does not fit the file")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FormatError(
+            f"{path}: the .safetensors header cannot be read ({error}). The file is cut short or damaged."
+        ) from error
+    return {str(name): entry for name, entry in header.items()}

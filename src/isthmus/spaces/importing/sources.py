@@ -1,0 +1,302 @@
+"""What an import reads: one file, a folder of files or a clip-retrieval folder, as one run of rows with ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isthmus.core.files import TABLE_SUFFIXES, expand_paths, natural_key, parquet_faults, read_table
+from isthmus.core.modality import TEXT, embedding_stem
+from isthmus.errors import FormatError
+from isthmus.spaces.importing.formats import SUFFIXES, Block, EmbeddingFile, holds_embeddings, open_file
+from isthmus.spaces.manifest import MANIFEST
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Ids = str | Path | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of embeddings of one dimension, read one after another.
+
+    Attributes:
+        path: What the user gave.
+        files: The files, in natural order.
+        tables: Metadata that lies in files of its own, one for each of `files`, or nothing.
+    """
+
+    path: Path
+    files: list[EmbeddingFile]
+    tables: list[Path]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in all files."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def dim(self) -> int:
+        """Length of a row."""
+        return self.files[0].dim
+
+    @property
+    def dtype(self) -> str:
+        """The type to store without loss where the space knows one: float16 if all files are, else float32."""
+        return "float16" if all(file.dtype == "float16" for file in self.files) else "float32"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns beside the embeddings, of the first file."""
+        beside = _columns(self.tables[0]) if self.tables else ()
+        return (*beside, *(name for name in self.files[0].columns if name not in beside))
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A whole column over all files."""
+        import pyarrow as pa
+
+        parts = []
+        for index, file in enumerate(self.files):
+            if self.tables and name in _columns(self.tables[index]):
+                parts.append(read_table(self.tables[index]).column(name))
+            elif name in file.columns:
+                parts.append(file.column(name))
+            else:
+                raise FormatError(
+                    f"{file.path}: has no column {name!r}, other files of {self.path} have. Add it, or give ids."
+                )
+        chunks = [chunk for part in parts for chunk in part.chunks]
+        if len({chunk.type for chunk in chunks}) > 1:
+            raise FormatError(
+                f"{self.path}: column {name!r} is of several types in its files. Write them with one type."
+            )
+        return pa.chunked_array(chunks) if chunks else parts[0]
+
+    def blocks(self, start: int, size: int) -> Iterator[Block]:
+        """Yield (at most size, dim) floats from row `start` on, and the rows of the other columns."""
+        for index, file in enumerate(self.files):
+            if start >= file.rows:
+                start -= file.rows
+                continue
+            table = read_table(self.tables[index]) if self.tables else None
+            for array, beside in file.blocks(start, size):
+                yield array, beside if table is None else merge(beside, table.slice(start, len(array)))
+                start += len(array)
+            start = 0
+
+    def where(self, row: int) -> str:
+        """The file and the row in it, for messages."""
+        for file in self.files:
+            if row < file.rows:
+                return f"{file.path}: row {row}"
+            row -= file.rows
+        raise IndexError(row)
+
+
+def merge(first: pa.Table | None, second: pa.Table | None) -> pa.Table | None:
+    """Columns of two tables side by side; the second's win."""
+    if first is None or second is None:
+        return first if second is None else second
+    for field in second.schema:
+        column = second.column(field.name)
+        at = first.schema.get_field_index(field.name)
+        first = first.append_column(field, column) if at < 0 else first.set_column(at, field, column)
+    return first
+
+
+def _columns(table: Path) -> tuple[str, ...]:
+    if table.suffix.lower() == ".parquet":
+        import pyarrow.parquet as pq
+
+        with parquet_faults(table):
+            return tuple(pq.read_schema(table).names)
+    return tuple(read_table(table).column_names)
+
+
+def open_source(path: str | Path, modality: str, column: str | None = None) -> Source:
+    """Find the embeddings that a path names, without reading them.
+
+    Args:
+        path: A file, a folder of files, or a clip-retrieval folder (`img_emb/`, `text_emb/`, `metadata/`).
+        modality: Which of a clip-retrieval folder's embeddings are wanted.
+        column: Column or array that holds the embeddings, where its name does not say so.
+
+    Raises:
+        FormatError: Nothing is there, files differ in dim, or metadata and embeddings differ in rows.
+    """
+    path = Path(path)
+    arrays, tables = ([path], []) if path.is_file() else _find(path, modality, column)
+    files = [open_file(file, column) for file in arrays]
+    for file in files:
+        if file.dim != files[0].dim:
+            raise FormatError(
+                f"{file.path}: has embeddings of dim {file.dim}, {files[0].path.name} has {files[0].dim}. "
+                "One space has one dim: import them into two."
+            )
+    for table, file in zip(tables, files, strict=True) if tables else ():
+        if (rows := _rows(table)) != file.rows:
+            raise FormatError(
+                f"{table}: has {rows:,} rows of metadata, {file.path} has {file.rows:,} embeddings. Give one a row."
+            )
+    return Source(path, files, tables)
+
+
+def _rows(table: Path) -> int:
+    return int(read_table(table).num_rows)
+
+
+def _find(path: Path, modality: str, column: str | None) -> tuple[list[Path], list[Path]]:
+    """The files of embeddings in a folder, and the files of metadata that go with them."""
+    if not path.exists():
+        raise FormatError(
+            f"{path}: no such file or folder. Expected {', '.join(SUFFIXES)}, or a folder of them; check the path."
+        )
+    if (path / MANIFEST).exists():
+        raise FormatError(
+            f"{path}: is a space already. Open it as it is, or give the folder of one modality, {path / modality}."
+        )
+    stems = sorted(child.name for child in path.glob("*_emb") if child.is_dir())
+    stem = embedding_stem(modality)
+    if stems and stem not in stems:
+        raise FormatError(
+            f"{path}: is a clip-retrieval folder with {', '.join(stems)}, but without {stem} for {modality!r}."
+        )
+    folder, beside = (path / stem, path / "metadata") if stems else (path, path.parent / "metadata")
+    if not stems and not path.name.endswith("_emb"):
+        beside = path
+    arrays = expand_paths(folder, SUFFIXES)
+    if beside == folder:
+        arrays, tables = _split(arrays, column)
+    else:
+        tables = [] if not beside.is_dir() else expand_paths(beside, TABLE_SUFFIXES)
+    return arrays, _paired(arrays, tables)
+
+
+def _split(files: list[Path], column: str | None) -> tuple[list[Path], list[Path]]:
+    """Of files in one folder: those with embeddings, and parquets beside them that hold only metadata."""
+    arrays = [file for file in files if file.suffix.lower() != ".parquet"]
+    parquets = [file for file in files if file.suffix.lower() == ".parquet"]
+    if not arrays:
+        return files, []
+    tables = [file for file in parquets if not holds_embeddings(file, column)]
+    return sorted(set(files) - set(tables), key=natural_key), tables
+
+
+def _paired(arrays: list[Path], tables: list[Path]) -> list[Path]:
+    if not tables:
+        return []
+    if len(tables) != len(arrays):
+        raise FormatError(
+            f"{tables[0].parent}: has {len(tables)} files of metadata for {len(arrays)} of embeddings in "
+            f"{arrays[0].parent}. "
+            "Each file of embeddings needs one."
+        )
+    for array, table in zip(arrays, tables, strict=True):
+        numbers = [[part[1] for part in natural_key(file.stem) if part[0]][-1:] for file in (array, table)]
+        if all(numbers) and numbers[0] != numbers[1]:
+            raise FormatError(f"{array}: its metadata is missing, the next file there is {table.name}. Restore it.")
+    return tables
+
+
+def resolve_ids(source: Source, ids: Ids) -> tuple[pa.ChunkedArray | None, str, pa.Table | None]:
+    """The ids of a source's rows.
+
+    Args:
+        source: The embeddings.
+        ids: Name of a column; a file (.txt one a line, or a table with a column `id`); the ids; or None for the column
+            `id`, and where there is none, none.
+
+    Returns:
+        The ids as large strings or None, how they were found, and other columns of the ids' file.
+
+    Raises:
+        FormatError: There is no such column or file, or its ids are empty, no text, or not one a row.
+    """
+    columns = source.columns
+    if ids is None:
+        name = next((name for name in ("id", "ids") if name in columns), None)
+        if name is None:
+            return None, "generated", None
+        return _texts(source.column(name), source, f"column {name!r}"), f"column {name}", None
+    if not isinstance(ids, str | Path):
+        return _texts(list(ids), source, "the ids"), "given", None
+    if str(ids) in columns:
+        return _texts(source.column(str(ids)), source, f"column {str(ids)!r}"), f"column {ids}", None
+    if not Path(ids).is_file():
+        raise FormatError(
+            f"{source.path}: ids {str(ids)!r} is neither a file nor a column. "
+            f"Expected a .txt, .csv or .parquet file, or one of the columns: {', '.join(columns) or 'none'}."
+        )
+    values, beside = _ids_file(Path(ids))
+    return _texts(values, source, str(ids)), f"file {Path(ids).name}", beside
+
+
+def _ids_file(path: Path) -> tuple[Any, pa.Table | None]:
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        try:
+            return path.read_text(encoding="utf-8-sig").splitlines(), None
+        except UnicodeDecodeError as error:
+            raise FormatError(f"{path}: is no UTF-8 text ({error.reason}). Expected one id a line.") from error
+    table = read_table(path)
+    name = next((name for name in ("id", "ids") if name in table.column_names), table.column_names[0])
+    if name not in ("id", "ids") and table.num_columns > 1:
+        raise FormatError(
+            f"{path}: has no column 'id', it has {', '.join(table.column_names)}. Name the column of ids so."
+        )
+    rest = table.drop_columns([name])
+    return table.column(name), rest if rest.num_columns else None
+
+
+def _texts(values: Any, source: Source, what: str) -> pa.ChunkedArray:
+    """Values as ids: text or whole numbers, none empty, one a row."""
+    import pyarrow as pa
+
+    try:
+        array = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([pa.array(values)])
+    except (pa.ArrowException, TypeError) as error:
+        raise FormatError(f"{source.path}: {what} cannot be read as ids ({error}). Expected texts.") from error
+    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    t = pa.types
+    if not (t.is_string(kind) or t.is_large_string(kind) or t.is_integer(kind) or (t.is_null(kind) and not len(array))):
+        raise FormatError(
+            f"{source.path}: {what} is of type {kind}, expected text or whole numbers as ids. Convert it."
+        )
+    if len(array) != source.rows:
+        raise FormatError(
+            f"{source.path}: has {source.rows:,} embeddings, but {what} has {len(array):,} ids. Give one id a row."
+        )
+    array = array.cast(kind).cast(pa.large_string())
+    empty = np.flatnonzero(pa.compute.equal(array.fill_null(""), "").to_numpy())
+    if len(empty):
+        raise FormatError(
+            f"{source.where(int(empty[0]))} has no id in {what} ({len(empty):,} are empty). Every row needs one."
+        )
+    return array
+
+
+def check_unique(ids: pa.ChunkedArray, source: Source) -> None:
+    """Raise FormatError that names the first id that stands twice, and both rows."""
+    import pyarrow.compute as pc
+
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    rows: dict[str, int] = {}
+    for row, name in enumerate(ids.to_pylist()):
+        if name in rows:
+            raise FormatError(
+                f"{source.where(row)} has the id {name!r} of row {rows[name]}. Ids are unique in a modality: "
+                "correct them, or give another column or file with --ids."
+            )
+        rows[name] = row
+
+
+def text_column(table: pa.Table | None, modality: str) -> pa.Table | None:
+    """Name the captions of clip-retrieval `text`, as spaces do."""
+    if modality != TEXT or table is None or TEXT in table.column_names or "caption" not in table.column_names:
+        return table
+    return table.append_column(TEXT, table.column("caption"))

@@ -1,0 +1,228 @@
+"""A pretrained space: its modalities on disk, the checks before they are believed, and what two spaces share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isthmus.core.files import atomic_folder, one_line
+from isthmus.errors import OverlapError, SpaceError
+from isthmus.spaces.manifest import WRITING, default_name, read_manifest
+from isthmus.spaces.shards import SHARD_ROWS
+from isthmus.spaces.writer import Embeddings, ModalityWriter, Rows, find_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Space:
+    """A space on disk. `space["text"]` gives its `Embeddings`; nothing but sizes is read until it is used.
+
+    Attributes:
+        path: The folder.
+        name: Name of the space.
+        dim: Length of an embedding, the same in all modalities.
+        normalized: Whether all rows were measured to be of unit length.
+        modalities: Names of the modalities that are whole.
+        unfinished: Modalities of which rows are half written, with what is known of them; those rows are never shown.
+        manifest: The content of `space.json`.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path, self.manifest = path, manifest
+        self.name: str = manifest["name"]
+        self.dim: int = manifest["dim"]
+        self.normalized: bool = bool(manifest.get("normalized"))
+        entries: dict[str, dict[str, Any]] = manifest["modalities"]
+        self.modalities: tuple[str, ...] = tuple(name for name, entry in entries.items() if entry["state"] != WRITING)
+        self.unfinished: dict[str, dict[str, Any]] = {
+            name: dict(entry.get("pending") or {}) for name, entry in entries.items() if entry["state"] != "whole"
+        }
+        self._embeddings = {name: Embeddings(path, name, manifest) for name in self.modalities}
+
+    def __getitem__(self, modality: str) -> Embeddings:
+        if modality in self._embeddings:
+            return self._embeddings[modality]
+        if modality in self.unfinished:
+            raise SpaceError(unfinished(self.path, modality))
+        raise SpaceError(
+            f"{self.path}: space {self.name!r} has no modality {modality!r}. It has: "
+            f"{', '.join(self.modalities) or 'none'}."
+        )
+
+    def __contains__(self, modality: object) -> bool:
+        return modality in self._embeddings
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modalities)
+
+    def __len__(self) -> int:
+        return len(self.modalities)
+
+    def fingerprint(self, modality: str) -> str:
+        """Hash of what made a modality (encoder, preprocessing, dim), never of its rows."""
+        return self[modality].fingerprint
+
+    def verify(self) -> dict[str, int]:
+        """Hash every shard again.
+
+        Returns:
+            Bytes checked, by modality.
+
+        Raises:
+            SpaceError: A file is not the one that was written.
+        """
+        return {modality: embeddings.verify() for modality, embeddings in self._embeddings.items()}
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{name} {len(embeddings):,}" for name, embeddings in self._embeddings.items())
+        return f"Space({self.name!r}, dim {self.dim}: {rows})"
+
+
+def unfinished(path: Path, modality: str) -> str:
+    """The message about a modality whose writing was interrupted."""
+    return (
+        f"{path}: {modality!r} is not whole, its import or encoding was interrupted or still runs. "
+        "Run the same command again: it goes on where it stopped."
+    )
+
+
+def open_space(path: str | Path) -> Space:
+    """Open a space without reading its rows.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        SpaceError: The folder is no space, of a newer format, or not whole. `Space.verify` checks every byte on top.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    space = Space(folder, manifest)
+    if not space.modalities:
+        if space.unfinished:
+            raise SpaceError(unfinished(folder, next(iter(space.unfinished))))
+        raise SpaceError(
+            f"{folder}: the space is empty. Add to it: isthmus import FILE --into {folder} --modality MODALITY."
+        )
+    return space
+
+
+def make_space(
+    path: str | Path,
+    modalities: Mapping[str, Sequence[Any]],
+    *,
+    name: str | None = None,
+    encoder: str | Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    dtype: str = "float16",
+    shard_rows: int = SHARD_ROWS,
+    overwrite: bool = False,
+) -> Space:
+    """Write arrays in memory as a space, aside and renamed whole.
+
+    Args:
+        path: Folder to make.
+        modalities: By modality `(ids, array)` or `(ids, array, metadata)`: unique ids, (n, dim) floats, and a pyarrow
+            table or a mapping of columns with n rows.
+        name: Name of the space, by default the folder's: `clip` for `clip.space`.
+        encoder: Identity of the encoder (library, id, revision, weights_sha256), or its id.
+        preprocessing: Image size, sample rate and so on: what else the embeddings depend on.
+        dtype: "float16" or "float32" on disk.
+        shard_rows: Most rows of a shard.
+        overwrite: Replace what lies at `path`.
+
+    Raises:
+        SpaceError: Something lies at `path`, or the arrays do not fit together.
+    """
+    folder = Path(path)
+    if folder.exists() and not overwrite:
+        raise SpaceError(f"{folder}: exists. Give another path, or overwrite=True to replace it.")
+    if not modalities:
+        raise SpaceError(f"{folder}: a space needs a modality. Give for example {{'image': (ids, array)}}.")
+    info = {"encoder": encoder, "preprocessing": preprocessing}
+    with atomic_folder(folder, overwrite=overwrite) as aside:
+        for modality, (ids, array, *rest) in modalities.items():
+            x = np.asarray(array)
+            if x.ndim != 2:
+                raise SpaceError(f"{folder}: {modality!r} has embeddings of shape {x.shape}, expected (rows, dim).")
+            try:
+                table = _table(rest[0]) if rest and rest[0] is not None else None
+                with ModalityWriter(
+                    aside,
+                    modality,
+                    dim=x.shape[1],
+                    dtype=dtype,
+                    info=info,
+                    name=name or default_name(folder),
+                    shard_rows=shard_rows,
+                ) as writer:
+                    writer.append(list(ids), x, table)
+            except SpaceError as error:  # the user knows the folder by its own name
+                raise SpaceError(str(error).replace(str(aside), str(folder))) from error
+    return open_space(folder)
+
+
+def _table(metadata: Any) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        return metadata if isinstance(metadata, pa.Table) else pa.table(dict(metadata))
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise SpaceError(
+            f"metadata cannot be read as a table of columns ({one_line(error)}). Give lists of one length."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Items of one modality that two spaces share, matched by id, in the order of the first.
+
+    Attributes:
+        ids: The shared ids.
+        rows_a: (n,) their rows in the first.
+        rows_b: (n,) their rows in the second.
+    """
+
+    ids: list[str]
+    rows_a: Rows
+    rows_b: Rows
+
+    def __len__(self) -> int:
+        return len(self.rows_a)
+
+
+def overlap(a: Space, b: Space, via: str) -> Overlap:
+    """Match the items of modality `via` that two spaces share, by id and never by position.
+
+    Raises:
+        OverlapError: A space lacks the modality, or they share no id of it.
+    """
+    for space, other in ((a, b), (b, a)):
+        if via not in space:
+            both = ", ".join(m for m in space.modalities if m in other) or "none"
+            raise OverlapError(
+                f"space {space.name!r} has no {via!r} to match with {other.name!r} (it has "
+                f"{', '.join(space.modalities)}). "
+                f"Modalities in both: {both}. Give one of them as via, or encode {via} with the encoder of "
+                f"{space.name!r}."
+            )
+    mine, theirs = a[via], b[via]
+    found = find_rows(mine.id_array, theirs.id_array)
+    rows = np.flatnonzero(found >= 0).astype(np.int64)
+    if not len(rows):
+        names = f"{a.name}: {mine.ids[0]!r}, {b.name}: {theirs.ids[0]!r}"
+        raise OverlapError(
+            f"spaces {a.name!r} and {b.name!r} share 0 of {min(len(mine), len(theirs)):,} {via} ids ({names}). "
+            f'via="{via}" needs the same {_plural(via)} encoded by both spaces. '
+            "Encode one file with both encoders, or give ids with --ids."
+        )
+    return Overlap(mine.id_array.take(rows).to_pylist(), rows, found[rows])
+
+
+def _plural(modality: str) -> str:
+    return {"audio": "sounds"}.get(modality, modality.replace("_", " ") + "s")
