@@ -14,10 +14,13 @@ START, END = "<!-- config -->", "<!-- /config -->"
 
 
 def described(model: type[Any]) -> dict[str, str]:
-    """Read `name: words` out of the Attributes section of a docstring."""
-    section = inspect.cleandoc(model.__doc__ or "").split("Attributes:")[-1]
-    found = re.findall(r"^    (\w+): (.*(?:\n {6,}.*)*)", section, re.MULTILINE)
-    return {name: " ".join(words.split()) for name, words in found}
+    """Read `name: words` out of the Attributes sections of a model and of the models it is made of."""
+    found: dict[str, str] = {}
+    for one in reversed(model.__mro__):
+        section = inspect.cleandoc(one.__dict__.get("__doc__") or "").split("Attributes:")[-1]
+        for name, words in re.findall(r"^    (\w+): (.*(?:\n {6,}.*)*)", section, re.MULTILINE):
+            found[name] = " ".join(words.split())
+    return found
 
 
 def differs(model: type[Any], name: str) -> bool:

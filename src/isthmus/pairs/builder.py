@@ -22,8 +22,8 @@ from isthmus.memory.matrix import Rows
 from isthmus.memory.sharded import Engine, ShardedMemory, open_engine
 from isthmus.pairs.cache import PairStore, digest
 from isthmus.pairs.columns import Column, Joined, OwnRows, Recomposed, pick, value_rows
+from isthmus.pairs.config import PairConfig
 from isthmus.pairs.pairs import Kind, PseudoPairs, Side, Slot, describe_kind, match_overlap
-from isthmus.recipes.config import RecipeConfig
 
 AUTO_NEIGHBOURS = 3.0
 """Median effective neighbours that the preset "auto" aims at: the middle of what 0.01 gives in CLIP-like spaces."""
@@ -87,7 +87,7 @@ class Builder:
         base: Side,
         leaf: Side,
         via: Sequence[str],
-        config: RecipeConfig,
+        config: PairConfig,
         *,
         device: torch.device,
         notify: Callable[[str], None] = lambda line: None,
