@@ -12,7 +12,8 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT, BUILD = SETTINGS["project"], SETTINGS["tool"]["hatch"]
 
 
 def named() -> dict[str, set[str]]:
@@ -41,5 +42,8 @@ def test_extras_are_named_somewhere():
 def test_the_version_is_one():
     import isthmus
 
-    assert PROJECT["version"] == isthmus.__version__
+    # The build reads it from the module that the package reads it from.
+    assert PROJECT["dynamic"] == ["version"]
+    assert BUILD["version"]["path"] == "src/isthmus/core/version.py"
+    assert f'__version__ = "{isthmus.__version__}"' in (ROOT / BUILD["version"]["path"]).read_text(encoding="utf-8")
     assert f"version: {isthmus.__version__}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

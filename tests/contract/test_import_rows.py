@@ -48,6 +48,6 @@ def test_the_checker_can_fail(module: str, source: str, fault: str):
 
 
 def test_the_checker_lets_good_imports_pass():
-    source = "from isthmus.spaces.writer import SpaceWriter\nfrom isthmus import __version__"
+    source = "from isthmus.spaces.writer import SpaceWriter\nfrom isthmus.core.version import __version__"
     assert violations({"isthmus.spaces.space": source}) == []
     assert violations({"isthmus.memory.bank": "from isthmus.memory.exact import x"}) == []

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus import __version__
 from isthmus.core.files import atomic_folder, one_line, read_json, sha256_file, write_json
+from isthmus.core.version import __version__
 from isthmus.errors import BridgeError, FormatError
 
 FORMAT = "isthmus-bridge"

@@ -11,8 +11,8 @@ from isthmus.errors import SpaceError
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
     from isthmus.core.geometry import Array
+    from isthmus.spaces.embeddings import Embeddings
     from isthmus.spaces.space import Space
-    from isthmus.spaces.writer import Embeddings
 
 
 def project_space(

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from isthmus import __version__
 from isthmus.cli import ablation as ablations
 from isthmus.cli import about, bridges, spaces
 from isthmus.cli import benchmarks as suites
 from isthmus.cli import evaluation as scores
 from isthmus.core.runtime import heed_interrupts
+from isthmus.core.version import __version__
 from isthmus.errors import IsthmusError
 
 DONE, USAGE, INTERRUPTED = 0, 2, 130

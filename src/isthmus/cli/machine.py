@@ -10,7 +10,7 @@ import re
 from importlib import metadata
 from typing import Any
 
-from isthmus import __version__
+from isthmus.core.version import __version__
 
 OFTEN_BROKEN = ("torchvision", "torchaudio")
 """Not needed, but if they are installed and do not fit torch, transformers cannot load its models."""

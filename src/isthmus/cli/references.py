@@ -9,19 +9,7 @@ from typing import TYPE_CHECKING
 from isthmus.errors import ConfigError, SpaceError
 
 if TYPE_CHECKING:
-    from isthmus.spaces.writer import Embeddings
-
-
-def split_modalities(text: str, *, option: str = "--via") -> list[str]:
-    """Split `text,image` into modality names.
-
-    Raises:
-        ConfigError: No name is given, or one is given twice.
-    """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or len(set(names)) != len(names):
-        raise ConfigError(f"{option} got {text!r}, expected modalities such as text or text,image, each once.")
-    return names
+    from isthmus.spaces.embeddings import Embeddings
 
 
 def open_reference(reference: str, *, option: str) -> Embeddings:

@@ -211,7 +211,7 @@ def inspect(
     as_json: o.Json = False,
 ) -> None:
     """Check the health of a space, and what two spaces share."""
-    from isthmus.cli.references import split_modalities
+    from isthmus.core.modality import via_list
     from isthmus.spaces.health import format_report, inspect
     from isthmus.spaces.space import open_space
 
@@ -222,7 +222,7 @@ def inspect(
             )
         first, second = open_space(space), open_space(other) if other is not None else None
         checked = [one.verify() for one in (first, second) if one is not None] if verify else None
-        report = inspect(first, second, via=split_modalities(via) if via else None)
+        report = inspect(first, second, via=via_list(via, option="--via") if via else None)
         out.report = report if checked is None else {**report, "verified_bytes": checked}
         out.say(format_report(report))
         if checked is not None:

@@ -18,7 +18,7 @@ from isthmus.evaluation.evaluate import evaluate_retrieval
 from isthmus.metrics.truth import Names, read_pairs
 from isthmus.recipes.training.losses import dense_info_nce
 from isthmus.recipes.training.projectors import LeafProjector, initialize
-from isthmus.spaces.writer import Embeddings
+from isthmus.spaces.embeddings import Embeddings
 
 NOISE_COSINE = 0.573
 TEMPERATURE = 0.05

@@ -22,7 +22,7 @@ from isthmus.errors import ConfigError
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
     from isthmus.recipes.extend import ExtendConfig
-    from isthmus.spaces.writer import Embeddings
+    from isthmus.spaces.embeddings import Embeddings
 
 SPACES: Final = {
     "picture": ("toy:picture", "memory", ("image", "text")),

@@ -21,12 +21,12 @@ from isthmus.errors import BridgeError, EvaluationError, IsthmusError
 from isthmus.metrics.ranks import Ints
 from isthmus.metrics.truth import Names, read_pairs
 from isthmus.recipes.solvers import ClosedFormConfig, solve
-from isthmus.spaces.space import overlap
+from isthmus.spaces.overlap import overlap
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
+    from isthmus.spaces.embeddings import Embeddings
     from isthmus.spaces.space import Space
-    from isthmus.spaces.writer import Embeddings
 
 FIT_ROWS = 50_000
 """Most overlap items of a modality, and most rows behind a centroid, that a baseline is fit on, evenly spaced."""

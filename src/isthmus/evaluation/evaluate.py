@@ -28,7 +28,7 @@ from isthmus.metrics.truth import Names, read_labels, read_pairs
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
-    from isthmus.spaces.writer import Embeddings
+    from isthmus.spaces.embeddings import Embeddings
 
 __all__ = [
     "RetrievalResult",

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isthmus.errors import ConfigError, DependencyError, FormatError
+from isthmus.core.ray import ray_session
+from isthmus.errors import ConfigError, FormatError
 from isthmus.memory import MemoryBank, Partial, Stats
 from isthmus.memory.matrix import Rows
 
@@ -207,33 +208,6 @@ def _processes(workers: int | None, address: str | None) -> Iterator[Callable[..
             return pool.map(shard_sums, [queries] * n, keys, values, [temperature] * n)
 
         yield submit
-
-
-@contextmanager
-def ray_session(address: str | None) -> Iterator[Any]:
-    """The module `ray`, connected to a cluster: the one that this process is connected to, or else until the end.
-
-    Raises:
-        DependencyError: Ray is not installed.
-        ConfigError: No cluster answers at the address.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise DependencyError(
-            f"the engine 'ray' needs ray, not installed here ({error}). Run: pip install 'isthmus[ray]'"
-        ) from error
-    mine = not ray.is_initialized()
-    if mine:
-        try:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"no Ray cluster answers at {address!r} ({error}). Give its HOST:PORT.") from error
-    try:
-        yield ray
-    finally:
-        if mine:
-            ray.shutdown()
 
 
 @contextmanager

@@ -21,13 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from isthmus.core.geometry import Array
-from isthmus.errors import ConfigError, OverlapError
+from isthmus.errors import ConfigError
 from isthmus.pairs.columns import Column, pick_units
+from isthmus.spaces.overlap import check_via, match_ids
 
 _MOVED = 65536
 """Rows that go to a device at a time."""
-MINIMUM_OVERLAP = 8
-"""Below this many shared items nothing can be learned; above it, `inspect` says how good the overlap is."""
 
 
 class Slot(NamedTuple):
@@ -128,23 +127,9 @@ def match_overlap(base: Side, leaf: Side, via: str) -> tuple[NDArray[np.int64], 
     Raises:
         OverlapError: The sides share too few ids, or one of them lacks the modality.
     """
-    for side in (base, leaf):
-        if via not in side.ids:
-            raise OverlapError(
-                f"space {side.name!r} has no {via!r} (it has {', '.join(side.ids)}). via must name modalities "
-                f"that both spaces have."
-            )
-    row_of = {item: row for row, item in enumerate(leaf.ids[via])}
-    found = [(row, row_of[item]) for row, item in enumerate(base.ids[via]) if item in row_of]
-    if len(found) < MINIMUM_OVERLAP:
-        raise OverlapError(
-            f"spaces {base.name!r} and {leaf.name!r} share {len(found):,} of {len(base.ids[via]):,} {via} ids "
-            f"({base.name}: {base.ids[via][0]!r}, {leaf.name}: {leaf.ids[via][0]!r}). via={via!r} needs at least "
-            f"{MINIMUM_OVERLAP} of the same items encoded by both spaces. Encode one file with both encoders, or give "
-            f"ids with --ids."
-        )
-    both = np.asarray(found, dtype=np.int64)
-    return both[:, 0], both[:, 1]
+    check_via((base.name, list(base.ids)), (leaf.name, list(leaf.ids)), via)
+    shared = match_ids((base.name, base.ids[via]), (leaf.name, leaf.ids[via]), via)
+    return shared.rows_a, shared.rows_b
 
 
 def centric_kinds(base: Side, leaf: Side, via: Sequence[str]) -> list[Kind]:

@@ -23,18 +23,18 @@ from isthmus.bridges.bridge import Bridge
 from isthmus.bridges.member import BridgeSpace
 from isthmus.bridges.routes import Route, rename_arrays, validate_route
 from isthmus.core.geometry import Array, centroid, normalize
+from isthmus.core.modality import via_list
+from isthmus.core.version import versions
 from isthmus.errors import ConfigError, OverlapError
 from isthmus.recipes.solvers import METHODS, ClosedFormConfig, Fit, solve
-from isthmus.spaces.space import overlap
+from isthmus.spaces.overlap import MINIMUM_OVERLAP, overlap
 
 if TYPE_CHECKING:
+    from isthmus.spaces.embeddings import Embeddings
     from isthmus.spaces.space import Space
-    from isthmus.spaces.writer import Embeddings
 
 __all__ = ["METHODS", "ClosedFormConfig", "closed_form", "fit_closed_form_bridge", "solve"]
 
-MINIMUM_OVERLAP = 8
-"""As for pseudo pairs: below this many shared items nothing can be learned."""
 _GAP_ROWS = 512
 """Rows a modality whose centroid is taken for the gap, so that it does not outlast the fit."""
 
@@ -114,8 +114,6 @@ def fit_closed_form_bridge(
         OverlapError: Too few shared ids, or `via` names a modality that one of them lacks.
         ConfigError: A setting is unknown or does not fit, or would move a bridge that is to stay.
     """
-    from isthmus.recipes.sides import versions, via_list
-
     started = time.monotonic()
     names, config = via_list(via), _config(method=method, **options)
     if config.moves_base and isinstance(base, Bridge):
@@ -192,12 +190,7 @@ class _Shared:
 
 def _shared(base: Space | Bridge, leaf: Space, via: str, places: Mapping[str, str | Path]) -> _Shared:
     space = _home(base, via, places) if isinstance(base, Bridge) else base
-    found = overlap(space, leaf, via)
-    if len(found) < MINIMUM_OVERLAP:
-        raise OverlapError(
-            f"spaces {space.name!r} and {leaf.name!r} share {len(found):,} {via} ids ({found.ids[0]!r}...). "
-            f"via={via!r} needs at least {MINIMUM_OVERLAP} of the same items in both. Encode one file with both."
-        )
+    found = overlap(space, leaf, via, least=MINIMUM_OVERLAP)
     rows = space[via].unit(found.rows_a)
     if isinstance(base, Bridge):
         rows = base.project(rows, space=space.name, modality=via)

@@ -19,13 +19,15 @@ from torch import Tensor
 
 from isthmus.bridges.bridge import Bridge
 from isthmus.bridges.member import BridgeSpace
+from isthmus.core.modality import via_list
 from isthmus.core.runtime import notifier, resolve_device, torch_generator
+from isthmus.core.version import versions
 from isthmus.errors import ConfigError
 from isthmus.pairs.builder import Builder
 from isthmus.pairs.cache import PairStore
 from isthmus.pairs.pairs import Slot, choose_kinds
 from isthmus.recipes.config import RecipeConfig, settle
-from isthmus.recipes.sides import gaps_after, gaps_before, space_side, versions, via_list
+from isthmus.recipes.sides import gaps_after, gaps_before, space_side
 from isthmus.recipes.training.loop import Batch, make_plan, train, working_folder
 from isthmus.recipes.training.losses import info_nce, intra_distance
 from isthmus.recipes.training.projectors import ConnectProjectors, arrays, initialize, parameter_count

@@ -22,13 +22,15 @@ from torch.nn import functional as F
 from isthmus.bridges.bridge import Bridge
 from isthmus.bridges.member import BridgeSpace
 from isthmus.bridges.routes import Route
+from isthmus.core.modality import via_list
 from isthmus.core.runtime import notifier, resolve_device, torch_generator
+from isthmus.core.version import versions
 from isthmus.errors import ConfigError
 from isthmus.pairs.builder import Builder
 from isthmus.pairs.cache import PairStore
 from isthmus.pairs.pairs import Side, Slot, choose_kinds
 from isthmus.recipes.config import RecipeConfig, settle
-from isthmus.recipes.sides import bridge_side, gaps_after, gaps_before, space_side, versions, via_list
+from isthmus.recipes.sides import bridge_side, gaps_after, gaps_before, space_side
 from isthmus.recipes.training.loop import Batch, held_out_scores, make_plan, train, working_folder
 from isthmus.recipes.training.losses import dense_info_nce, info_nce, intra_distance
 from isthmus.recipes.training.projectors import LeafProjector, arrays, initialize, parameter_count

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +11,7 @@ import numpy as np
 
 from isthmus.bridges.bridge import Bridge
 from isthmus.core.geometry import Array, modality_gap
-from isthmus.errors import BridgeError, ConfigError
+from isthmus.errors import BridgeError
 from isthmus.pairs.pairs import Side
 
 if TYPE_CHECKING:
@@ -22,18 +19,6 @@ if TYPE_CHECKING:
 
 _GAP_ROWS = 4096
 """Rows a modality whose centroid is taken for the gap: its standard error is then below 1/64."""
-
-
-def via_list(via: str | Sequence[str]) -> list[str]:
-    """Read `via` as a list of distinct modalities: "text", "text,image" or ("text", "image").
-
-    Raises:
-        ConfigError: It names nothing, or a modality twice.
-    """
-    names = [name.strip() for name in (via.split(",") if isinstance(via, str) else via)]
-    if not names or not all(names) or len(set(names)) != len(names):
-        raise ConfigError(f"via got {via!r}. Expected one modality or several different ones, such as 'text,image'.")
-    return names
 
 
 def space_side(space: Space) -> Side:
@@ -107,14 +92,3 @@ def gaps_after(bridge: Bridge, sides: Mapping[str, Side], there: Mapping[str, Ar
             some = rows[:: max(1, len(rows) // _GAP_ROWS)]
             projected[f"{name}/{modality}"] = bridge.project(np.asarray(some), space=name, modality=modality)
     return gaps(projected)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    found = {"python": platform.python_version(), "platform": platform.machine(), "cpus": str(os.cpu_count())}
-    for package in ("isthmus", "torch", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found

@@ -15,7 +15,7 @@ from isthmus.metrics.checks import embedding_matrix
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
-    from isthmus.spaces.writer import Embeddings
+    from isthmus.spaces.embeddings import Embeddings
 
 CHUNK = 1 << 16
 """Rows of the index that are multiplied at once."""

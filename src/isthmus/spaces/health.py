@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from isthmus.core.geometry import Array, effective_rank
 from isthmus.core.runtime import numpy_generator
 from isthmus.errors import OverlapError
+from isthmus.spaces.embeddings import Embeddings
+from isthmus.spaces.overlap import Overlap, overlap
 from isthmus.spaces.shards import UNIT_TOLERANCE
-from isthmus.spaces.space import Overlap, Space, overlap
-from isthmus.spaces.writer import Embeddings
+from isthmus.spaces.space import Space
 
 NEIGHBOURS = 10
 COLLAPSED_COSINE = 0.9

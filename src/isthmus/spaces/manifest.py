@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from isthmus import __version__
 from isthmus.core.files import read_json, sha256_json, sweep, write_json
+from isthmus.core.version import __version__
 from isthmus.errors import FormatError, SpaceError
 
 MANIFEST = "space.json"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from isthmus.core.files import read_json, sha256_file, sync, write_json
 from isthmus.core.modality import embedding_stem
 from isthmus.errors import FormatError, SpaceError
-from isthmus.spaces.importing.arrays import read_npy_header
+from isthmus.spaces.npy import HEADER_BYTES, npy_header, read_npy_header
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +26,6 @@ UNIT_TOLERANCE = 0.01
 """A row counts as of unit length within this: float16 and bfloat16 round a unit row by less."""
 
 _ROW_GROUP = 65_536
-_HEADER_BYTES = 128
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ class ShardWriter:
         layout.aside.mkdir(parents=True, exist_ok=True)
         self._path = layout.aside / layout.embeddings(index).name
         self._stream = self._path.open("wb")
-        self._stream.write(bytes(_HEADER_BYTES))
+        self._stream.write(bytes(HEADER_BYTES))
 
     def write(self, array: NDArray[Any], table: pa.Table) -> None:
         """Add (k, dim) rows of the shard's type, and the table of k rows that goes with them."""
@@ -196,17 +195,6 @@ def _seal(path: Path, target: Path) -> dict[str, Any]:
     return {"file": target.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
-def npy_header(rows: int, dim: int, dtype: np.dtype[Any]) -> bytes:
-    """The header of a .npy, always of one length, so that it can be written after the values."""
-    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': ({rows}, {dim}), }}"
-    return (
-        b"\x93NUMPY\x01\x00"
-        + (_HEADER_BYTES - 10).to_bytes(2, "little")
-        + text.ljust(_HEADER_BYTES - 11).encode()
-        + b"\n"
-    )
-
-
 def write_metadata(path: Path, tables: list[pa.Table]) -> None:
     """Write tables as one parquet whose bytes depend on the rows and not on how they were cut into tables."""
     import pyarrow as pa
@@ -218,7 +206,7 @@ def write_metadata(path: Path, tables: list[pa.Table]) -> None:
 
 def measure_norms(path: Path, rows: int, dim: int, dtype: np.dtype[Any]) -> dict[str, Any]:
     """Sum, least and greatest norm of a shard's rows, and how many are of unit length."""
-    values = np.memmap(path, dtype, "r", _HEADER_BYTES, (rows, dim))
+    values = np.memmap(path, dtype, "r", HEADER_BYTES, (rows, dim))
     norms = np.empty(rows, np.float64)
     for first in range(0, rows, 8192):
         block = np.asarray(values[first : first + 8192], np.float32)

@@ -1,19 +1,19 @@
-"""A pretrained space: its modalities on disk, the checks before they are believed, and what two spaces share."""
+"""A pretrained space: its modalities on disk, and the checks before they are believed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isthmus.core.files import atomic_folder, one_line
-from isthmus.errors import OverlapError, SpaceError
+from isthmus.errors import SpaceError
+from isthmus.spaces.embeddings import Embeddings
 from isthmus.spaces.manifest import WRITING, default_name, read_manifest
 from isthmus.spaces.shards import SHARD_ROWS
-from isthmus.spaces.writer import Embeddings, ModalityWriter, Rows, find_rows
+from isthmus.spaces.writer import ModalityWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -176,53 +176,3 @@ def _table(metadata: Any) -> pa.Table:
         raise SpaceError(
             f"metadata cannot be read as a table of columns ({one_line(error)}). Give lists of one length."
         ) from error
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """Items of one modality that two spaces share, matched by id, in the order of the first.
-
-    Attributes:
-        ids: The shared ids.
-        rows_a: (n,) their rows in the first.
-        rows_b: (n,) their rows in the second.
-    """
-
-    ids: list[str]
-    rows_a: Rows
-    rows_b: Rows
-
-    def __len__(self) -> int:
-        return len(self.rows_a)
-
-
-def overlap(a: Space, b: Space, via: str) -> Overlap:
-    """Match the items of modality `via` that two spaces share, by id and never by position.
-
-    Raises:
-        OverlapError: A space lacks the modality, or they share no id of it.
-    """
-    for space, other in ((a, b), (b, a)):
-        if via not in space:
-            both = ", ".join(m for m in space.modalities if m in other) or "none"
-            raise OverlapError(
-                f"space {space.name!r} has no {via!r} to match with {other.name!r} (it has "
-                f"{', '.join(space.modalities)}). "
-                f"Modalities in both: {both}. Give one of them as via, or encode {via} with the encoder of "
-                f"{space.name!r}."
-            )
-    mine, theirs = a[via], b[via]
-    found = find_rows(mine.id_array, theirs.id_array)
-    rows = np.flatnonzero(found >= 0).astype(np.int64)
-    if not len(rows):
-        names = f"{a.name}: {mine.ids[0]!r}, {b.name}: {theirs.ids[0]!r}"
-        raise OverlapError(
-            f"spaces {a.name!r} and {b.name!r} share 0 of {min(len(mine), len(theirs)):,} {via} ids ({names}). "
-            f'via="{via}" needs the same {_plural(via)} encoded by both spaces. '
-            "Encode one file with both encoders, or give ids with --ids."
-        )
-    return Overlap(mine.id_array.take(rows).to_pylist(), rows, found[rows])
-
-
-def _plural(modality: str) -> str:
-    return {"audio": "sounds"}.get(modality, modality.replace("_", " ") + "s")

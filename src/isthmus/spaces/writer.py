@@ -1,4 +1,4 @@
-"""A modality on disk: `Embeddings` reads it, `ModalityWriter` writes it in whole shards that survive a kill."""
+"""`ModalityWriter`: a modality written to disk in whole shards that survive a kill."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isthmus import __version__
+from isthmus.core.version import __version__
 from isthmus.errors import SpaceError
 from isthmus.spaces import manifest
 from isthmus.spaces.checks import as_stored, with_ids
-from isthmus.spaces.embeddings import Embeddings, Floats, Rows, find_rows, pending_shards, read_ids, read_shards
+from isthmus.spaces.embeddings import pending_shards, read_ids, read_shards
 from isthmus.spaces.manifest import (
     APPENDING,
     WHOLE,
@@ -32,8 +32,6 @@ from isthmus.spaces.shards import SHARD_ROWS, Layout, ShardWriter, merge_norms, 
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-__all__ = ["Embeddings", "Floats", "ModalityWriter", "Rows", "find_rows"]
 
 
 class ModalityWriter:

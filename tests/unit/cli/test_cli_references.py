@@ -14,7 +14,6 @@ from isthmus.cli.references import (
     named_paths,
     open_item,
     open_reference,
-    split_modalities,
     split_reference,
 )
 from isthmus.errors import ConfigError, SpaceError
@@ -63,13 +62,6 @@ def test_an_item_needs_an_id(space: Path):
     with pytest.raises(ConfigError, match="expected SPACE/MODALITY/ID"):
         open_item("deep/s.space/image", option="--id")
     assert split_reference("deep/s.space/image/c", option="--id") == (space, "image", "c")
-
-
-def test_modalities_are_split_and_each_stands_once():
-    assert split_modalities("text, image") == ["text", "image"]
-    for bad in ("", ",", "text,text"):
-        with pytest.raises(ConfigError, match="expected modalities such as text or text,image"):
-            split_modalities(bad)
 
 
 def test_named_paths():

@@ -395,6 +395,6 @@ def test_too_small_an_overlap_is_refused(world: tuple[Space, Space, dict[str, np
     picture, _, _ = world
     few = make_space(tmp_path / "few.space", {"text": (picture["text"].ids[:5], np.ones((5, 4)))})
     with pytest.raises(
-        OverlapError, match=r"^spaces 'picture' and 'few' share 5 text ids .* via='text' needs at least 8"
+        OverlapError, match=r"^spaces 'picture' and 'few' share 5 of 5 text ids .* needs at least 8 of the same texts"
     ):
         fit_closed_form_bridge(picture, few, via="text", method="ridge")

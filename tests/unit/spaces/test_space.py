@@ -13,7 +13,8 @@ import pytest
 
 from isthmus.errors import OverlapError, SpaceError
 from isthmus.spaces.manifest import identity
-from isthmus.spaces.space import make_space, open_space, overlap
+from isthmus.spaces.overlap import overlap
+from isthmus.spaces.space import make_space, open_space
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
 IDS = [f"i{row}" for row in range(12)]

@@ -15,9 +15,10 @@ from isthmus.errors import SpaceError
 from isthmus.spaces import manifest as manifests
 from isthmus.spaces import shards as shard_files
 from isthmus.spaces.checks import as_stored
+from isthmus.spaces.embeddings import Embeddings
 from isthmus.spaces.shards import npy_header
 from isthmus.spaces.space import Space, open_space
-from isthmus.spaces.writer import Embeddings, ModalityWriter
+from isthmus.spaces.writer import ModalityWriter
 
 X = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
 IDS = [f"i{row}" for row in range(50)]

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from isthmus.core.ray import ray_session
 from isthmus.encoders.pipeline.settings import EncodeReport
 from isthmus.errors import ConfigError
-from isthmus.memory.sharded import ray_session
 
 _SUMS = ("items", "encoded", "present", "rejected", "duplicates", "truncated")
 

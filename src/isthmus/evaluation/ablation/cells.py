@@ -8,21 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isthmus import __version__
 from isthmus.bridges.folder import plain
 from isthmus.core.files import read_json, read_table, sha256_file, sha256_json, write_json
+from isthmus.core.version import __version__, versions
 from isthmus.errors import ConfigError, FingerprintError, FormatError
 from isthmus.evaluation.ablation.expand import TRAINED, Row
 from isthmus.evaluation.ablation.grid import Evaluation, Grid
 from isthmus.evaluation.evaluate import evaluate_bridge
 from isthmus.metrics.truth import Names, read_pairs
 from isthmus.recipes.config import make_config
-from isthmus.recipes.sides import versions
 from isthmus.spaces.space import Space, open_space
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
-    from isthmus.spaces.writer import Embeddings
+    from isthmus.spaces.embeddings import Embeddings
 
 CELL_VERSION = 1
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from isthmus.core.modality import via_list
 from isthmus.core.runtime import numpy_generator, resolve_device, torch_generator
 from isthmus.errors import ConfigError, OverlapError
 from isthmus.evaluation.ablation.cells import World, cell_key
@@ -21,7 +22,6 @@ from isthmus.pairs.pairs import Kind, PseudoPairs, Side, Slot, centric_kinds, ch
 from isthmus.recipes.config import RecipeConfig, make_config
 from isthmus.recipes.connect import ConnectConfig, InterIntra
 from isthmus.recipes.extend import DenseAlignment, ExtendConfig, make_projector
-from isthmus.recipes.sides import via_list
 from isthmus.recipes.training.loop import Objective, make_plan, train
 from isthmus.recipes.training.projectors import ConnectProjectors, initialize
 from isthmus.spaces.space import Space

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from isthmus import __version__
 from isthmus.bridges.bridge import Bridge, load_bridge
 from isthmus.core.files import sha256_file, sha256_json
 from isthmus.core.runtime import notifier
+from isthmus.core.version import __version__
 from isthmus.errors import ConfigError, EvaluationError, OverlapError
 from isthmus.evaluation.baselines import Spaces
 from isthmus.evaluation.suite.settings import SuiteSettings

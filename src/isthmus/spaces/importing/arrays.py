@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from isthmus.core.files import one_line
 from isthmus.errors import FormatError
+from isthmus.spaces.npy import NpyHeader, check_npy_header, read_npy_header
 
 NAMES = ("embeddings", "embedding", "emb")
 """Names under which an array or a column holds embeddings, in order of preference."""
 
-_MAGIC = b"\x93NUMPY"
 _HEADER_LIMIT = 64 * 2**20
 _COLUMN_LIMIT = 4 * 2**30
 _TENSOR_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
@@ -95,58 +95,6 @@ def _exactly(stream: IO[bytes], count: int, path: Path) -> bytes:
     return data
 
 
-@dataclass(frozen=True)
-class NpyHeader:
-    """What a .npy says of itself, and the byte at which its values begin."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fortran: bool
-    offset: int
-
-    @property
-    def bytes(self) -> int:
-        """Bytes the whole file must have."""
-        return self.offset + math.prod(self.shape) * self.dtype.itemsize
-
-
-def read_npy_header(path: Path) -> NpyHeader:
-    """Read the header of a .npy and check it against the file's size.
-
-    Raises:
-        FormatError: The file is no .npy, holds pickled objects, or its size is not what its header says.
-    """
-    with path.open("rb") as stream:
-        return _npy_header(stream, path.stat().st_size, str(path))
-
-
-def _npy_header(stream: IO[bytes], size: int, where: str) -> NpyHeader:
-    begin = stream.read(len(_MAGIC))
-    if begin != _MAGIC:
-        got = "nothing" if not begin else "a pickle" if begin[:1] == b"\x80" else repr(begin)
-        raise FormatError(f"{where}: is no .npy file, it begins with {got}. Write it with numpy.save(path, array).")
-    try:
-        version = (stream.read(1)[0], stream.read(1)[0])
-        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[min(version[0], 2)]
-        shape, fortran, dtype = read(stream)
-    except (ValueError, SyntaxError, IndexError, KeyError, TypeError, OSError, RecursionError, MemoryError) as error:
-        raise FormatError(
-            f"{where}: the .npy header cannot be read ({one_line(error)}). The file is damaged: write it again."
-        ) from error
-    header = NpyHeader(shape, dtype, fortran, stream.tell())
-    if dtype.hasobject:
-        raise FormatError(
-            f"{where}: holds pickled Python objects (dtype {dtype}), which are never loaded. "
-            "Expected float16 or float32: stack the rows with numpy.stack and save again."
-        )
-    if any(length < 0 for length in shape) or header.bytes != size:
-        raise FormatError(
-            f"{where}: has {size:,} bytes, but its header says shape {shape} of {dtype}, that is {header.bytes:,}. "
-            "The file is cut short or damaged: copy or write it again."
-        )
-    return header
-
-
 def open_arrays(path: Path, key: str | None = None) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
     """Find the embeddings in a .npy, .npz or .safetensors file.
 
@@ -193,7 +141,7 @@ def _open_npz(path: Path, wanted: str | None) -> tuple[ArrayFile, dict[str, NDAr
                 if member.filename.endswith(".npy"):
                     with archive.open(member) as stream:
                         key = member.filename[:-4]
-                        headers[key] = _npy_header(stream, member.file_size, f"{path}: array {key!r}")
+                        headers[key] = check_npy_header(stream, member.file_size, f"{path}: array {key!r}")
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
         raise FormatError(
             f"{path}: cannot be read as .npz ({error}). Write it with numpy.savez(path, embeddings=array, ids=ids)."

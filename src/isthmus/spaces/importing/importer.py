@@ -13,12 +13,13 @@ import numpy as np
 from isthmus.core.runtime import Progress
 from isthmus.errors import FormatError, SpaceError
 from isthmus.spaces.checks import as_stored
+from isthmus.spaces.embeddings import Rows, find_rows
 from isthmus.spaces.importing.prepared import Plan, generate_ids, make_plan, row_as_stored, same_rows
 from isthmus.spaces.importing.sources import Ids, open_source
 from isthmus.spaces.manifest import check_modality
 from isthmus.spaces.shards import SHARD_ROWS, UNIT_TOLERANCE
 from isthmus.spaces.space import open_space
-from isthmus.spaces.writer import ModalityWriter, Rows, find_rows
+from isthmus.spaces.writer import ModalityWriter
 
 
 class ImportReport(TypedDict):

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.errors import SpaceError
+from isthmus.spaces.embeddings import Embeddings, Rows
 from isthmus.spaces.importing.formats import Block
 from isthmus.spaces.importing.sources import Ids, Source, check_unique, merge, resolve_ids, text_column
 from isthmus.spaces.manifest import check_dtype, check_target
-from isthmus.spaces.writer import Embeddings, Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
