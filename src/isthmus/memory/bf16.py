@@ -1,6 +1,6 @@
-"""The bf16 method: both products in 16 bits, in bfloat16 where the processor multiplies it faster than float32.
+"""The bf16 method: both products in 16 bits, in bfloat16 where the processor has instructions for it.
 
-Where it does not, 16-bit integers do as well, if there are compiled loops for them (`words`).
+Where it has none, 16-bit integers do as well, if there are compiled loops for them (`exact_int16`).
 
 A bfloat16 product rounds its operands and its result to eight bits. Subtracting the memory mean from the scores, and a
 reference near each query's largest logit inside the product (one more column), leaves results near zero where they
@@ -9,13 +9,11 @@ matter, so that the rounding of the result costs nothing and that of the operand
 
 from __future__ import annotations
 
-import time
-from functools import cache
-
 import torch
 
+from isthmus.core.products import has_bf16, low_precision_type
 from isthmus.memory.exact import Work, block_sizes, empty, fill_moment, keeps_logits, redo_weak, slice_of
-from isthmus.memory.exact_int16 import words_pay, words_sums
+from isthmus.memory.exact_int16 import int16_partial_sums
 from isthmus.memory.matrix import Rows
 from isthmus.memory.online_softmax import Partial
 
@@ -23,36 +21,11 @@ _LOOK = 1024
 _PAD = 32
 
 
-@cache
-def pays(device: torch.device, inner: int = 512) -> bool:
-    """Whether this processor multiplies bfloat16 faster than float32 at that inner dimension, timed once on a CPU."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    if device.type != "cpu":
-        return False
-    return _seconds(torch.bfloat16, inner) < 0.8 * _seconds(torch.float32, inner)
-
-
-def _seconds(dtype: torch.dtype, inner: int) -> float:
-    a, b = torch.ones((512, inner), dtype=dtype), torch.ones((1024, inner), dtype=dtype).T
-    best = float("inf")
-    for _ in range(4):
-        start = time.perf_counter()
-        torch.mm(a, b)
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def half_type(device: torch.device) -> str:
-    """What the method multiplies on a device: "bf16", "int16", or "float32" where neither is any faster."""
-    if pays(device):
-        return "bf16"
-    return "int16" if words_pay(device) else "float32"
-
-
-def half_sums(work: Work, queries: torch.Tensor) -> Partial:
+def low_precision_sums(work: Work, queries: torch.Tensor) -> Partial:
     """What `exact.partial_sums` gives, with both products in the 16 bits that the device is fastest at."""
-    return words_sums(work, queries) if half_type(queries.device) == "int16" else bf16_sums(work, queries)
+    if low_precision_type(queries.device) == "int16":
+        return int16_partial_sums(work, queries)
+    return bf16_sums(work, queries)
 
 
 def bf16_sums(work: Work, queries: torch.Tensor) -> Partial:
@@ -94,7 +67,7 @@ def _absorb(state: Partial, logits: torch.Tensor, values: list[torch.Tensor], *,
 
 def _low(x: torch.Tensor) -> torch.Tensor:
     low = x.bfloat16()
-    return low if pays(x.device) else low.float()
+    return low if has_bf16(x.device) else low.float()
 
 
 def _widen(x: torch.Tensor, column: torch.Tensor) -> torch.Tensor:

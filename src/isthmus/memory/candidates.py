@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isthmus.core import kernels
-from isthmus.memory.bf16 import pays
+from isthmus.core.products import scan_type
+from isthmus.memory.matrix import BLOCK_ROWS
 
 Hits: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Query, row, and logits above its floor, of every product that reaches it."""
 Tiles: TypeAlias = list[tuple[int, Any]]
 """First row and prepared rows of each tile of a chunk."""
-_TILE_BITS = 11
-_TILE = 1 << _TILE_BITS
+_TILE = BLOCK_ROWS
+_TILE_BITS = _TILE.bit_length() - 1
 """Memory rows that meet a block of queries at a time: their scores stay cached while they are looked through."""
 _ZERO, _HIGH = 64, 63
 """A row's bytes are 1 to 127 around 64, a query's -63 to 63: the sums of four products of such stay in 16 bits."""
@@ -175,21 +174,10 @@ def make_scores(asking: torch.Tensor, look: torch.Tensor) -> Scores:
         asking: (q, r) float32 sketched queries.
         look: (n, r) float32 some sketched rows.
     """
-    kind = product_type(asking.device)
+    kind = scan_type(asking.device)
     if kind == "int8":
         return ByteScores(asking, look)
     return FloatScores(asking, torch.bfloat16 if kind == "bf16" else torch.float32)
-
-
-@cache
-def product_type(device: torch.device) -> str:
-    """The type in which a device scores soonest: "int8" where there are compiled loops for it, or a float.
-
-    No stopwatch decides between bytes and floats: a run that is resumed must find the same rows again.
-    """
-    if device.type == "cpu" and kernels.available():
-        return "int8"
-    return "bf16" if pays(device) else "float32"
 
 
 def _byte_tile(rows: torch.Tensor) -> _ByteTile:

@@ -16,7 +16,7 @@ import torch
 
 from isthmus.core import kernels
 from isthmus.core.threads import blocks_of, threads
-from isthmus.memory.matrix import Rows
+from isthmus.memory.matrix import BLOCK_ROWS, Rows
 from isthmus.memory.online_softmax import Partial
 
 PASS_BYTES = 160 << 20
@@ -31,7 +31,7 @@ SMALL = 2e10
 
 def block_sizes(device: torch.device) -> tuple[int, int]:
     """Queries and memory rows that meet at a time: what a CPU's caches hold, or what fills an accelerator."""
-    return (1024, 2048) if device.type == "cpu" else (8192, 16384)
+    return (1024, BLOCK_ROWS) if device.type == "cpu" else (8192, 16384)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isthmus.core import kernels
 from isthmus.core.threads import blocks_of, threads
 from isthmus.memory.exact import Work, empty
 from isthmus.memory.matrix import Rows
@@ -21,11 +20,6 @@ from isthmus.memory.online_softmax import Partial
 
 _LOOK = 4096
 _NONE = -1e30
-
-
-def words_pay(device: torch.device) -> bool:
-    """Whether there are compiled loops that multiply 16-bit integers faster than float32 is."""
-    return device.type == "cpu" and kernels.available()
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class _Held:
     units: tuple[NDArray[np.float32], ...]
 
 
-def words_sums(work: Work, queries: torch.Tensor) -> Partial:
+def int16_partial_sums(work: Work, queries: torch.Tensor) -> Partial:
     """What `exact.partial_sums` gives, with both products in 16-bit integers."""
     from isthmus.core.kernels import packing
     from isthmus.core.kernels.softmax_average import BLOCK, ROWS

@@ -19,6 +19,9 @@ CHUNK_BYTES = 32 << 20
 """Float32 bytes that are read from a matrix at a time."""
 CHUNK_ROWS = 8192
 """Rows that are read at a time on a CPU, whose caches then hold their scores with a block of queries."""
+BLOCK_ROWS = 2048
+"""Chunks begin at multiples of it, and so does every block of rows that is multiplied or rounded together: how large a
+chunk may be, which depends on the memory at hand, then changes no digit of a result."""
 RESIDENT_BYTES = 128 << 20
 """Matrices of at most this many float32 bytes are copied once and kept, larger ones are read a chunk at a time."""
 _EPS = 1e-12
@@ -76,8 +79,9 @@ class Rows:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows that are read at a time."""
-        return max(1, min(CHUNK_ROWS if self.device.type == "cpu" else self.n, CHUNK_BYTES // (4 * max(1, self.dim))))
+        """Rows that are read at a time: whole blocks."""
+        most = min(CHUNK_ROWS if self.device.type == "cpu" else self.n, CHUNK_BYTES // (4 * max(1, self.dim)))
+        return max(1, most // BLOCK_ROWS) * BLOCK_ROWS
 
     def block(self, start: int, stop: int) -> torch.Tensor:
         """Rows `start` to `stop` as (k, d) float32 on the device; a view where the matrix is held."""

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from isthmus.core.products import low_precision_type
 from isthmus.core.runtime import numpy_generator
-from isthmus.memory.bf16 import half_sums, half_type
+from isthmus.memory.bf16 import low_precision_sums
 from isthmus.memory.compressed import BAND, compressed_sums, probe
 from isthmus.memory.exact import PASS_BYTES, SMALL, Work, partial_sums
 from isthmus.memory.matrix import Rows
@@ -114,9 +115,9 @@ class _Judge:
                 if trial.refused:
                     break
         if method in ("bf16", "auto"):
-            kind = half_type(self.work.keys.device)
+            kind = low_precision_type(self.work.keys.device)
             if method == "bf16" or kind != "float32":
-                yield _Trial("bf16", half_sums, {"products": kind}, allowed=_BF16_P99)
+                yield _Trial("bf16", low_precision_sums, {"products": kind}, allowed=_BF16_P99)
 
     def _compressed(self, spectrum: Spectrum, residual: float, margin: float) -> _Trial:
         rows, dim = self.work.keys.n, self.work.keys.dim

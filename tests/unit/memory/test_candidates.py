@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from isthmus.core import kernels
+from isthmus.core.products import SWITCH
 from isthmus.memory import candidates as scores
-from isthmus.memory.candidates import Bounds, ByteScores, FloatScores, make_scores, product_type
+from isthmus.memory.candidates import Bounds, ByteScores, FloatScores, make_scores
 
 WHOLE = slice(0, 300)
 KINDS = ["float32", "bf16", "int8"]
@@ -147,34 +148,14 @@ def test_more_hits_than_there_is_room_for(monkeypatch):
     assert int(got.sum()) > 700_000
 
 
-@pytest.fixture
-def fresh():
-    product_type.cache_clear()
-    yield torch.device("cpu")
-    product_type.cache_clear()
-
-
-def test_without_compiled_loops_floats_are_scored(fresh, monkeypatch):
-    monkeypatch.setattr("isthmus.core.kernels.available", lambda: False)
-    monkeypatch.setattr(scores, "pays", lambda device: True)
-    assert product_type(fresh) == "bf16"
-    product_type.cache_clear()
-    monkeypatch.setattr(scores, "pays", lambda device: False)
-    assert product_type(fresh) == "float32"
-    assert isinstance(make_scores(*world()), FloatScores)
-
-
-def test_with_compiled_loops_bytes_are(fresh):
+def test_the_type_of_a_scan_decides_its_scores(monkeypatch):
     asking, keys = world()
+    monkeypatch.setenv(SWITCH, "float32")
+    assert make_scores(asking, keys).asking.dtype == torch.float32
+    monkeypatch.setenv(SWITCH, "bf16")
+    assert make_scores(asking, keys).asking.dtype == torch.bfloat16
     if not kernels.available():
         pytest.skip(kernels.missing())
-    assert product_type(fresh) == "int8"
+    monkeypatch.setenv(SWITCH, "integer")
     # Also of no queries: what is prepared of a memory is kept for others.
     assert isinstance(make_scores(asking[:0], keys[:64]), ByteScores)
-
-
-@pytest.mark.parametrize("size", [16, 17, 4096])
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.6, 1.0])
-def test_where_bytes_are_not_zero(size, share):
-    flags = (np.random.default_rng(0).random(size) < share).astype(np.uint8) * 200
-    np.testing.assert_array_equal(scores._not_zero(flags), np.nonzero(flags)[0])

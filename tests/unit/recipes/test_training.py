@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from isthmus.core import kernels
+from isthmus.core.products import SWITCH
 from isthmus.errors import ConfigError
 from isthmus.pairs.pairs import PseudoPairs, Slot
 from isthmus.recipes.config import RecipeConfig
@@ -185,7 +186,7 @@ def test_a_subset_of_the_alignment_is_the_mean_of_its_terms() -> None:
 def test_products_in_16_bits_learn_the_same(monkeypatch, precision: str, kind: str) -> None:
     if kind == "int16" and not kernels.available():
         pytest.skip(kernels.missing())
-    monkeypatch.setattr("isthmus.recipes.training.loop.half_type", lambda device: kind)
+    monkeypatch.setenv(SWITCH, {"int16": "integer"}.get(kind, kind))
     monkeypatch.setattr("isthmus.recipes.training.int16_linear._LEAST", 0)
     exact, outcome = run(epochs=8)
     low, same_way = run(epochs=8, precision=precision)
@@ -203,12 +204,14 @@ def test_products_in_16_bits_learn_the_same(monkeypatch, precision: str, kind: s
 ])  # fmt: skip
 def test_products_are_in_the_16_bits_that_a_processor_has(monkeypatch, precision, kind, types) -> None:
     """Whether autocast is on, and whether 16-bit integers are."""
-    monkeypatch.setattr("isthmus.recipes.training.loop.half_type", lambda device: kind)
+    if kind == "int16" and not kernels.available():
+        pytest.skip(kernels.missing())
+    monkeypatch.setenv(SWITCH, {"int16": "integer"}.get(kind, kind))
     with products(ExtendConfig(precision=precision), torch.device("cpu")):
         assert (torch.is_autocast_enabled("cpu"), half._on.get()) == types
     assert not half._on.get()
 
 
 def test_auto_stays_in_float32_where_16_bits_do_not_pay(monkeypatch) -> None:
-    monkeypatch.setattr("isthmus.recipes.training.loop.half_type", lambda device: "float32")
+    monkeypatch.setenv(SWITCH, "float32")
     assert same(weights(run()[0]), weights(run(precision="auto")[0]))

@@ -37,6 +37,15 @@ def missing() -> str | None:
     return None
 
 
+def version() -> str | None:
+    """The version of numba that compiles the loops, or None where they cannot be used."""
+    if not available():
+        return None
+    import numba
+
+    return str(numba.__version__)
+
+
 def _forget_stale(folder: Path) -> None:
     """Delete what was compiled of other sources: numba asks only whether a function's own file has changed."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()

@@ -24,9 +24,9 @@ from torch.nn import functional as F
 
 from isthmus.core.files import atomic_file, sha256_json
 from isthmus.core.geometry import noise_std
+from isthmus.core.products import low_precision_type
 from isthmus.core.runtime import Progress, numpy_generator
 from isthmus.errors import ConfigError
-from isthmus.memory.bf16 import half_type
 from isthmus.pairs.columns import pick
 from isthmus.pairs.pairs import PseudoPairs, Slot, near
 from isthmus.recipes.config import RecipeConfig
@@ -209,7 +209,7 @@ def products(config: RecipeConfig, device: torch.device) -> Iterator[None]:
 
     They are bfloat16 where the processor multiplies it itself, and else 16-bit integers, for the similarities alone.
     """
-    kind = half_type(device) if config.precision != "float32" else "float32"
+    kind = low_precision_type(device) if config.precision != "float32" else "float32"
     low = kind == "bf16" or (config.precision == "bf16" and kind == "float32")
     whole = sixteen_bits() if kind == "int16" else nullcontext()
     with whole, torch.autocast(device.type, torch.bfloat16, enabled=low):
