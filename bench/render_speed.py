@@ -19,7 +19,8 @@ same machine between the runs; *plain* is the same thing written out as a reader
 The compressed scan, and 16-bit products on processors without bf16 instructions, are loops that numba compiles for x86
 with AVX2: `pip install 'isthmus[fast]'`. They are compiled once, in some seconds when each is first used, and kept;
 `isthmus doctor` says whether they are there, and `ISTHMUS_KERNELS=0` goes without. Everything works without them, more
-slowly.
+slowly. The type of products is that for which the processor has instructions, never one that a stopwatch chose;
+`ISTHMUS_PRODUCTS=bf16`, `=integer` or `=float32` forces it on any machine.
 """
 
 

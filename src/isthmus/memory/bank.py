@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,18 +81,21 @@ class MemoryBank:
         *,
         temperature: float = 0.01,
         values: Matrix | Sequence[Matrix] | None = None,
+        bias: Any = None,
         method: str = "exact",
         tolerance: float = 0.01,
         seed: int = 0,
         out: Any = None,
     ) -> Any:
-        """Average memory rows under softmax(queries . keys / temperature).
+        """Average memory rows under softmax(queries . keys / temperature + bias).
 
         Args:
             queries: (q, d); whatever the memory may be given as.
             temperature: Softmax temperature, above 0.
             values: What is averaged: None for the memory itself, an (m, d_v) matrix row-aligned with the memory, or a
                 list of such matrices, averaged under the same weights. Taken as they are, never normalised.
+            bias: (m,) finite numbers added to the logits of the memory rows, such as a log prior; None is none. Then
+                the method must be "exact", and "auto" is.
             method: "exact"; "bf16", both products in 16 bits (bfloat16, or integers where the processor has no such
                 instructions); "compressed", which scores every row roughly and the few that matter in float32; "auto",
                 the soonest that holds the tolerance, and exact where the job is small.
@@ -110,7 +113,7 @@ class MemoryBank:
         Raises:
             ConfigError: An option is out of range or the shapes do not fit.
         """
-        run = _Run(self, queries, values, temperature, stats=False)
+        run = _Run(self, queries, values, temperature, stats=False, bias=bias)
         return run.aggregate(method, tolerance, seed, out)
 
     def aggregate_with_stats(
@@ -119,13 +122,14 @@ class MemoryBank:
         *,
         temperature: float = 0.01,
         values: Matrix | Sequence[Matrix] | None = None,
+        bias: Any = None,
         method: str = "exact",
         tolerance: float = 0.01,
         seed: int = 0,
         out: Any = None,
     ) -> tuple[Any, Stats]:
         """`aggregate`, and with it each query's effective neighbours and the report of the run."""
-        run = _Run(self, queries, values, temperature, stats=True)
+        run = _Run(self, queries, values, temperature, stats=True, bias=bias)
         results = run.aggregate(method, tolerance, seed, out)
         return results, Stats(np.asarray(run.neighbours.cpu().numpy(), dtype=np.float32), self.report)
 
@@ -135,11 +139,45 @@ class MemoryBank:
         *,
         temperature: float = 0.01,
         values: Matrix | Sequence[Matrix] | None = None,
+        bias: Any = None,
         stats: bool = True,
     ) -> Partial:
         """The unfinished exact sums of the queries over this memory, to merge with those of other parts of it."""
-        run = _Run(self, queries, values, temperature, stats=stats)
+        run = _Run(self, queries, values, temperature, stats=stats, bias=bias)
         return partial_sums(run.work, run.queries.block(0, run.queries.n))
+
+    def weights(
+        self, queries: Matrix, *, temperature: float = 0.01, bias: Any = None, block_bytes: int = 64 << 20
+    ) -> Iterator[tuple[slice, Any]]:
+        """Yield softmax(queries . keys / temperature + bias) itself, a block of queries after another.
+
+        Where only products of the weights with a matrix are wanted, `aggregate(values=matrix)` gives them without ever
+        holding a row of weights.
+
+        Args:
+            queries: (q, d).
+            temperature: Softmax temperature, above 0.
+            bias: (m,) finite numbers added to the logits of the memory rows, or None.
+            block_bytes: Float32 bytes of a block, at least one row.
+
+        Yields:
+            Which queries, and their (b, m) float32 weights, each row of sum 1: arrays, or tensors as the queries are.
+
+        Raises:
+            ConfigError: An option is out of range or the shapes do not fit.
+        """
+        scale, prior = 1.0 / _positive("temperature", temperature), self._bias(bias)
+        rows = self._queries(queries)
+        size = max(1, block_bytes // (4 * len(self)))
+        for start in range(0, rows.n, size):
+            part = slice(start, min(start + size, rows.n))
+            scaled = rows.block(part.start, part.stop) * scale
+            logits = torch.empty((len(scaled), len(self)), device=self.device)
+            for low, chunk in self.keys.chunks():
+                torch.mm(scaled, chunk.T, out=logits[:, low : low + len(chunk)])
+            if prior is not None:
+                logits += prior
+            yield part, _like(queries, torch.softmax(logits, dim=1))
 
     def nearest(self, queries: Matrix, k: int = 1) -> tuple[Any, Any]:
         """The k memory rows of highest cosine, exactly, best first.
@@ -193,6 +231,17 @@ class MemoryBank:
             raise ConfigError(f"the queries have {asked.dim} dimensions, the memory {self.dim}. Expected one space.")
         return asked
 
+    def _bias(self, bias: Any) -> torch.Tensor | None:
+        if bias is None:
+            return None
+        given = torch.as_tensor(bias, dtype=torch.float32, device=self.device)
+        if given.shape != (len(self),) or not bool(torch.isfinite(given).all()):
+            raise ConfigError(
+                f"the bias has shape {tuple(given.shape)} for a memory of {len(self):,} rows. Expected one finite "
+                "number a row."
+            )
+        return given
+
     def _values(self, values: Any) -> tuple[list[Rows | None], bool]:
         many = isinstance(values, (list, tuple))
         given = list(values) if many else [values]
@@ -215,12 +264,19 @@ class MemoryBank:
 class _Run:
     """One aggregation: its work, its queries, and the effective neighbours that it finds."""
 
-    def __init__(self, bank: MemoryBank, queries: Matrix, values: Any, temperature: float, *, stats: bool) -> None:
+    def __init__(
+        self, bank: MemoryBank, queries: Matrix, values: Any, temperature: float, *, stats: bool, bias: Any = None
+    ) -> None:
         self.bank, self.given, self.stats = bank, queries, stats
         wanted, self.many = bank._values(values)
         # The neighbours come free where the memory itself is averaged.
         self.work = Work(
-            bank.keys, wanted, _positive("temperature", temperature), stats or None in wanted, bank.normalize
+            bank.keys,
+            wanted,
+            _positive("temperature", temperature),
+            stats or (None in wanted and bias is None),
+            bank.normalize,
+            bank._bias(bias),
         )
         self.queries = bank._queries(queries)
         self.neighbours = torch.ones(self.queries.n, device=bank.device)
@@ -228,7 +284,10 @@ class _Run:
     def aggregate(self, method: str, tolerance: float, seed: int, out: Any) -> Any:
         if method not in METHODS:
             raise ConfigError(f"unknown method {method!r}. Expected one of {', '.join(METHODS)}.")
+        if self.work.bias is not None and method not in ("exact", "auto"):
+            raise ConfigError(f"the method {method!r} knows no bias. Expected exact or auto where one is given.")
         results = self._results(out)
+        method = "exact" if self.work.bias is not None else method
         plan = make_plan(self.work, self.queries, method, _positive("tolerance", tolerance), seed)
         step = self.work.pass_queries(plan.pass_bytes)
         for start in range(0, self.queries.n, step):

@@ -39,6 +39,7 @@ class Work:
     """One aggregation: what is averaged, how sharply, and whether the effective neighbours are wanted.
 
     `values` are the matrices that are averaged, row-aligned with `keys`; None in it stands for the keys themselves.
+    `bias` is what is added to the logits of each memory row, a log prior; only exact sums know it.
     """
 
     keys: Rows
@@ -46,6 +47,7 @@ class Work:
     temperature: float
     stats: bool
     bounded: bool
+    bias: torch.Tensor | None = None
 
     @property
     def widths(self) -> list[int]:
@@ -84,7 +86,8 @@ def redo_weak(work: Work, queries: torch.Tensor, found: Partial) -> Partial:
 
 
 def _pass(work: Work, queries: torch.Tensor, *, constant: bool) -> Partial:
-    state = empty(work, len(queries), 1.0 / work.temperature - _HEADROOM if constant else -torch.inf)
+    highest = 1.0 / work.temperature + (0.0 if work.bias is None else float(work.bias.max()))
+    state = empty(work, len(queries), highest - _HEADROOM if constant else -torch.inf)
     scaled = queries * (1.0 / work.temperature)
     query_block, memory_block = block_sizes(queries.device)
     room = _Room(memory_block, keeps_logits(work))
@@ -96,6 +99,8 @@ def _pass(work: Work, queries: torch.Tensor, *, constant: bool) -> Partial:
             keys, some = chunk[low : low + memory_block], [v[low : low + memory_block] for v in values]
             logits, spare = room.get(len(asking), len(keys), asking)
             torch.mm(asking, keys.T, out=logits)
+            if work.bias is not None:
+                logits.add_(work.bias[start + low : start + low + len(keys)])
             _absorb(block, logits, some, spare, constant=constant, compiled=compiled)
 
     with threads(queries.device) as (pool, workers):
@@ -163,8 +168,8 @@ def _absorb(
 
 
 def keeps_logits(work: Work) -> bool:
-    """Whether the weighted logits must be summed: where the keys themselves are averaged, they are query . average."""
-    return work.stats and all(v is not None for v in work.values)
+    """Whether weighted logits must be summed: where keys are averaged without a bias, they are query . average."""
+    return work.stats and (work.bias is not None or all(v is not None for v in work.values))
 
 
 def fill_moment(work: Work, state: Partial, scaled: torch.Tensor) -> None:

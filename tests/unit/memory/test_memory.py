@@ -514,6 +514,52 @@ def test_the_report_is_json_and_the_sample_is_seeded():
     assert "compressed, relative error" in describe(reports[0])
 
 
+# A prior on the rows
+
+
+@pytest.mark.parametrize("temperature", [0.004, 0.05, 1.0])
+@pytest.mark.parametrize("rows", [6000, 9000])
+def test_a_bias_is_a_prior_on_the_rows(temperature, rows):
+    queries, keys = world(30, rows=rows, queries=300)
+    rng = np.random.default_rng(1)
+    bias, values = 6.0 * rng.standard_normal(rows), rng.standard_normal((rows, 5)).astype(np.float32)
+    logits = unit(queries).astype(np.float64) @ unit(keys).T.astype(np.float64) / temperature + bias
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    shares /= shares.sum(1, keepdims=True)
+    bank = MemoryBank(keys)
+    got, stats = bank.aggregate_with_stats(queries, temperature=temperature, bias=bias, values=[None, values])
+    np.testing.assert_allclose(got[0], shares @ unit(keys), atol=2e-5)
+    np.testing.assert_allclose(got[1], shares @ values, atol=2e-4)
+    entropy = -(shares * np.log(np.maximum(shares, 1e-300))).sum(1)
+    np.testing.assert_allclose(stats.effective_neighbours, np.exp(entropy), rtol=5e-3)
+    blocks = list(bank.weights(queries, temperature=temperature, bias=bias, block_bytes=4 * rows * 128))
+    assert [part for part, _ in blocks] == [slice(0, 128), slice(128, 256), slice(256, 300)]
+    np.testing.assert_allclose(np.concatenate([block for _, block in blocks]), shares, atol=2e-5)
+
+
+def test_an_even_bias_changes_nothing_and_a_mighty_one_everything(small):
+    queries, keys, expected = small
+    bank = MemoryBank(keys)
+    np.testing.assert_allclose(bank.aggregate(queries, bias=np.full(len(keys), 7.0)), expected, atol=1e-5)
+    alone = np.where(np.arange(len(keys)) == 17, 0.0, -1e4)
+    np.testing.assert_allclose(bank.aggregate(queries, bias=alone), unit(keys)[[17] * len(queries)], atol=1e-6)
+    first = bank.partial(queries, bias=np.zeros(len(keys)))
+    second = MemoryBank(keys[:5]).partial(queries, bias=np.full(5, 300.0))
+    np.testing.assert_allclose(first.merge(second).finish()[0], second.finish()[0], atol=1e-5)
+
+
+def test_a_bias_that_does_not_fit_is_refused(small):
+    queries, keys, _ = small
+    bank = MemoryBank(keys)
+    for bad in (np.zeros(7), np.full(len(keys), np.nan), np.zeros((len(keys), 1))):
+        with pytest.raises(ConfigError, match=r"the bias has shape .* of 3,000 rows\. Expected one finite"):
+            bank.aggregate(queries, bias=bad)
+    with pytest.raises(ConfigError, match=r"the method 'bf16' knows no bias\. Expected exact or auto"):
+        bank.aggregate(queries, bias=np.zeros(len(keys)), method="bf16")
+    bank.aggregate(queries, bias=np.zeros(len(keys)), method="auto")
+    assert bank.report["used"] == "exact"
+
+
 # Sparse weights
 
 
