@@ -12,7 +12,7 @@ import pytest
 import isthmus
 from isthmus.bridges.bridge import Bridge
 from isthmus.errors import ConfigError, EvaluationError
-from isthmus.search import index as module
+from isthmus.search import rows as module
 from isthmus.search.index import Hit, SearchIndex
 
 

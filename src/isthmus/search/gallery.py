@@ -1,0 +1,133 @@
+"""Galleries: modalities of spaces, projected or to be projected, as items of one index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isthmus.bridges.fingerprint import bridge_fingerprint, unified_fingerprint
+from isthmus.core.geometry import Array, normalize
+from isthmus.errors import ConfigError, FingerprintError
+from isthmus.search.index import SearchIndex
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from isthmus.bridges.bridge import Bridge
+    from isthmus.spaces.writer import Embeddings
+
+
+def unified_blocks(bridge: Bridge, x: Embeddings, *, force: bool = False, size: int = 65_536) -> Iterator[Array]:
+    """Rows of a modality in the unified space, (at most size, dim) unit float32 blocks, in order.
+
+    A modality that this bridge projected already is taken as it is; another bridge's is refused.
+
+    Raises:
+        FingerprintError: The rows come from an encoder that the bridge does not know, or from another bridge.
+    """
+    made_by = unified_fingerprint(x)
+    if made_by is None:
+        yield from bridge.project_blocks(x, force=force, size=size)
+        return
+    if made_by != bridge_fingerprint(bridge) and not force:
+        raise FingerprintError(
+            f"{x.space_name}/{x.modality} was projected by another bridge ({made_by[:12]}, this one is "
+            f"{bridge_fingerprint(bridge)[:12]}). Project its source by this bridge, or search it with its own."
+        )
+    for block in x.blocks(size):
+        yield normalize(block)
+
+
+def index_of(
+    bridge: Bridge,
+    embeddings: Sequence[Embeddings] | Mapping[str, Embeddings],
+    *,
+    force: bool = False,
+    center: bool = False,
+) -> SearchIndex:
+    """An index of modalities of spaces in the unified space of a bridge.
+
+    Args:
+        bridge: The bridge.
+        embeddings: Modalities of spaces; a mapping names the galleries.
+        force: Project embeddings of another encoder too.
+        center: Remove each modality's centroid.
+
+    Raises:
+        FingerprintError: Embeddings come from an encoder that the bridge does not know, or from another bridge.
+        ConfigError: Nothing is given.
+    """
+    named = embeddings if isinstance(embeddings, Mapping) else dict(zip(_names(embeddings), embeddings, strict=True))
+    if not named:
+        raise ConfigError("an index needs embeddings, got none. Give modalities of spaces.")
+    rows = np.empty((sum(len(each) for each in named.values()), bridge.dim), np.float32)
+    start = 0
+    for each in named.values():
+        for block in unified_blocks(bridge, each, force=force):
+            rows[start : start + len(block)] = block
+            start += len(block)
+    modalities = [each.modality for each in named.values() for _ in range(len(each))]
+    return SearchIndex(
+        rows,
+        [name for each in named.values() for name in each.ids],
+        gallery_metadata(list(named.values())),
+        modalities=modalities,
+        galleries="" if len(named) == 1 else [name for name, each in named.items() for _ in range(len(each))],
+        center=center,
+        unified=bridge_fingerprint(bridge),
+    )
+
+
+def _names(embeddings: Sequence[Embeddings]) -> list[str]:
+    """A name of its own for each: space and modality, with a number where two have the same."""
+    names: list[str] = []
+    for each in embeddings:
+        name = f"{each.space_name}/{each.modality}"
+        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+    return names
+
+
+def gallery_metadata(embeddings: Sequence[Embeddings]) -> Any:
+    """Metadata of several modalities as one table; of several, a column `modality` stands first."""
+    if len(embeddings) == 1:
+        return embeddings[0].metadata
+    import pyarrow as pa
+
+    tables = [_with_modality(each) for each in embeddings]
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException:
+        # One column of two kinds (a year as number here, as text there): text holds both.
+        return pa.concat_tables(list(map(_as_text, tables, [_mixed(tables)] * len(tables))), promote_options="default")
+
+
+def _with_modality(x: Embeddings) -> pa.Table:
+    import pyarrow as pa
+
+    table = x.metadata
+    if "modality" in table.column_names:
+        return table
+    return table.add_column(0, "modality", pa.array([x.modality] * len(x), pa.string()))
+
+
+def _mixed(tables: Sequence[pa.Table]) -> set[str]:
+    """Columns whose types differ between tables."""
+    types: dict[str, Any] = {}
+    mixed = set()
+    for table in tables:
+        for field in table.schema:
+            if types.setdefault(field.name, field.type) != field.type:
+                mixed.add(field.name)
+    return mixed
+
+
+def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
+    import pyarrow as pa
+
+    for name in names & set(table.column_names):
+        place = table.column_names.index(name)
+        values = [None if value is None else str(value) for value in table.column(name).to_pylist()]
+        table = table.set_column(place, name, pa.array(values, pa.string()))
+    return table
