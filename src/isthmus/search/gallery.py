@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from isthmus.bridges.bridge import Bridge
-    from isthmus.spaces.writer import Embeddings
+    from isthmus.spaces.embeddings import Embeddings
 
 
 def unified_blocks(bridge: Bridge, x: Embeddings, *, force: bool = False, size: int = 65_536) -> Iterator[Array]:
