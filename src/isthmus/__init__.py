@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from isthmus.evaluation.evaluate import evaluate_bridge, evaluate_retrieval, evaluate_zero_shot
     from isthmus.evaluation.suite.compare import compare_bridges
     from isthmus.evaluation.suite.run_suite import run_suite
+    from isthmus.items.vocabulary import load_vocabulary
     from isthmus.recipes.connect import ConnectConfig, connect
     from isthmus.recipes.extend import ExtendConfig, extend
+    from isthmus.recipes.texts import share_texts
     from isthmus.search.index import SearchIndex
     from isthmus.spaces.health import inspect
     from isthmus.spaces.importing.importer import import_embeddings
@@ -43,9 +45,11 @@ _DOOR = {
     "import_embeddings": "spaces.importing.importer",
     "inspect": "spaces.health",
     "load_bridge": "bridges.bridge",
+    "load_vocabulary": "items.vocabulary",
     "make_space": "spaces.space",
     "open_space": "spaces.space",
     "run_suite": "evaluation.suite.run_suite",
+    "share_texts": "recipes.texts",
 }
 
 __all__ = [
@@ -66,9 +70,11 @@ __all__ = [
     "import_embeddings",
     "inspect",
     "load_bridge",
+    "load_vocabulary",
     "make_space",
     "open_space",
     "run_suite",
+    "share_texts",
 ]
 
 

@@ -28,9 +28,11 @@ NAMES = {
     "import_embeddings",
     "inspect",
     "load_bridge",
+    "load_vocabulary",
     "make_space",
     "open_space",
     "run_suite",
+    "share_texts",
 }
 
 

@@ -106,15 +106,24 @@ class Bridge:
         path = self.space(name).path
         return Path(path) if path else None
 
-    def open_space(self, name: str, override: str | Path | None = None) -> Space:
+    def open_space(self, name: str, override: str | Path | Space | None = None) -> Space:
         """Open a space of the bridge, from where it lay or from `override`, and check that it is the same encoder's.
+
+        Args:
+            name: Name of the space in the bridge.
+            override: Where it lies now, or the space, open already.
 
         Raises:
             BridgeError: Its place is unknown, or nothing lies there now.
             FingerprintError: What lies there comes from another encoder.
             SpaceError: What lies there is no whole space.
         """
-        path = Path(override) if override is not None else self.space_path(name)
+        from isthmus.spaces.space import Space, open_space
+
+        if isinstance(override, Space):
+            path: Path | None = override.path
+        else:
+            path = Path(override) if override is not None else self.space_path(name)
         advice = f"Pass its place: --space {name}=PATH (open_space({name!r}, PATH))."
         if path is None:
             raise BridgeError(f"the bridge does not know where the space {name!r} lies. {advice}")
@@ -122,9 +131,7 @@ class Bridge:
             raise BridgeError(
                 f"the space {name!r} lay at {path} when the bridge was made and is not there now. {advice}"
             )
-        from isthmus.spaces.space import open_space
-
-        opened = open_space(path)
+        opened = override if isinstance(override, Space) else open_space(path)
         for modality, expected in self.space(name).fingerprints.items():
             if modality in opened and opened.fingerprint(modality) != expected:
                 raise other_encoder(f"{path}/{modality}", opened[modality].info, [self.space(name)], modality)

@@ -14,6 +14,7 @@ from isthmus.cli import ablation as ablations
 from isthmus.cli import about, bridges, spaces
 from isthmus.cli import benchmarks as suites
 from isthmus.cli import evaluation as scores
+from isthmus.cli import vocabulary as names
 from isthmus.core.runtime import heed_interrupts
 from isthmus.core.version import __version__
 from isthmus.errors import IsthmusError
@@ -50,6 +51,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "suite": suites.suite,
     "compare": suites.compare,
     "ablate": ablations.ablate,
+    "vocabulary": names.vocabulary,
     "encoders": about.encoders,
     "doctor": about.doctor,
 }

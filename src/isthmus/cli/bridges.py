@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from isthmus.cli import options as o
-from isthmus.cli.making import Making
+from isthmus.cli.making import Making, share_listed_texts, share_texts_with_base
 from isthmus.cli.output import output
 from isthmus.errors import ConfigError
 
@@ -21,6 +21,8 @@ def connect(
     second: Annotated[Path, typer.Argument(metavar="B.space", help="Another space.", show_default=False)],
     via: o.Via,
     out: o.BridgeOut,
+    texts: o.Texts = None,
+    text_encoder: o.TextEncoders = None,
     preset: o.Preset = None,
     config: o.ConfigFile = None,
     assignments: o.Set = None,
@@ -43,7 +45,9 @@ def connect(
         out, preset, config, assignments, memory_limit, engine, address, checkpoint_dir, overwrite, quiet, as_json
     )  # fmt: skip
     making.run(
-        lambda **settings: recipe(open_space(first), open_space(second), **settings),
+        lambda **settings: recipe(
+            *share_listed_texts([open_space(first), open_space(second)], texts, text_encoder, quiet=quiet), **settings
+        ),
         via=via,
         seed=seed,
         device=device,
@@ -65,6 +69,8 @@ def extend(
         str | None,
         typer.Option(metavar="no|leaf|both", help="Closed forms: remove modalities' means first.", show_default=False),
     ] = None,
+    texts: o.Texts = None,
+    text_encoder: o.TextEncoders = None,
     preset: o.Preset = None,
     config: o.ConfigFile = None,
     assignments: o.Set = None,
@@ -91,13 +97,18 @@ def extend(
     trained = method == METHODS[0]
     if trained and center is not None:
         raise ConfigError(f"--center is of the closed forms ({', '.join(METHODS[1:])}), got --method {method}.")
+
+    def recipe_with_texts(**settings: Any) -> Any:
+        spaces = open_base(base), open_space(leaf)
+        start, new, places = share_texts_with_base(*spaces, named_paths(space), texts, text_encoder, quiet=quiet)
+        return recipe(start, new, space_paths=places, **settings)
+
     making.run(
-        lambda **settings: recipe(open_base(base), open_space(leaf), **settings),
+        recipe_with_texts,
         via=via,
         method=method,
         seed=seed,
         device=device,
-        space_paths=named_paths(space),
         **(making.settings(ExtendConfig) if trained else making.closed_form_settings(method, center)),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +16,7 @@ from isthmus.errors import BridgeError, ConfigError
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
     from isthmus.recipes.config import RecipeConfig
+    from isthmus.spaces.space import Space
 
 WORTH_KEEPING_SECONDS = 30.0
 """Checkpoints of a failed run that took less are not kept: doing it again takes no longer than saying so."""
@@ -95,6 +96,67 @@ class Making:
         finally:
             if self.checkpoint_dir is None and not (keep and any(checkpoints.glob("*.safetensors"))):
                 shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def share_listed_texts(
+    spaces: Sequence[Space], texts: Sequence[str] | None, encoders: Sequence[str] | None, *, quiet: bool
+) -> list[Space]:
+    """Give spaces the texts of `--texts`, where it is given.
+
+    Args:
+        spaces: Open spaces.
+        texts: Values of `--texts`: builtin, or files.
+        encoders: Values of `--text-encoder`: SPACE=NAME.
+        quiet: Show no progress.
+    """
+    from isthmus.cli.references import find_local_encoders, named_values
+
+    named = named_values(encoders, option="--text-encoder", example="SPACE=NAME such as a=clip")
+    if not texts:
+        if named:
+            raise ConfigError("--text-encoder is of --texts, which is not given. Add --texts builtin, or leave it out.")
+        return list(spaces)
+    from isthmus.items.vocabulary import read_texts
+    from isthmus.recipes.texts import share_texts
+
+    find_local_encoders()
+    listed = [text for source in texts for text in read_texts(source)]
+    return share_texts(spaces, listed, encoders=named, quiet=quiet)
+
+
+def share_texts_with_base(
+    base: Space | Bridge,
+    leaf: Space,
+    places: Mapping[str, Any],
+    texts: Sequence[str] | None,
+    encoders: Sequence[str] | None,
+    *,
+    quiet: bool,
+) -> tuple[Space | Bridge, Space, dict[str, Any]]:
+    """Give a base and a leaf the texts of `--texts`, where it is given.
+
+    Args:
+        base: A space, or a bridge, whose own spaces with a route of text then get them.
+        leaf: The space to bring in.
+        places: Where spaces of a bridge lie now, by name.
+        texts: Values of `--texts`.
+        encoders: Values of `--text-encoder`.
+        quiet: Show no progress.
+
+    Returns:
+        The base, the leaf, and the places with those of a bridge's spaces that hold the texts now.
+    """
+    from isthmus.bridges.bridge import Bridge
+
+    if not isinstance(base, Bridge):
+        base, leaf = share_listed_texts([base, leaf], texts, encoders, quiet=quiet)
+        return base, leaf, dict(places)
+    own = []
+    if texts:
+        named = [known.name for known in base.spaces if known.role != "leaf" and f"{known.name}/text" in base.routes]
+        own = [base.open_space(name, places.get(name)) for name in named]
+    *own, leaf = share_listed_texts([*own, leaf], texts, encoders, quiet=quiet)
+    return base, leaf, {**places, **{space.name: space for space in own}}
 
 
 def read_center(text: str) -> bool | str:

@@ -33,6 +33,24 @@ Via = Annotated[
     str,
     typer.Option(metavar="M[,M2]", help="The modality, or several, that both spaces share.", show_default=False),
 ]
+Texts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--texts",
+        metavar="builtin|FILE",
+        help="Texts to encode by each space's own encoder and share; repeatable (builtin: `isthmus vocabulary`).",
+        show_default=False,
+    ),
+]
+TextEncoders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text-encoder",
+        metavar="SPACE=NAME",
+        help="The text encoder of a space that does not tell its own; repeatable.",
+        show_default=False,
+    ),
+]
 BridgeOut = Annotated[
     Path, typer.Option("--out", metavar="X.bridge", help="The bridge folder to write.", show_default=False)
 ]

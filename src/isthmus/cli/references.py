@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,15 +64,30 @@ def split_reference(reference: str, *, option: str) -> tuple[Path, str, str | No
     )
 
 
-def named_paths(pairs: list[str] | None) -> dict[str, Path]:
+def named_paths(pairs: Sequence[str] | None) -> dict[str, Path]:
     """Read repeated `--space NAME=PATH`: where the spaces that a bridge was trained on lie now."""
-    paths = {}
+    values = named_values(pairs, option="--space", example="NAME=PATH such as clip=/data/clip.space")
+    return {name: Path(path) for name, path in values.items()}
+
+
+def named_values(pairs: Sequence[str] | None, *, option: str, example: str) -> dict[str, str]:
+    """Read a repeated option NAME=VALUE.
+
+    Args:
+        pairs: Its values as given.
+        option: Its name, for the message.
+        example: What was expected, for the message.
+
+    Raises:
+        ConfigError: One of them is no NAME=VALUE.
+    """
+    values = {}
     for pair in pairs or []:
-        name, equals, path = pair.partition("=")
-        if not (name and equals and path):
-            raise ConfigError(f"--space got {pair!r}, expected NAME=PATH such as clip=/data/clip.space.")
-        paths[name] = Path(path)
-    return paths
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise ConfigError(f"{option} got {pair!r}, expected {example}.")
+        values[name] = value
+    return values
 
 
 def find_local_encoders() -> None:

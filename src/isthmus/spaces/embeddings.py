@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,6 +175,29 @@ class Embeddings:
                 f"the first id there is {self.ids[0]!r}). Give ids that the space holds."
             )
         return rows
+
+    def followed_by(self, more: Embeddings) -> Embeddings:
+        """Make one of these embeddings and more of the same space, stored elsewhere; nothing on disk changes.
+
+        Args:
+            more: Embeddings of the same dim and dtype, under other ids; what was recorded of them does not count.
+
+        Raises:
+            SpaceError: The two differ in dim or dtype.
+        """
+        if (self.dim, self.dtype) != (more.dim, more.dtype):
+            raise SpaceError(
+                f"{more!r} cannot follow {self!r}: expected dim {self.dim} and {self.dtype}. "
+                "Encode both with one encoder and one dtype."
+            )
+        joined = copy(self)
+        joined._maps = {}
+        for cached in ("id_array", "ids", "metadata"):
+            joined.__dict__.pop(cached, None)
+        joined.shards = [*self.shards, *(replace(shard, start=shard.start + len(self)) for shard in more.shards)]
+        joined._rows = len(self) + len(more)
+        joined._starts = np.array([shard.start for shard in joined.shards], np.int64)
+        return joined
 
     def verify(self) -> int:
         """Hash every shard again and return the bytes checked; SpaceError at the first file that is not as written."""

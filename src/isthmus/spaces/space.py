@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,23 @@ class Space:
     def fingerprint(self, modality: str) -> str:
         """Hash of what made a modality (encoder, preprocessing, dim), never of its rows."""
         return self[modality].fingerprint
+
+    def with_modality(self, modality: str, embeddings: Embeddings) -> Space:
+        """Make a view of this space in which a modality is what is given; nothing on disk changes.
+
+        Args:
+            modality: Its name, there already or new.
+            embeddings: Embeddings of this space's dim.
+
+        Raises:
+            SpaceError: They have another dim.
+        """
+        if embeddings.dim != self.dim:
+            raise SpaceError(f"space {self.name!r} has dim {self.dim}, got {embeddings!r} for its {modality!r}.")
+        view = copy(self)
+        view._embeddings = {**self._embeddings, modality: embeddings}
+        view.modalities = tuple(view._embeddings)
+        return view
 
     def verify(self) -> dict[str, int]:
         """Hash every shard again.
