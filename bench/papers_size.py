@@ -28,7 +28,8 @@ from isthmus.memory import MemoryBank
 from isthmus.pairs.builder import Builder
 from isthmus.pairs.pairs import PseudoPairs, Side, Slot, choose_kinds
 from isthmus.recipes.extend import DenseAlignment, ExtendConfig, make_projector
-from isthmus.recipes.training.loop import make_plan, train, working_folder
+from isthmus.recipes.training.loop import train, working_folder
+from isthmus.recipes.training.schedule import make_schedule
 
 DIM = 512
 TEXTS, IMAGES, SOUNDS = 2_300_000, 1_300_000, 1_800_000
@@ -89,7 +90,7 @@ def step_seconds(base: Side, leaf: Side, pool: PseudoPairs, config: ExtendConfig
     """Seconds of a step of the training loop, drawing its batch included: of two epochs, the quicker."""
     projector = make_projector(leaf, base, ["text"], config, 0).to(place)
     objective = DenseAlignment(projector, pool.slots, ["text"], config)
-    plan = make_plan(len(pool), config)
+    plan = make_schedule(len(pool), config)
     ends = [time.perf_counter()]
 
     def ended(row: Any) -> None:

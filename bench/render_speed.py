@@ -159,7 +159,7 @@ def step_section(found: Results, table: Table) -> str:
         "## The training step\n\nNoise, projectors, the dense alignment of four InfoNCE terms, AdamW. The last column "
         "is the time that the products of a step take at the float32 peak as a share of the step; a float32 step can "
         f"not pass 100 %, which here is {found['step']['plain_over_floor']:.2f} times the plain one. *16 bits* is "
-        '`precision = "auto"`: bfloat16 or, by compiled loops and for products that are large enough, integers. The '
+        '`precision = "auto"`: bfloat16 where the processor has instructions for it. The '
         f"four terms alone, beside the same written out: {terms}.\n\n"
         + table(["batch", "step", "seconds", "times plain", "products' share"], rows)
     )

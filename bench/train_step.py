@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from isthmus.core.runtime import torch_generator
 from isthmus.pairs.pairs import Slot
 from isthmus.recipes.extend import DenseAlignment, ExtendConfig
-from isthmus.recipes.training.loop import products
+from isthmus.recipes.training.loop import autocast, product_type
 from isthmus.recipes.training.losses import dense_info_nce, reused_memory
 from isthmus.recipes.training.projectors import LeafProjector, initialize
 
@@ -33,7 +33,7 @@ SLOTS = (Slot(0, "text"), Slot(0, "image"), Slot(1, "text"), Slot(1, "audio"))
 NOISE = 0.0632
 RATE = 1e-3
 HALF = "16 bits or the same"
-"""`precision = "auto"`: bfloat16 or 16-bit integers where they pay."""
+"""`precision = "auto"`: bfloat16 where the processor has instructions for it, else float32."""
 
 
 def nce(x: Tensor, z: Tensor, tau: float) -> Tensor:
@@ -75,7 +75,7 @@ class Stepper:
     def __call__(self, clean: dict[Slot, Tensor]) -> float:
         generator = torch.Generator(clean[SLOTS[0]].device).manual_seed(0)
         batch = {slot: noisy(x, generator) for slot, x in clean.items()}
-        with products(self.config, self.device):
+        with autocast(product_type(self.config, self.device), self.device):
             loss = self.loss(batch)
         self.optimizer.zero_grad()
         loss.backward()
@@ -129,7 +129,7 @@ def loss_ratios(batch: int, dim: int, repeats: int, device: torch.device) -> dic
         return torch.autograd.grad(loss(), x)[0]
 
     def half() -> Tensor:
-        with products(ExtendConfig(precision="auto"), device):
+        with autocast(product_type(ExtendConfig(precision="auto"), device), device):
             return dense_info_nce(x, z, 0.05)
 
     terms = {

@@ -28,9 +28,11 @@ from isthmus.pairs.cache import PairStore
 from isthmus.pairs.pairs import Slot, choose_kinds
 from isthmus.recipes.config import RecipeConfig, settle
 from isthmus.recipes.sides import gaps_after, gaps_before, space_side
-from isthmus.recipes.training.loop import Batch, make_plan, train, working_folder
+from isthmus.recipes.training.loop import train, working_folder
 from isthmus.recipes.training.losses import info_nce, intra_distance
+from isthmus.recipes.training.objective import Batch, LossParts
 from isthmus.recipes.training.projectors import ConnectProjectors, arrays, initialize, parameter_count
+from isthmus.recipes.training.schedule import make_schedule
 
 if TYPE_CHECKING:
     from isthmus.spaces.space import Space
@@ -114,15 +116,15 @@ def connect(
     with working_folder(folder) as work:
         pairs = builder.build(choose_kinds(*sides, names, settings.centric), work / "pairs")
         paired = time.monotonic()
-        plan = make_plan(len(pairs), settings)
+        schedule = make_schedule(len(pairs), settings)
         projectors = ConnectProjectors(
             (sides[0].dim, sides[1].dim), settings.dim, ratio=settings.hidden_ratio, head=settings.head
         )
         initialize(projectors, torch_generator(settings.seed, 1), scheme=settings.initialization)
         projectors.to(place)
         objective = InterIntra(projectors, pairs.slots, names, settings)
-        outcome = train(
-            projectors, objective, pairs, settings, plan,
+        result = train(
+            projectors, objective, pairs, settings, schedule,
             device=place, checkpoint=folder / "connect.safetensors" if folder else None, callback=callback, quiet=quiet,
         )  # fmt: skip
     routes = {
@@ -132,11 +134,12 @@ def connect(
     }
     record = {
         "via": names,
-        "held_out": outcome.held_out,
+        "held_out": result.held_out,
         "pseudo_pairs": {"rows": len(pairs), **pairs.composition},
         "effective_neighbours": pairs.effective_neighbours,
-        "steps": outcome.steps,
-        "best_step": outcome.best_step,
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "products": result.products,
         "parameters": parameter_count(projectors),
         "seeds": [settings.seed],
         "versions": versions(),
@@ -147,13 +150,13 @@ def connect(
         spaces=[BridgeSpace.of(first, role="first"), BridgeSpace.of(second, role="second")],
         routes=routes,
         arrays=arrays(projectors, ""),
-        config=settings.model_dump(mode="json") | {"epochs": plan.epochs, "batch_size": plan.batch_size, "via": names},
+        config={**settings.model_dump(mode="json"), **schedule.settings, "via": names},
         record=record,
-        history=outcome.history,
+        history=result.history,
     )
     bridge.record["gap"] = {"before": gaps_before(sides), "after": gaps_after(bridge, {s.name: s for s in sides}, {})}
     finished = time.monotonic()
-    bridge.record["seconds"] = {"pairs": paired - started, "training": outcome.seconds, "all": finished - started}
+    bridge.record["seconds"] = {"pairs": paired - started, "training": result.seconds, "all": finished - started}
     return bridge
 
 
@@ -176,7 +179,7 @@ class InterIntra:
         self.projectors, self.slots, self.via, self.config = projectors, slots, list(via), config
         self.alone = [[s for s in slots if s.side == side and s.modality not in via] for side in (0, 1)]
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, LossParts]:
         """Inter + lambda * intra."""
         z = self._project(batch, joint=self.config.batch_norm == "joint")
         native = [info_nce(z[Slot(0, name)], z[Slot(1, name)], self.config.temperature) for name in self.via]

@@ -31,9 +31,11 @@ from isthmus.pairs.cache import PairStore
 from isthmus.pairs.pairs import Side, Slot, choose_kinds
 from isthmus.recipes.config import RecipeConfig, settle
 from isthmus.recipes.sides import bridge_side, gaps_after, gaps_before, space_side
-from isthmus.recipes.training.loop import Batch, held_out_scores, make_plan, train, working_folder
+from isthmus.recipes.training.loop import train, working_folder
 from isthmus.recipes.training.losses import dense_info_nce, info_nce, intra_distance
+from isthmus.recipes.training.objective import Batch, LossParts, held_out_scores
 from isthmus.recipes.training.projectors import LeafProjector, arrays, initialize, parameter_count
+from isthmus.recipes.training.schedule import make_schedule
 
 if TYPE_CHECKING:
     from isthmus.spaces.space import Space
@@ -141,20 +143,20 @@ def extend(
     with working_folder(folder) as work:
         pairs = builder.build(choose_kinds(near, far, names, settings.centric), work / "pairs")
         paired = time.monotonic()
-        plan = make_plan(len(pairs), settings)
-        made, outcomes = [], []
+        schedule = make_schedule(len(pairs), settings)
+        made, results = [], []
         for member in range(settings.members):
             projector = make_projector(far, near, names, settings, member).to(place)
             objective = DenseAlignment(projector, pairs.slots, names, settings)
             checkpoint = folder / f"extend-{member}.safetensors" if folder else None
-            outcomes.append(
+            results.append(
                 train(
-                    projector, objective, pairs, settings, plan,
+                    projector, objective, pairs, settings, schedule,
                     device=place, checkpoint=checkpoint, callback=callback, member=member, quiet=quiet,
                 )
             )  # fmt: skip
             made.append(objective)
-        held_out = held_out_scores(Mean(made), pairs.take(plan.scored_rows, place))
+        held_out = held_out_scores(mean_alignment(made), pairs.take(schedule.scored_rows, place))
     projectors = [objective.projector for objective in made]
     weights: dict[str, NDArray[np.float32]] = {}
     for member, projector in enumerate(projectors):
@@ -164,13 +166,14 @@ def extend(
         "held_out": held_out,
         "pseudo_pairs": {"rows": len(pairs), **pairs.composition},
         "effective_neighbours": pairs.effective_neighbours,
-        "steps": sum(outcome.steps for outcome in outcomes),
-        "best_steps": [outcome.best_step for outcome in outcomes],
+        "steps": sum(result.steps for result in results),
+        "best_steps": [result.best_step for result in results],
+        "products": results[0].products,
         "parameters": sum(map(parameter_count, projectors)),
         "seeds": [settings.seed],
         "versions": versions(),
     }
-    resolved = settings.model_dump(mode="json") | {"epochs": plan.epochs, "batch_size": plan.batch_size, "via": names}
+    resolved = {**settings.model_dump(mode="json"), **schedule.settings, "via": names}
     bridge = over.with_leaf(
         BridgeSpace.of(leaf, role="leaf"),
         {name: mean_route(projectors, name) for name in far.embeddings},
@@ -178,13 +181,13 @@ def extend(
         method="ex-mcr",
         config=resolved,
         record=record,
-        history=[{"member": n, **row} for n, outcome in enumerate(outcomes) for row in outcome.history],
+        history=[{"member": n, **row} for n, result in enumerate(results) for row in result.history],
     )
     bridge.record["gap"] = extension_gaps(bridge, near, far, leaf.name)
     finished = time.monotonic()
     bridge.record["seconds"] = {
         "pairs": paired - started,
-        "training": sum(o.seconds for o in outcomes),
+        "training": sum(o.seconds for o in results),
         "all": finished - started,
     }
     return bridge
@@ -212,23 +215,17 @@ def mean_route(projectors: Sequence[LeafProjector], modality: str) -> Route:
     return [{"kind": "blend", "weights": [1.0 / len(chains)] * len(chains), "chains": chains}]
 
 
-class Mean:
-    """Members as one: their projected embeddings averaged, for the held-out scores of the whole."""
+def mean_alignment(members: Sequence[DenseAlignment]) -> Callable[[Batch], list[tuple[str, Tensor, Tensor]]]:
+    """What several members align as one: the unit mean of their leaf embeddings, for the scores of the whole."""
 
-    def __init__(self, members: Sequence[DenseAlignment]) -> None:
-        self.members = members
-
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """Members are trained one by one."""
-        raise NotImplementedError
-
-    def aligned(self, batch: Batch) -> list[tuple[str, Tensor, Tensor]]:
-        """As each member's, with the unit mean of the members' leaf embeddings."""
-        every = [member.aligned(batch) for member in self.members]
+    def aligned(batch: Batch) -> list[tuple[str, Tensor, Tensor]]:
+        every = [member.aligned(batch) for member in members]
         return [
             (rows[0][0], F.normalize(torch.stack([x for _, x, _ in rows]).mean(0), dim=-1), rows[0][2])
             for rows in zip(*every, strict=True)
         ]
+
+    return aligned
 
 
 class DenseAlignment:
@@ -249,7 +246,7 @@ class DenseAlignment:
         self.alone = [slot for slot in slots if slot.side == 1 and slot.modality not in via]
         self.shared = [Slot(1, name) for name in via]
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, LossParts]:
         """lambda * intra + the dense alignment. The intra term sees f_l alone: its gradient never reaches f_m."""
         moved = [self.projector.to_overlap(batch[slot], slot.modality) for slot in self.alone]
         leaf = self.projector.to_base([*moved, *(batch[slot] for slot in self.shared)], joint=self.joint)

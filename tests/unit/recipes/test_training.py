@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from isthmus.core import kernels
-from isthmus.core.products import SWITCH
 from isthmus.errors import ConfigError
 from isthmus.pairs.pairs import PseudoPairs, Slot
 from isthmus.recipes.config import RecipeConfig
 from isthmus.recipes.extend import DenseAlignment, ExtendConfig
-from isthmus.recipes.training import int16_linear as half
-from isthmus.recipes.training.loop import _noisy, held_out_scores, make_plan, products, train
+from isthmus.recipes.training.loop import autocast, product_type, train
+from isthmus.recipes.training.noise import add_noise
+from isthmus.recipes.training.objective import held_out_scores
 from isthmus.recipes.training.projectors import LeafProjector, initialize
+from isthmus.recipes.training.schedule import make_schedule
 
 CPU = torch.device("cpu")
 SLOTS = (Slot(0, "text"), Slot(0, "image"), Slot(1, "text"), Slot(1, "audio"))
@@ -40,7 +40,7 @@ def run(checkpoint: Path | None = None, callback=None, **options: object):
     module = LeafProjector(["audio"], 12, 12)
     initialize(module, torch.Generator().manual_seed(0))
     objective = DenseAlignment(module, SLOTS, ["text"], config)
-    plan = make_plan(len(pairs), config)
+    plan = make_schedule(len(pairs), config)
     outcome = train(
         module, objective, pairs, config, plan, device=CPU, checkpoint=checkpoint, callback=callback, quiet=True
     )
@@ -60,7 +60,7 @@ def test_noise_leaves_the_papers_cosine_in_every_dimension(dim: int) -> None:
     config = RecipeConfig()
     x = torch.from_numpy(unit(2000, dim, 1))
     std = {SLOTS[0]: ((1 / config.noise_cosine_at(dim) ** 2 - 1) / dim) ** 0.5}
-    noisy = _noisy({SLOTS[0]: x}, std, torch.Generator().manual_seed(0))[SLOTS[0]]
+    noisy = add_noise({SLOTS[0]: x}, std, torch.Generator().manual_seed(0))[SLOTS[0]]
     assert float((x * noisy).sum(1).mean()) == pytest.approx(0.573, abs=0.005)
     torch.testing.assert_close(noisy.norm(dim=1), torch.ones(2000))
 
@@ -72,19 +72,19 @@ def test_a_variance_of_0_004_at_512_is_the_default_noise() -> None:
 
 
 def test_the_plan_follows_the_size_of_the_pool() -> None:
-    small, medium, papers = (make_plan(n, RecipeConfig()) for n in (500, 40_905, 5_400_000))
+    small, medium, papers = (make_schedule(n, RecipeConfig()) for n in (500, 40_905, 5_400_000))
     assert small.batch_size == 128
     assert medium.batch_size < papers.batch_size == 4096
     for plan in (small, medium, papers):
         assert 1 <= plan.epochs <= 36
         assert not set(plan.train_rows[:1000]) & set(plan.held_out_rows)
-    fixed = make_plan(40_905, RecipeConfig(epochs=36, batch_size=4096))
+    fixed = make_schedule(40_905, RecipeConfig(epochs=36, batch_size=4096))
     assert (fixed.epochs, fixed.batch_size, fixed.steps_per_epoch) == (36, 4096, 9)
 
 
 def test_a_pool_smaller_than_a_batch_is_refused() -> None:
     with pytest.raises(ConfigError, match="100 pseudo pairs are too few for batches of 4,096"):
-        make_plan(100, RecipeConfig(batch_size=4096))
+        make_schedule(100, RecipeConfig(batch_size=4096))
 
 
 def test_training_finds_a_rotation_and_keeps_the_best_epoch() -> None:
@@ -166,7 +166,7 @@ def test_a_collapsed_projector_scores_nothing() -> None:
             same = torch.ones(50, 4) / 2
             return [("x to y", same, same)]
 
-    assert held_out_scores(Collapsed(), {})["x to y r@1"] == 0.0
+    assert held_out_scores(Collapsed().aligned, {})["x to y r@1"] == 0.0
 
 
 def test_a_subset_of_the_alignment_is_the_mean_of_its_terms() -> None:
@@ -182,36 +182,35 @@ def test_a_subset_of_the_alignment_is_the_mean_of_its_terms() -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "auto"])
-@pytest.mark.parametrize("kind", ["bf16", "int16"])
-def test_products_in_16_bits_learn_the_same(monkeypatch, precision: str, kind: str) -> None:
-    if kind == "int16" and not kernels.available():
-        pytest.skip(kernels.missing())
-    monkeypatch.setenv(SWITCH, {"int16": "integer"}.get(kind, kind))
-    monkeypatch.setattr("isthmus.recipes.training.int16_linear._LEAST", 0)
-    exact, outcome = run(epochs=8)
-    low, same_way = run(epochs=8, precision=precision)
+def test_products_in_bf16_learn_the_same(monkeypatch, precision: str) -> None:
+    monkeypatch.setattr("isthmus.recipes.training.loop.has_bf16", lambda device: True)
+    exact, result = run(epochs=8)
+    low, low_result = run(epochs=8, precision=precision)
     again, _ = run(epochs=8, precision=precision)
     assert not same(weights(exact), weights(low))
     assert same(weights(low), weights(again))
     assert all(value.dtype in (torch.float32, torch.int64) for value in weights(low).values())
-    assert same_way.held_out["score"] == pytest.approx(outcome.held_out["score"], abs=0.1)
+    assert low_result.held_out["score"] == pytest.approx(result.held_out["score"], abs=0.1)
+    assert (result.products, low_result.products) == ("float32", "bf16")
 
 
-@pytest.mark.parametrize(("precision", "kind", "types"), [
-    ("float32", "bf16", (False, False)), ("float32", "int16", (False, False)),
-    ("auto", "bf16", (True, False)), ("auto", "int16", (False, True)), ("auto", "float32", (False, False)),
-    ("bf16", "bf16", (True, False)), ("bf16", "int16", (False, True)), ("bf16", "float32", (True, False)),
-])  # fmt: skip
-def test_products_are_in_the_16_bits_that_a_processor_has(monkeypatch, precision, kind, types) -> None:
-    """Whether autocast is on, and whether 16-bit integers are."""
-    if kind == "int16" and not kernels.available():
-        pytest.skip(kernels.missing())
-    monkeypatch.setenv(SWITCH, {"int16": "integer"}.get(kind, kind))
-    with products(ExtendConfig(precision=precision), torch.device("cpu")):
-        assert (torch.is_autocast_enabled("cpu"), half._on.get()) == types
-    assert not half._on.get()
+@pytest.mark.parametrize(
+    ("precision", "instructions", "expected"),
+    [
+        ("float32", True, "float32"),
+        ("auto", True, "bf16"),
+        ("auto", False, "float32"),
+        ("bf16", True, "bf16"),
+        ("bf16", False, "bf16"),
+    ],
+)
+def test_products_are_of_the_type_that_the_processor_has(monkeypatch, precision, instructions, expected) -> None:
+    monkeypatch.setattr("isthmus.recipes.training.loop.has_bf16", lambda device: instructions)
+    assert product_type(ExtendConfig(precision=precision), CPU) == expected
+    with autocast(expected, CPU):
+        assert torch.is_autocast_enabled("cpu") is (expected == "bf16")
 
 
-def test_auto_stays_in_float32_where_16_bits_do_not_pay(monkeypatch) -> None:
-    monkeypatch.setenv(SWITCH, "float32")
+def test_auto_stays_in_float32_where_there_are_no_instructions(monkeypatch) -> None:
+    monkeypatch.setattr("isthmus.recipes.training.loop.has_bf16", lambda device: False)
     assert same(weights(run()[0]), weights(run(precision="auto")[0]))

@@ -60,15 +60,6 @@ def nearest(x: np.float32) -> np.int32:
     return np.int32(bits_of_float(x + _ROUND) - _ROUND_BITS)
 
 
-@njit(nogil=True, cache=True, inline="always")
-def largest_weight(x: NDArray[np.float32]) -> np.float32:
-    """The largest of some numbers that are not negative: their bits are in the same order and compare faster."""
-    top = bits_of_float(_SMALLEST)
-    for k in range(len(x)):
-        top = max(top, bits_of_float(x[k]))
-    return float_of_bits(top)
-
-
 @njit(nogil=True, cache=True)
 def largest(x: NDArray[np.float32], mean: NDArray[np.float32]) -> float:
     """The largest |x - mean| of a (n, d) matrix."""

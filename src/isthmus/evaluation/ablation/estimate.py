@@ -22,8 +22,10 @@ from isthmus.pairs.pairs import Kind, PseudoPairs, Side, Slot, centric_kinds, ch
 from isthmus.recipes.config import RecipeConfig, make_config
 from isthmus.recipes.connect import ConnectConfig, InterIntra
 from isthmus.recipes.extend import DenseAlignment, ExtendConfig, make_projector
-from isthmus.recipes.training.loop import Objective, make_plan, train
+from isthmus.recipes.training.loop import train
+from isthmus.recipes.training.objective import Objective
 from isthmus.recipes.training.projectors import ConnectProjectors, initialize
+from isthmus.recipes.training.schedule import make_schedule
 from isthmus.spaces.space import Space
 
 PROBE_STEPS, PROBE_QUERIES = 8, 512
@@ -109,13 +111,17 @@ class _Sizes:
         config = _config(row)
         try:
             pairs = sum(self.kinds(row).values())
-            plan = make_plan(pairs, config)
+            schedule = make_schedule(pairs, config)
         except (ConfigError, OverlapError) as error:
             return {**about, **nothing, "fault": str(error)}
-        steps = plan.steps * (config.members if row.method == "ex-mcr" else 1)
+        steps = schedule.steps * (config.members if row.method == "ex-mcr" else 1)
         return {
-            **about, "pseudo_pairs": pairs, "batch_size": plan.batch_size, "epochs": plan.epochs, "steps": steps,
-        }  # fmt: skip
+            **about,
+            "pseudo_pairs": pairs,
+            "batch_size": schedule.batch_size,
+            "epochs": schedule.epochs,
+            "steps": steps,
+        }
 
 
 def _config(row: Row) -> RecipeConfig:
@@ -149,11 +155,11 @@ def _probe(row: Row, world: World, line: Mapping[str, Any], device: str | None) 
     columns = {slot: rng.standard_normal((n, spaces[slot.side].dim), dtype=np.float32) for slot in slots}
     short = config.model_copy(update={"epochs": 1, "batch_size": size, "members": 1})
     pairs = PseudoPairs(slots, columns, {})
-    plan = make_plan(n, short)
+    schedule = make_schedule(n, short)
     for _ in range(2):  # the first time loads what torch needs
         module, objective = _untrained(short, slots, spaces, via)
-        done = train(module.to(place), objective, pairs, short, plan, device=place, quiet=True)
-    return float(done.seconds / (plan.steps * size))
+        done = train(module.to(place), objective, pairs, short, schedule, device=place, quiet=True)
+    return float(done.seconds / (schedule.steps * size))
 
 
 def _untrained(

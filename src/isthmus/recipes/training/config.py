@@ -26,8 +26,8 @@ class TrainingConfig(BaseModel):
         batch_size: Pseudo pairs per step.
         learning_rate: AdamW's, at the start of a cosine decay to 0.
         weight_decay: AdamW's.
-        precision: Of the products in training: "float32", or 16 bits, "auto" where the processor multiplies these
-            faster and "bf16" in any case. They are bfloat16, or 16-bit integers where those are the faster.
+        precision: Of the matrix products in training: "float32", "bf16", or "auto", which is bf16 where the processor
+            has instructions for it (what was used is recorded).
         held_out: Share of the pool that chooses the best checkpoint and is never trained on.
         checkpoint_seconds: Time between checkpoints.
     """

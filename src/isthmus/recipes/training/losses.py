@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-from isthmus.recipes.training.int16_info_nce import Contrast
-from isthmus.recipes.training.int16_linear import wanted
+from torch.nn import functional as F
 
 _BLOCK = 1 << 22
 """Similarities of a block: 16 MB."""
@@ -79,93 +77,88 @@ def _with_maxima(x: Tensor, z: Tensor, temperature: float) -> Tensor:
 class _DenseInfoNCE(torch.autograd.Function):
     """Forward keeps the exponentials; backward turns them into the gradient in place, without a second softmax.
 
+    With l_ij = x_i z_j / tau, a pair's loss is the mean over i of
+
+        1/2 log(sum_j e^l_ij / e^l_ii) + 1/2 log(sum_j e^l_ji / e^l_ii)
+        = 1/2 log(1 + R_i / e^l_ii) + 1/2 log(1 + C_i / e^l_ii),
+
+    where R_i and C_i sum over the negatives alone. Aligned rows have R_i and C_i near nothing: kept apart from the
+    positive, they lose no digits to it, neither in the loss nor in the gradient (see `backward`).
+
     One shift serves all rows and columns, so that both directions share the exponentials; unit rows bound every logit
-    by 1 / temperature. Where a row's sum underflows all the same, the batch is done with a maximum per row instead.
-    Under autocast the products are in its type, there and back, and under `sixteen_bits` in 16-bit integers; everything
-    else stays float32.
+    by 1 / tau. Where a row's sum underflows all the same, the batch is done with a maximum per row instead. Under
+    autocast the products of the negatives are in its type, there and back; everything else stays float32.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, z: Tensor, temperature: float) -> Tensor:
-        k, batch, dim = x.shape
-        m = len(z)
+        (k, batch, dim), m = x.shape, len(z)
         ctx.low = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else None
-        positives = torch.einsum("kbd,mbd->", x, z) / temperature
+        ctx.temperature, ctx.memory = temperature, _memory.get()
         shift = max(0.0, 1.0 / temperature - _HEADROOM)
-        ctx.temperature, ctx.memory, ctx.contrast = temperature, _memory.get(), None
-        if wanted(x, k * batch * m * batch * dim):
-            held = _take(ctx.memory, k * batch * m * batch, x, torch.int16)
-            ctx.contrast = Contrast(x, z, temperature, shift, held)
-            return _DenseInfoNCE._finish(ctx, x, z, ctx.contrast.by_row, ctx.contrast.by_column, positives, shift, held)
         scaled, others = x / temperature, z.reshape(m * batch, dim).T
-        by_row, by_column = x.new_empty(k, batch, m), x.new_zeros(k, m, batch)
+        # Multiplied and added up: no autocast reaches that, and of these logits every digit is wanted.
+        positive = torch.stack([torch.stack([(a * b).sum(-1) for b in z]) for a in scaled]) - shift  # (k, m, batch)
+        row_sums, column_sums = x.new_empty(k, batch, m), x.new_zeros(k, m, batch)
         every = _take(ctx.memory, k * batch * m * batch, x).view(k, batch, m, batch)
         for part in _parts(k, batch, m, x.device):
             block = every[part]
             _multiply(scaled[part].flatten(0, 1), others, block.flatten(0, 1).flatten(1), ctx.low)
             (block.sub_(shift) if shift else block).exp_()
-            torch.sum(block, -1, out=by_row[part])
-            by_column[part[0]] += block.sum(1)
-        return _DenseInfoNCE._finish(ctx, x, z, by_row, by_column, positives, shift, every)
-
-    @staticmethod
-    def _finish(
-        ctx: Any, x: Tensor, z: Tensor, by_row: Tensor, by_column: Tensor, positives: Tensor, shift: float, held: Tensor
-    ) -> Tensor:
-        """The loss from the sums of exponentials, or with maxima where they ran under."""
-        ctx.exact = not bool(torch.minimum(by_row.min(), by_column.min()) > _SMALLEST_SUM)
+            _positives(block, part).zero_()
+            torch.sum(block, -1, out=row_sums[part])
+            column_sums[part[0]] += block.sum(1)
+        row_sums = row_sums.permute(0, 2, 1)
+        own = positive.exp()
+        ctx.exact = not bool(torch.minimum((row_sums + own).min(), (column_sums + own).min()) > _SMALLEST_SUM)
         if ctx.exact:
-            _give(ctx.memory, held)
+            _give(ctx.memory, every)
             ctx.save_for_backward(x, z)
-            return _with_maxima(x, z, ctx.temperature)
-        ctx.save_for_backward(x, z, by_row, by_column, held)
-        pairs = x.shape[0] * z.shape[0] * x.shape[1]
-        total = 0.5 * (by_row.log().sum() + by_column.log().sum()) - positives
-        return total / pairs + shift
+            return _with_maxima(x, z, temperature)
+        ctx.save_for_backward(x, z, row_sums, column_sums, own, every)
+        losses = [F.softplus(sums.log() - positive).mean() for sums in (row_sums, column_sums)]
+        return 0.5 * (losses[0] + losses[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """The gradient by x is G z and by z it is G^T x, with the (batch, batch) matrix G = d loss / d logits / tau.
+
+        Every e^l_ij stands in its row's softmax and in its column's, so a negative's entry is e^l_ij (1 / row sum +
+        1 / column sum). The positive's is that less 2, which is -(R_i / row sum + C_i / column sum): the negatives'
+        share of both, with the sign that draws the two together.
+        """
         if ctx.exact:
             return _exact_gradients(ctx, gradients[0])
-        x, z, by_row, by_column, every = ctx.saved_tensors
+        x, z, row_sums, column_sums, own, every = ctx.saved_tensors
         (k, batch, dim), m = x.shape, len(z)
-        scale = gradients[0] / (k * m * batch * ctx.temperature)
-        if ctx.contrast is not None:
-            found = [
-                ctx.contrast.pull(of_others=number == 1) if needed else None
-                for number, needed in enumerate(ctx.needs_input_grad[:2])
-            ]
-            _give(ctx.memory, every)
-            every[:1].zero_()  # As below, in place: a second backward through this node is refused.
-            return _DenseInfoNCE._scaled(found[0], found[1], x, z, scale)
-        to_x = x.new_empty(x.shape) if ctx.needs_input_grad[0] else None
-        to_z = z.new_zeros(m * batch, dim) if ctx.needs_input_grad[1] else None
-        rows, columns = by_row.reciprocal_()[..., None], by_column.reciprocal_()
+        by_row, by_column = (own + row_sums).reciprocal_(), (own + column_sums).reciprocal_()
+        attraction = -(row_sums * by_row + column_sums * by_column)
+        by_row = by_row.permute(0, 2, 1).contiguous()[..., None]
+        grad_x = x.new_empty(x.shape) if ctx.needs_input_grad[0] else None
+        grad_z = z.new_zeros(m * batch, dim) if ctx.needs_input_grad[1] else None
         parts = list(_parts(k, batch, m, x.device))
         spare = _take(ctx.memory, every[parts[0]].numel(), x)
         for part in parts:
-            # In place: autograd refuses a second backward through this node instead of giving a wrong one.
+            # The exponentials become G in place, so autograd refuses a second backward instead of giving a wrong one.
             block = every[part]
-            block.mul_(torch.add(rows[part], columns[part[0], None], out=spare[: block.numel()].view(block.shape)))
+            block.mul_(torch.add(by_row[part], by_column[part[0], None], out=spare[: block.numel()].view(block.shape)))
+            _positives(block, part).copy_(attraction[part[0], :, part[1]])
             weights = block.flatten(0, 1).flatten(1)
-            if to_x is not None:
-                _multiply(weights, z.reshape(m * batch, dim), to_x[part].flatten(0, 1), ctx.low)
-            if to_z is not None:
-                _multiply(weights.T, x[part].flatten(0, 1), to_z, ctx.low, add=True)
+            if grad_x is not None:
+                _multiply(weights, z.reshape(m * batch, dim), grad_x[part].flatten(0, 1), ctx.low)
+            if grad_z is not None:
+                _multiply(weights.T, x[part].flatten(0, 1), grad_z, ctx.low, add=True)
         _give(ctx.memory, every)
         _give(ctx.memory, spare)
-        return _DenseInfoNCE._scaled(to_x, None if to_z is None else to_z.view(z.shape), x, z, scale)
+        # Half of each direction, the mean over pairs and rows, and the temperature that the logits were divided by.
+        scale = gradients[0] * (0.5 / (k * m * batch * ctx.temperature))
+        by_z = None if grad_z is None else grad_z.view(z.shape).mul_(scale)
+        return None if grad_x is None else grad_x.mul_(scale), by_z, None
 
-    @staticmethod
-    def _scaled(
-        to_x: Tensor | None, to_z: Tensor | None, x: Tensor, z: Tensor, scale: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, None]:
-        """Gradients from what pulls each side, which is weighed against its own positives."""
-        if to_x is not None:
-            to_x.mul_(0.5).sub_(z.sum(0)).mul_(scale)
-        if to_z is not None:
-            to_z.mul_(0.5).sub_(x.sum(0)).mul_(scale)
-        return to_x, to_z, None
+
+def _positives(block: Tensor, part: tuple[slice, slice]) -> Tensor:
+    """The entries of (k, rows, m, batch) similarities where a row meets itself, (k, m, rows), as a view."""
+    return block.diagonal(offset=part[1].start, dim1=1, dim2=3)
 
 
 def _multiply(a: Tensor, b: Tensor, out: Tensor, low: torch.dtype | None, *, add: bool = False) -> None:
@@ -179,13 +172,12 @@ def _multiply(a: Tensor, b: Tensor, out: Tensor, low: torch.dtype | None, *, add
         torch.mm(a, b, out=out)
 
 
-def _take(memory: list[Tensor] | None, size: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def _take(memory: list[Tensor] | None, size: int, like: Tensor) -> Tensor:
     """Memory for `size` numbers, what an earlier step has given back if it is that large."""
-    held, kind = [] if memory is None else memory, dtype or like.dtype
-    for number, kept in enumerate(held):
-        if kept.numel() == size and kept.dtype == kind:
-            return held.pop(number)
-    return like.new_empty(size, dtype=kind)
+    for number, kept in enumerate(memory or []):
+        if memory is not None and kept.numel() == size and kept.dtype == like.dtype:
+            return memory.pop(number)
+    return like.new_empty(size)
 
 
 def _give(memory: list[Tensor] | None, used: Tensor) -> None:
@@ -213,8 +205,8 @@ def _exact_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor 
         ]
         loss = _with_maxima(inputs[0], inputs[1], ctx.temperature)
         found = iter(torch.autograd.grad(loss, [t for t in inputs if t.requires_grad]))
-    to_x, to_z = (next(found) * gradient if t.requires_grad else None for t in inputs)
-    return to_x, to_z, None
+    grad_x, grad_z = (next(found) * gradient if t.requires_grad else None for t in inputs)
+    return grad_x, grad_z, None
 
 
 def intra_distance(x: Tensor, target: Tensor, *, squared: bool = False, eps: float = 1e-6) -> Tensor:

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isthmus.recipes.training.int16_linear import Linear
-
 Steps = list[dict[str, Any]]
 
 
@@ -28,8 +26,8 @@ class MLP(nn.Module):
     def __init__(self, dim_in: int, dim_out: int | None = None, *, ratio: float = 2.0) -> None:
         super().__init__()
         hidden, dim_out = round(dim_in * ratio), dim_out or dim_in
-        self.net1 = nn.Sequential(Linear(dim_in, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True))
-        self.net2 = nn.Sequential(Linear(hidden, dim_out), nn.BatchNorm1d(dim_out))
+        self.net1 = nn.Sequential(nn.Linear(dim_in, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True))
+        self.net2 = nn.Sequential(nn.Linear(hidden, dim_out), nn.BatchNorm1d(dim_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, dim_in) to (batch, dim_out), not normalised."""
