@@ -236,6 +236,7 @@ class Bridge:
         modality: str,
         space: str | None = None,
         encoder: str | Encoder | None = None,
+        encoder_options: Mapping[str, Any] | None = None,
         batch_size: int = 32,
         device: str | None = None,
         force: bool = False,
@@ -246,7 +247,9 @@ class Bridge:
             items: Paths of files; for the modality `text`, the texts themselves.
             modality: Their modality.
             space: Which space's encoder; by default that of the first space that has the modality, the base first.
-            encoder: An encoder, or the name to load it by, where the recorded identity does not say enough.
+            encoder: An encoder, or the name to load it by, where the recorded identity does not say enough, or names
+                what a file may not have loaded (a class of your own, a model in a folder).
+            encoder_options: Passed to the encoder's factory, when `encoder` is a name.
             batch_size: Items in one pass through the model.
             device: Where the model goes.
             force: Take another encoder than the recorded one, on your own word.
@@ -259,13 +262,12 @@ class Bridge:
             EncoderError: It cannot be loaded, or an item cannot be encoded.
             BridgeError: The bridge has no route for the modality.
         """
-        from isthmus.encoders import Item, embed_items, load_encoder
+        from isthmus.encoders import Item, embed_items
 
         target = self.space(space) if space else self._first_with(modality)
         self.route(target.name, modality)
         if encoder is None or isinstance(encoder, str):
-            recorded = target.encoders.get(modality, {}).get("options") or {} if encoder is None else {}
-            encoder = load_encoder(encoder or target.encoder_name(modality), device=device, **recorded)
+            encoder = target.load_encoder(modality, encoder, device=device, options=encoder_options)
         if not force:
             target.check_encoder(encoder, modality)
         wrapped = [
@@ -449,7 +451,9 @@ class Bridge:
             return load_bridge(repo_or_folder)
         from isthmus.bridges.hub import download
 
-        return load_bridge(download(str(repo_or_folder), revision=revision, token=token, cache_dir=cache_dir))
+        bridge = load_bridge(download(str(repo_or_folder), revision=revision, token=token, cache_dir=cache_dir))
+        # Where spaces lay on its maker's machine says nothing here, and may point at anything.
+        return replace(bridge, spaces=[replace(space, path=None) for space in bridge.spaces])
 
 
 def load_bridge(path: str | Path) -> Bridge:

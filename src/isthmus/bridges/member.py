@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from isthmus.core.geometry import Array
+from isthmus.encoders.recorded import checked_record, load_named, load_recorded, recorded_name
 from isthmus.errors import BridgeError, FingerprintError
 from isthmus.spaces.manifest import IDENTITY, fingerprint
 
 if TYPE_CHECKING:
+    from isthmus.encoders.protocol import Encoder
     from isthmus.spaces.space import Space
 
 ROLES = ("base", "leaf", "first", "second")
@@ -86,30 +88,40 @@ class BridgeSpace:
         )
 
     def encoder_name(self, modality: str) -> str:
-        """The name to load the encoder of a modality by.
+        """The name to load the encoder of a modality by, as far as a file may name one.
 
         Raises:
-            BridgeError: What was recorded does not tell.
+            EncoderError: What was recorded does not tell, or names what a file may not: code, a file, a folder.
         """
-        encoder = self.encoders.get(modality) or {}
-        library, name = encoder.get("library"), encoder.get("id")
-        revision = encoder.get("revision") if encoder.get("revision") != "local" else None
-        if library == "isthmus":
-            return str(name)
-        if encoder.get("name") and not _is_commit(revision):
-            # A file or folder of the user's, or a class: only the name it was loaded by finds it again.
-            return str(encoder["name"])
-        if library == "ulip":
-            return f"ulip:{name}"
-        if library == "open_clip":
-            return f"openclip:{name}" + (f"/{revision}" if revision else "")
-        if library in ("transformers", "sentence-transformers"):
-            kind = library if library != "transformers" else "clap" if "audio" in self.encoders else "clip"
-            return f"{kind}:{name}" + (f"@{revision}" if revision else "")
-        raise BridgeError(
-            f"the bridge does not say how to load the encoder of '{self.name}/{modality}' ({encoder_words(encoder)}). "
-            "Name it with encoder= (--encoder NAME); `isthmus encoders` lists what there is."
-        )
+        where = f"'{self.name}/{modality}'"
+        record = checked_record(self.encoders.get(modality) or {}, where=where)
+        return recorded_name(record, where=where, modalities=self.encoders)
+
+    def load_encoder(
+        self,
+        modality: str,
+        named: str | None = None,
+        *,
+        device: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Encoder:
+        """The encoder of a modality: the recorded one if a file may name it, or the one that the user names.
+
+        Args:
+            modality: The modality.
+            named: The encoder that the user named in this call, as for `--encoder`.
+            device: Where the model goes.
+            options: The user's own options, with `named`.
+
+        Raises:
+            EncoderError: It cannot be loaded, or the record names code, a file or a folder; the message says what to
+                pass.
+        """
+        record = self.encoders.get(modality) or {}
+        if named is not None:
+            return load_named(named, record, device=device, options=options)
+        where = f"'{self.name}/{modality}'"
+        return load_recorded(record, where=where, modalities=self.encoders, device=device)
 
     def check_encoder(self, encoder: EncoderLike, modality: str) -> None:
         """Refuse an encoder that is not the recorded one.
@@ -142,10 +154,6 @@ def _encoder(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _same(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool:
     return all((a or {}).get(key) == (b or {}).get(key) for key in IDENTITY)
-
-
-def _is_commit(revision: Any) -> bool:
-    return isinstance(revision, str) and len(revision) == 40 and set(revision) <= set("0123456789abcdef")
 
 
 def other_encoder(

@@ -254,14 +254,15 @@ def shared(
     from isthmus.cli.config import collect
     from isthmus.cli.references import find_local_encoders, named_paths
 
-    find_local_encoders()
+    encoders = named("--encoder", "SPACE=NAME", encoder)
+    find_local_encoders(*encoders.values())
     return {
         "cache": cache,
         "options": collect(None, assignments or []),
         "templates": templates,
         "proposals": proposals,
         "through": named("--through", "MODALITY=SPACE", through),
-        "encoders": named("--encoder", "SPACE=NAME", encoder),
+        "encoders": encoders,
         "space_paths": named_paths(space),
     }
 

@@ -51,6 +51,9 @@ def collect(file: Path | None, assignments: Iterable[str], known: Mapping[str, A
     merged: dict[str, Any] = {}
     if file is not None:
         merged = read_toml(file, "--config")
+        if "engine_address" in merged:
+            # Ray runs what it is sent and unpickles what it gets back, so no file may choose the machine.
+            raise ConfigError(f"--config {file} sets engine_address, which no file may choose. Pass --address instead.")
         check_keys(merged, known, f"--config {file}")
     for text in assignments:
         key, value = parse_assignment(text)

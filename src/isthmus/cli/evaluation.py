@@ -113,6 +113,10 @@ def search(
         str | None,
         typer.Option(metavar="NAME", help="The encoder of the query, if the bridge does not know.", show_default=False),
     ] = None,
+    encoder_options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="For --encoder; repeatable.", show_default=False),
+    ] = None,
     k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many hits.")] = 10,
     device: o.Device = None,
     force: o.Force = False,
@@ -122,10 +126,11 @@ def search(
     """Search galleries with a text, a file or an item of a space."""
     from isthmus.bridges.bridge import load_bridge
     from isthmus.bridges.project import OneItem
+    from isthmus.cli.config import parse_assignment
     from isthmus.cli.references import find_local_encoders, open_item
 
     with output(as_json=as_json, quiet=quiet) as out:
-        find_local_encoders()
+        find_local_encoders(encoder)
         files = {"text": text, "image": image, "audio": audio, "point_cloud": point_cloud}
         given = {name: value for name, value in files.items() if value is not None}
         if len(given) + (item is not None) != 1:
@@ -135,7 +140,10 @@ def search(
             vector = unified.project(OneItem(*open_item(item, option="--id")), force=force)
         else:
             ((modality, value),) = given.items()
-            vector = unified.encode([value], modality=modality, encoder=encoder, device=device, force=force)
+            options = dict(map(parse_assignment, encoder_options or []))
+            vector = unified.encode(
+                [value], modality=modality, encoder=encoder, encoder_options=options, device=device, force=force
+            )
         out.report = {
             "query": str(item or next(iter(given.values()))),
             "hits": find(unified, vector, gallery, k, force),

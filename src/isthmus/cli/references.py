@@ -90,7 +90,13 @@ def named_values(pairs: Sequence[str] | None, *, option: str, example: str) -> d
     return values
 
 
-def find_local_encoders() -> None:
-    """Let `--encoder module:Class` name a module of the current folder; installed ones go first."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+def find_local_encoders(*names: str | None) -> None:
+    """Let `--encoder module:Class` name a module of the current folder; installed ones go first.
+
+    Only a class that the user named in this very command opens the folder: no file can.
+    """
+    from isthmus.encoders.registry import REGISTRY
+
+    own = any(name and ":" in name and name.partition(":")[0] not in REGISTRY for name in names)
+    if own and "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))

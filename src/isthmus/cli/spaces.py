@@ -76,7 +76,7 @@ def encode(
     from isthmus.encoders.pipeline.encode import encode
 
     with output(as_json=as_json, quiet=quiet) as out:
-        find_local_encoders()
+        find_local_encoders(encoder)
         report = encode(
             paths,
             encoder=encoder,

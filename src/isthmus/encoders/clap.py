@@ -20,7 +20,7 @@ from isthmus.encoders.decoders.texts import TextDecoder
 from isthmus.encoders.hub import Checkpoint, find_checkpoint, first_line
 from isthmus.encoders.protocol import Decoder
 from isthmus.encoders.registry import check_installed
-from isthmus.encoders.torch_encoder import TorchEncoder, embedding_of, quiet_loading
+from isthmus.encoders.torch_encoder import FROM_DATA, TorchEncoder, embedding_of, quiet_loading
 from isthmus.errors import EncoderError
 from isthmus.items.decoding.audio import pool_windows
 
@@ -71,13 +71,13 @@ class ClapEncoder(TorchEncoder):
         from transformers import AutoConfig, AutoTokenizer, ClapFeatureExtractor, ClapModel
 
         try:
-            config = AutoConfig.from_pretrained(files.folder, local_files_only=True)
+            config = AutoConfig.from_pretrained(files.folder, **FROM_DATA)
             if config.model_type != "clap":
                 raise EncoderError(f"{files.given} is a model of type {config.model_type!r}. Expected a CLAP.")
-            extractor = ClapFeatureExtractor.from_pretrained(files.folder, local_files_only=True)
-            self.tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
+            extractor = ClapFeatureExtractor.from_pretrained(files.folder, **FROM_DATA)
+            self.tokenizer = AutoTokenizer.from_pretrained(files.folder, **FROM_DATA)
             with quiet_loading():
-                model = ClapModel.from_pretrained(files.folder, local_files_only=True)
+                model = ClapModel.from_pretrained(files.folder, **FROM_DATA)
         except (OSError, ValueError, ImportError) as error:
             raise EncoderError(f"{files.given} cannot be loaded as a CLAP model: {first_line(error)}.") from error
         super().__init__(model, device=device, dtype=dtype)

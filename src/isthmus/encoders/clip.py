@@ -16,7 +16,7 @@ from isthmus.encoders.decoders.texts import TextDecoder
 from isthmus.encoders.hub import Checkpoint, find_checkpoint, first_line
 from isthmus.encoders.protocol import Decoder
 from isthmus.encoders.registry import check_installed
-from isthmus.encoders.torch_encoder import TorchEncoder, embedding_of, quiet_loading
+from isthmus.encoders.torch_encoder import FROM_DATA, TorchEncoder, embedding_of, quiet_loading
 from isthmus.errors import EncoderError
 
 FAMILIES = ("clip", "siglip", "siglip2")
@@ -57,16 +57,16 @@ class ClipEncoder(TorchEncoder):
         from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
         try:
-            config = AutoConfig.from_pretrained(files.folder, local_files_only=True)
+            config = AutoConfig.from_pretrained(files.folder, **FROM_DATA)
             if config.model_type not in FAMILIES:
                 raise EncoderError(
                     f"{files.given} is a model of type {config.model_type!r}. Expected one of {', '.join(FAMILIES)};"
                     " `isthmus encoders` lists the encoders of other families."
                 )
-            self.processor = AutoImageProcessor.from_pretrained(files.folder, local_files_only=True)
-            self.tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
+            self.processor = AutoImageProcessor.from_pretrained(files.folder, **FROM_DATA)
+            self.tokenizer = AutoTokenizer.from_pretrained(files.folder, **FROM_DATA)
             with quiet_loading():
-                model = AutoModel.from_pretrained(files.folder, local_files_only=True)
+                model = AutoModel.from_pretrained(files.folder, **FROM_DATA)
         except (OSError, ValueError, ImportError) as error:
             raise EncoderError(f"{files.given} cannot be loaded as a CLIP model: {first_line(error)}.") from error
         super().__init__(model, device=device, dtype=dtype)

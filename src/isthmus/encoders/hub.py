@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isthmus.encoders.model_code import check_model_folder
 from isthmus.encoders.protocol import weights_sha256
 from isthmus.errors import EncoderError
 
@@ -54,7 +55,8 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
         revision: Branch, tag or commit of the Hub; None takes the main branch.
 
     Raises:
-        EncoderError: There is no such folder or repository, it cannot be downloaded, or it holds no weights.
+        EncoderError: There is no such folder or repository, it cannot be downloaded, it holds no weights, or its
+            configuration names code that does not come with the library.
     """
     folder, given = Path(name).expanduser(), name
     if "@" in name and not folder.exists():
@@ -70,6 +72,7 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
     else:
         folder = _snapshot(name, revision)
         identity, commit = name, folder.name if _COMMIT.fullmatch(folder.name) else LOCAL
+    check_model_folder(folder, given)
     weights = weight_files(folder)
     if not weights:
         raise EncoderError(f"{folder} holds no weights. Expected model.safetensors or pytorch_model.bin.")

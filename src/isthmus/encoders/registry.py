@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -169,6 +170,12 @@ def _cached(name: str, entry: Entry) -> bool | None:
 
 
 def _load_user_class(name: str, device: str | None, options: dict[str, Any]) -> Any:
+    package = name.partition(":")[0].partition(".")[0]
+    if package in sys.stdlib_module_names or package in sys.builtin_module_names:
+        raise EncoderError(
+            f"{name!r} is of Python's own library, which has no encoders. Expected module:Class for a class of your "
+            f"own, or one of {', '.join(REGISTRY)}."
+        )
     factory = _target(name, name)
     if device is not None:
         options = {"device": device, **options}

@@ -14,6 +14,8 @@ from isthmus.core.runtime import resolve_device
 from isthmus.encoders.protocol import BaseEncoder
 from isthmus.errors import ConfigError, EncoderError
 
+FROM_DATA: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How transformers loads a model's files: from the disk alone, and without running code of theirs or asking to."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

@@ -156,7 +156,7 @@ def load_clip_tokenizer(name: str, vocabulary: int) -> Any:
             f"captions need transformers ({first_line(error)}). Run: pip install 'isthmus[hf]'"
         ) from error
     try:
-        tokenizer = ClipTokenizer.from_pretrained(name)
+        tokenizer = ClipTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the libraries raise their own, network and OS errors
         raise EncoderError(f"no CLIP tokenizer at {name!r} ({first_line(error)}). {advice}") from error
     if len(tokenizer) != vocabulary:

@@ -561,7 +561,7 @@ def test_encode_loads_the_recorded_encoder(bridge: Bridge, monkeypatch: pytest.M
         asked.append(name)
         return FakeEncoder()
 
-    monkeypatch.setattr("isthmus.encoders.load_encoder", load)
+    monkeypatch.setattr("isthmus.encoders.recorded.load_encoder", load)
     got = bridge.encode(["dog.wav", Path("a.wav")], modality="audio")
     expected = FakeEncoder().encode(["dog.wav", "a.wav"])
     np.testing.assert_array_equal(got, bridge.project(expected, space="clap", modality="audio"))
@@ -604,8 +604,8 @@ def test_encode_refuses_another_encoder(bridge: Bridge) -> None:
 def test_an_encoder_that_nobody_can_name_is_asked_for(base: Bridge) -> None:
     space = bridge_space("mine", "leaf", 6, {"library": "declared", "id": "my-net"}, audio={})
     bridge = base.with_leaf(space, {"audio": [{"kind": "normalize"}]}, {}, method="x")
-    message = r"does not say how to load the encoder of 'mine/audio' \(declared my-net\)\. Name it with encoder="
-    with pytest.raises(BridgeError, match=message):
+    message = r"'mine/audio' does not say how to load its encoder \(declared my-net\)\. Name it with --encoder NAME"
+    with pytest.raises(EncoderError, match=message):
         bridge.encode(["a.wav"], modality="audio")
 
 

@@ -13,6 +13,7 @@ import isthmus.evaluation.suite.embed as suite_sides
 import isthmus.evaluation.suite.retrain as recipes
 from isthmus.bridges.bridge import Bridge
 from isthmus.core.geometry import normalize
+from isthmus.encoders import load_encoder
 from isthmus.errors import (
     BridgeError,
     CheckFailed,
@@ -439,6 +440,14 @@ def test_own_steps_are_taken_from_the_record(world: World, tmp_path: Path):
 # sides
 
 
+@pytest.fixture
+def allowed(own_config: Path) -> None:
+    """The user allows files to name the tiny encoder, as both spaces were made."""
+    entry = '[[encoder]]\nname = "tiny_encoder:TinyEncoder"\n'
+    text = f'{entry}options = {{ dim = 16 }}\n{entry}options = {{ dim = 12, weights = "{"1" * 64}" }}\n'
+    (own_config / "trusted.toml").write_text(text)
+
+
 def tiny_bridge(folder: Path) -> Bridge:
     """Two spaces of the tiny encoder, with other weights each, joined through texts."""
     from isthmus.encoders.pipeline.encode import encode
@@ -453,6 +462,7 @@ def tiny_bridge(folder: Path) -> Bridge:
     return fit_closed_form_bridge(one, two, via="text", method="ridge")
 
 
+@pytest.mark.usefixtures("allowed")
 def test_items_are_encoded_once_by_the_spaces_own_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     bridge = tiny_bridge(tmp_path)
     items = [Item(f"q{i}", text=f"query {i}") for i in range(5)]
@@ -462,11 +472,11 @@ def test_items_are_encoded_once_by_the_spaces_own_encoder(tmp_path: Path, monkey
     first = sides.embed(bridge, Side("text", items), "two")
     assert (first.dim, first.ids, first.space_name) == (12, [item.id for item in items], "two")
     assert sides.encoded["two/text"]["rejected"] == 0
-    monkeypatch.setattr(suite_sides, "load_encoder", lambda *_, **__: pytest.fail("loaded again"))
+    monkeypatch.setattr("isthmus.encoders.recorded.load_encoder", lambda *_, **__: pytest.fail("loaded again"))
     again = Sides(settings).embed(bridge, Side("text", items), "two")
     assert np.array_equal(np.asarray(first), np.asarray(again))
     changed = [Item("q0", text="other words"), *items[1:]]
-    monkeypatch.undo()
+    monkeypatch.setattr("isthmus.encoders.recorded.load_encoder", load_encoder)
     fresh = Sides(settings).embed(bridge, Side("text", changed), "two")
     assert not np.array_equal(np.asarray(first)[0], np.asarray(fresh)[0])
     through = SuiteSettings(cache=tmp_path / "cache", through={"text": "two"})
@@ -477,6 +487,7 @@ def test_items_are_encoded_once_by_the_spaces_own_encoder(tmp_path: Path, monkey
         sides.embed(bridge, Side("audio", items), "one")
 
 
+@pytest.mark.usefixtures("allowed")
 def test_an_interrupted_encoding_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     bridge = tiny_bridge(tmp_path)
     side = Side("text", [Item(f"q{i}", text=f"query {i}") for i in range(40)])
@@ -495,6 +506,7 @@ def test_an_interrupted_encoding_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(log.read_text().splitlines()) - before < 40, "what was encoded before the fault is not encoded again"
 
 
+@pytest.mark.usefixtures("allowed")
 def test_rejected_items_are_counted_or_end_the_run(tmp_path: Path):
     bridge = tiny_bridge(tmp_path)
     side = Side("text", [Item("good", text="words"), Item("bad", text=" ")])

@@ -114,6 +114,9 @@ def _row(grid: Grid, entry: RowEntry, columns: Sequence[str]) -> Row:
     settings = inherited | entry.settings
     if "seed" in settings:
         raise ConfigError(f"{where} sets seed. Seeds are those of the whole grid: seeds = [0, 1, 2].")
+    if "engine_address" in settings:
+        # Ray runs what it is sent and unpickles what it gets back, so no file may choose the machine.
+        raise ConfigError(f"{where} sets engine_address, which no file may choose. Leave it out, or set RAY_ADDRESS.")
     for key in settings:
         if key not in known:
             raise refusal(f"{where} has the unknown setting", key, known)

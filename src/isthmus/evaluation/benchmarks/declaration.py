@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from inspect import isfunction, signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, cast
@@ -155,13 +156,10 @@ class Benchmark(_Strict):
             number = isinstance(default, float) and isinstance(value, int)
             if default is not None and not number and type(value) is not type(default):
                 raise ConfigError(f"--set {key} got {value!r}, expected a {type(default).__name__} like {default!r}.")
-        function = self.reader.partition(":")[2] or "read"
-        reader = getattr(_reader_module(self), function, None)
-        if not callable(reader):
-            raise ConfigError(f"{self.path}: the reader {self.reader!r} has no function {function!r}.")
+        reader = _reader(self)
         # What every reader may ask of the declaration itself; not settings, so `--set` cannot reach them.
         fixed = {"task": self.task, "modalities": tuple(self.modalities)}
-        return cast(Read, reader)(Path(data), {**known, **given, **fixed}, Path(work))
+        return reader(Path(data), {**known, **given, **fixed}, Path(work))
 
 
 def _reader_module(benchmark: Benchmark) -> ModuleType:
@@ -171,6 +169,25 @@ def _reader_module(benchmark: Benchmark) -> ModuleType:
             f"{benchmark.path}: there is no reader {name!r}. Expected one of {', '.join(list_readers())}."
         )
     return import_module(f"{READERS}.{name}")
+
+
+def _reader(benchmark: Benchmark) -> Read:
+    """The function of a reader: one that the reader itself defines to read a data set, and nothing else it holds."""
+    module, function = _reader_module(benchmark), benchmark.reader.partition(":")[2] or "read"
+    known = sorted(
+        name
+        for name, value in vars(module).items()
+        if isfunction(value)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+        and signature(value).return_annotation in (Reading, "Reading")
+    )
+    if function not in known:
+        raise ConfigError(
+            f"{benchmark.path}: the reader {benchmark.reader!r} has no function {function!r}. "
+            f"Expected one of {', '.join(known)}."
+        )
+    return cast(Read, getattr(module, function))
 
 
 def _check_keys(given: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any], where: str) -> None:

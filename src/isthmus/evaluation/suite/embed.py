@@ -14,7 +14,7 @@ from typing import Any
 from isthmus.bridges.bridge import Bridge
 from isthmus.core.files import read_json, sha256_json, write_json
 from isthmus.core.runtime import notifier
-from isthmus.encoders import Encoder, load_encoder
+from isthmus.encoders import Encoder
 from isthmus.encoders.pipeline.encode import encode
 from isthmus.errors import BridgeError, EvaluationError, SpaceError
 from isthmus.evaluation.baselines import home
@@ -124,11 +124,11 @@ class Sides:
     def _encoder(self, bridge: Bridge, space: str, modality: str) -> Encoder:
         """The encoder of a space, refused if it is not the one that the bridge was trained on."""
         known = bridge.space(space)
-        name = self.settings.encoders.get(space) or known.encoder_name(modality)
-        recorded = {} if space in self.settings.encoders else known.encoders.get(modality, {}).get("options") or {}
-        key = sha256_json([name, recorded])
+        named = self.settings.encoders.get(space)
+        record = known.encoders.get(modality) or {}
+        key = sha256_json([named or known.encoder_name(modality), record.get("options") or {}])
         if key not in self._loaded:
-            self._loaded[key] = load_encoder(name, device=self.settings.device, **recorded)
+            self._loaded[key] = known.load_encoder(modality, named, device=self.settings.device)
         if not self.settings.force:
             known.check_encoder(self._loaded[key], modality)
         return self._loaded[key]

@@ -74,7 +74,8 @@ def own_steps(bridge: Bridge) -> list[Step]:
     last = {"spaces": [space.name for space in bridge.spaces], "config": bridge.config}
     steps: list[Step] = []
     for number, step in enumerate([*bridge.record.get("earlier", []), last]):
-        config = dict(step["config"])
+        # Who computes is the user's choice here: a record must not name a cluster that work is sent to.
+        config = {key: value for key, value in step["config"].items() if key not in ("engine", "engine_address")}
         if "learning_rate" not in config:
             raise EvaluationError("the bridge is a closed form: nothing in it is drawn, every seed gives the same.")
         via = config.pop("via")
