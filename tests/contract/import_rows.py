@@ -16,7 +16,7 @@ ROWS: Sequence[Sequence[str]] = (
     ("encoders", "pairs"),
     ("bridges",),
     ("recipes", "search"),
-    ("evaluation",),
+    ("evaluation", "serve"),
     ("demo",),
     ("cli",),
 )

@@ -264,7 +264,7 @@ class Bridge:
         """
         from isthmus.encoders import Item, embed_items
 
-        target = self.space(space) if space else self._first_with(modality)
+        target = self.space(space) if space else self.first_with(modality)
         self.route(target.name, modality)
         if encoder is None or isinstance(encoder, str):
             encoder = target.load_encoder(modality, encoder, device=device, options=encoder_options)
@@ -277,7 +277,12 @@ class Bridge:
         embedded = embed_items(encoder, wrapped, modality=modality, batch_size=batch_size)
         return self.project(embedded, space=target.name, modality=modality)
 
-    def _first_with(self, modality: str) -> BridgeSpace:
+    def first_with(self, modality: str) -> BridgeSpace:
+        """The space whose encoder speaks for a modality: a base before the first of the others that has it.
+
+        Raises:
+            BridgeError: No space of the bridge has the modality.
+        """
         having = [space for space in self.spaces if f"{space.name}/{modality}" in self.routes]
         if not having:
             raise BridgeError(f"the bridge has no route for {modality!r}. Expected one of {self._keys()}.")

@@ -1,0 +1,130 @@
+"""Galleries: what is searched. One modality of one space, projected through the bridge, with ids and metadata."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isthmus.core.geometry import Array
+from isthmus.errors import ConfigError
+from isthmus.search.index import Hit, SearchIndex
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from isthmus.bridges.bridge import Bridge
+    from isthmus.spaces.embeddings import Embeddings
+
+
+class UnknownItem(ConfigError):
+    """An id or a gallery that the service does not hold, or an item of which nothing can be shown."""
+
+
+class Gallery:
+    """Items that are searched together, changed and searched by one thread at a time.
+
+    Args:
+        name: `space/modality`, or what the user calls it.
+        modality: Of its items.
+        index: Unit rows with ids and metadata, of this gallery alone.
+    """
+
+    def __init__(self, name: str, modality: str, index: SearchIndex) -> None:
+        self.name, self.modality, self.index = name, modality, index
+        self._lock = threading.RLock()
+        self._note()
+
+    def _note(self) -> None:
+        """Keep what would be made anew by every request: ids, their rows, and the columns."""
+        self.ids = self.index.ids
+        self.rows = {name: row for row, name in enumerate(self.ids)}
+        self._embeddings = self.index.embeddings
+        self._metadata = self.index.metadata
+
+    @classmethod
+    def of(cls, bridge: Bridge, embeddings: Embeddings, *, force: bool = False) -> Gallery:
+        """Project a modality of a space through the bridge.
+
+        Raises:
+            FingerprintError: The bridge does not know its encoder.
+        """
+        name = f"{embeddings.space_name}/{embeddings.modality}"
+        return cls(name, embeddings.modality, SearchIndex.from_bridge(bridge, embeddings, force=force))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the metadata columns, without the id and without paths."""
+        return [name for name in self._metadata.column_names if name != "id" and not name.endswith("_path")]
+
+    def row(self, name: str) -> int:
+        """Row of an id.
+
+        Raises:
+            UnknownItem: There is none.
+        """
+        if name not in self.rows:
+            raise UnknownItem(f"the gallery {self.name!r} has no item {name[:80]!r}. /items lists what it holds.")
+        return self.rows[name]
+
+    def vector(self, name: str) -> Array:
+        """(dim,) unit row of an id."""
+        with self._lock:
+            return np.array(self._embeddings[self.row(name)], dtype=np.float32)
+
+    def vectors(self, rows: NDArray[np.int64]) -> Array:
+        """(n, dim) unit rows by number."""
+        with self._lock:
+            return np.array(self._embeddings[rows], dtype=np.float32)
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        """All that is known of an item, paths included."""
+        with self._lock:
+            found: dict[str, Any] = self._metadata.slice(self.row(name), 1).to_pylist()[0]
+        return {key: value for key, value in found.items() if key != "id"}
+
+    def shown_metadata(self, name: str) -> dict[str, Any]:
+        """What is known of an item as it is told to others: without paths of this machine."""
+        return shown(self.metadata(name))
+
+    def search(self, queries: Array, k: int, where: str | None) -> list[list[Hit]]:
+        """The k nearest items of each of (q, dim) queries whose metadata pass a filter.
+
+        Raises:
+            ConfigError: The filter cannot be read.
+        """
+        with self._lock:
+            return self.index.search(queries, k, filter=where)
+
+    def add(self, ids: Sequence[str], vectors: Array, metadata: Sequence[Mapping[str, Any]]) -> None:
+        """Add items, or replace those of the same ids."""
+        with self._lock:
+            self.index.add(ids, vectors, list(metadata), modality=self.modality, replace=True)
+            self._note()
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove items.
+
+        Raises:
+            UnknownItem: There is no such item; then none is removed.
+        """
+        with self._lock:
+            for name in ids:
+                self.row(name)
+            self.index.delete(ids)
+            self._note()
+
+
+def shown(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata without the id, which stands beside it, and without paths of this machine."""
+    return {key: value for key, value in metadata.items() if key != "id" and not key.endswith("_path")}
+
+
+def hit_json(hit: Hit) -> dict[str, Any]:
+    """A hit as the service gives it."""
+    return {"id": hit.id, "score": round(float(hit.score), 6), "metadata": shown(hit.metadata)}

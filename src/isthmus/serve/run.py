@@ -1,0 +1,118 @@
+"""Starting the service: galleries opened, the address checked, the server run until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.errors import ConfigError, DependencyError
+
+if TYPE_CHECKING:
+    from isthmus.bridges.bridge import Bridge
+    from isthmus.serve.limits import Limits
+    from isthmus.spaces.embeddings import Embeddings
+
+TOKEN_LENGTH = 16
+"""Shortest token that is accepted."""
+
+
+def serve(
+    bridge: Bridge | str | Path,
+    galleries: Sequence[Embeddings],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    editable: bool = False,
+    encoders: Mapping[str, str] | None = None,
+    device: str | None = None,
+    limits: Limits | None = None,
+    log: Any = sys.stderr,
+    force: bool = False,
+) -> None:
+    """Serve a bridge and galleries over HTTP until interrupted: a page at `/`, the interface at `/openapi.json`.
+
+    Args:
+        bridge: The bridge, or its folder.
+        galleries: Modalities of spaces to search.
+        host: Address to listen on. Any but the loopback one needs a token.
+        port: Port; 0 takes a free one.
+        token: What requests must carry as `Authorization: Bearer TOKEN`.
+        editable: Let items be added and deleted, in memory only.
+        encoders: By `space` or `space/modality`, an encoder to take instead of the recorded one.
+        device: Where models go.
+        limits: Bounds on requests.
+        log: Where a line of JSON goes for each request, never with its content; None writes none.
+        force: Take galleries of encoders that the bridge does not know.
+
+    Raises:
+        ConfigError: The address is open to others and there is no token, or there is nothing to search.
+        DependencyError: The extra `serve` is not installed.
+    """
+    try:
+        import uvicorn
+
+        from isthmus.serve.app import build_app
+    except ImportError as error:
+        raise DependencyError(
+            f"the service needs {error.name}, not installed here. Run: pip install 'isthmus[serve]'"
+        ) from error
+    from isthmus.bridges.bridge import load_bridge
+    from isthmus.serve.galleries import Gallery
+    from isthmus.serve.service import Service
+
+    local = check_address(host, token)
+    opened = load_bridge(bridge) if isinstance(bridge, (str, Path)) else bridge
+    service = Service(
+        opened,
+        [Gallery.of(opened, each, force=force) for each in galleries],
+        name=Path(bridge).name if isinstance(bridge, (str, Path)) else opened.method,
+        limits=limits,
+        editable=editable,
+        encoders=encoders,
+        device=device,
+    )
+    # Behind the loopback address only its own names are answered, so that no web page reaches it by a name of its own.
+    hosts = ("127.0.0.1", "localhost", "[::1]", host) if local else None
+    app = build_app(service, token=token, hosts=hosts, log=log)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=5,
+        h11_max_incomplete_event_size=64 * 1024,
+        limit_concurrency=4 * service.limits.concurrent,
+    )
+    try:
+        uvicorn.Server(config).run()
+    finally:
+        service.close()
+
+
+def check_address(host: str, token: str | None) -> bool:
+    """Whether an address is the loopback one.
+
+    Raises:
+        ConfigError: It is not and there is no token, or the token is too short to be safe.
+    """
+    local = host == "localhost"
+    with contextlib.suppress(ValueError):  # a name, not an address
+        local = local or ipaddress.ip_address(host).is_loopback
+    if token is not None and len(token) < TOKEN_LENGTH:
+        raise ConfigError(
+            f"the token has {len(token)} characters, expected {TOKEN_LENGTH} or more: openssl rand -hex 16 makes one."
+        )
+    if not local and token is None:
+        raise ConfigError(
+            f"host {host!r} can be reached by others, so a token is needed. Give --token (or ISTHMUS_TOKEN): "
+            "openssl rand -hex 16 makes one. Or leave --host out to listen on this machine only."
+        )
+    return local
