@@ -9,11 +9,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow lint format types docs pages bench results clean
+.PHONY: help demo test test-slow lint format types docs pages page bench results clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
-	@echo "Targets: demo test test-slow lint format types docs pages bench results clean"
+	@echo "Targets: demo test test-slow lint format types docs pages page bench results clean"
 
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "isthmus needs Python >= 3.10; give one: make PYTHON=python3.12"; exit 2; }
@@ -43,6 +43,9 @@ types: $(READY)
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
+
+page:
+	cd page && npm ci --no-audit --no-fund && npm test && npm run build
 
 bench: $(READY)
 	for script in $(filter-out bench/render_%.py,$(wildcard bench/*.py)); do \

@@ -13,7 +13,7 @@ import numpy as np
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.exceptions import HTTPException
 
 from isthmus import __version__
@@ -222,7 +222,7 @@ class _Engine:
             if len(row) != self.service.bridge.dim or not np.isfinite(row).all() or not row.any():
                 dim = self.service.bridge.dim
                 raise Refused(422, "VectorError", f"a vector needs {dim} finite numbers, not all 0; got {len(row)}.")
-            return row / np.linalg.norm(row)
+            return np.asarray(row / np.linalg.norm(row))
         assert isinstance(part, QueryPart)
         return self.service.gallery(part.gallery or "").vector(part.id or "")
 
@@ -435,9 +435,8 @@ async def _embed_texts(engine: _Engine, request: Request, body: bytes) -> EmbedA
         raise Refused(415, "TypeError", "texts are sent as application/json; a file needs ?modality=.")
     try:
         texts = TextsRequest.model_validate_json(body).texts
-    except ValueError as error:
-        first = getattr(error, "errors", list)()
-        raise Refused(422, "RequestError", str(first[0]["msg"]) if first else "no JSON") from error
+    except ValidationError as error:
+        raise Refused(422, "RequestError", str(error.errors()[0]["msg"])) from error
     if len(texts) > engine.limits.texts:
         raise Refused(413, "SizeError", f"at most {engine.limits.texts} texts at once, got {len(texts)}.")
     for text in texts:

@@ -49,7 +49,7 @@ def lay_out(groups: Sequence[Array], *, seed: int = 0) -> NDArray[np.float64]:
         layout = TSNE(2, perplexity=PERPLEXITY, init="pca", metric="cosine", random_state=seed, max_iter=500)
         flat = layout.fit_transform(rows)
     low, high = np.quantile(flat, [0.002, 0.998], axis=0)
-    return np.clip(0.03 + 0.94 * (flat - low) / np.maximum(high - low, 1e-12), 0.01, 0.99)
+    return np.asarray(np.clip(0.03 + 0.94 * (flat - low) / np.maximum(high - low, 1e-12), 0.01, 0.99))
 
 
 def shown_columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[str | float | None]]:
