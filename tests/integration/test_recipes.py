@@ -144,7 +144,7 @@ def test_wrong_settings_are_named(spaces: tuple[isthmus.Space, ...]) -> None:
 
 def test_the_paper_preset_is_faithful_to_the_print() -> None:
     extend, connect = ExtendConfig(preset="paper"), ConnectConfig(preset="paper")
-    assert (extend.epochs, extend.batch_size, extend.noise_variance) == (36, 4096, 0.004)
+    assert (extend.epochs, extend.batch_size, extend.noise_cosine) == (36, 4096, 0.573)
     assert (extend.temperature, extend.intra_weight, extend.learning_rate) == (0.05, 0.1, 1e-3)
     assert (connect.epochs, connect.batch_size, connect.temperature, connect.intra_norm) == (36, 10240, 0.01, "l2sq")
     assert connect.centric == ("overlap",)

@@ -69,6 +69,12 @@ def extend(
         str | None,
         typer.Option(metavar="no|leaf|both", help="Closed forms: remove modalities' means first.", show_default=False),
     ] = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="M", help="Bring in only this modality of the leaf; repeatable (ex-mcr).", show_default=False
+        ),
+    ] = None,
     texts: o.Texts = None,
     text_encoder: o.TextEncoders = None,
     preset: o.Preset = None,
@@ -98,6 +104,9 @@ def extend(
     if trained and center is not None:
         raise ConfigError(f"--center is of the closed forms ({', '.join(METHODS[1:])}), got --method {method}.")
 
+    if not trained and modality:
+        raise ConfigError(f"--modality is of {METHODS[0]}, got --method {method}, which brings in every modality.")
+
     def recipe_with_texts(**settings: Any) -> Any:
         spaces = open_base(base), open_space(leaf)
         start, new, places = share_texts_with_base(*spaces, named_paths(space), texts, text_encoder, quiet=quiet)
@@ -109,7 +118,11 @@ def extend(
         method=method,
         seed=seed,
         device=device,
-        **(making.settings(ExtendConfig) if trained else making.closed_form_settings(method, center)),
+        **(
+            making.settings(ExtendConfig, modalities=modality or None)
+            if trained
+            else making.closed_form_settings(method, center)
+        ),
     )
 
 

@@ -38,8 +38,8 @@ class Making:
     quiet: bool
     as_json: bool
 
-    def settings(self, model: type[RecipeConfig]) -> dict[str, Any]:
-        """The configuration of a recipe that trains, as its argument `config`."""
+    def settings(self, model: type[RecipeConfig], **flags: Any) -> dict[str, Any]:
+        """The configuration of a recipe that trains, as its argument `config`; flags are settings that have options."""
         from isthmus.cli.config import resolve
 
         config = resolve(
@@ -50,6 +50,7 @@ class Making:
             memory_limit=self.memory_limit,
             engine=self.engine,
             engine_address=self.address,
+            **flags,
         )
         return {"config": config}
 

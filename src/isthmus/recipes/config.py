@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError, model_validator
@@ -23,9 +24,28 @@ class RecipeConfig(TrainingConfig, PairConfig):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("preset") == "paper":
-            return {**cls.paper, **values}
-        return values
+        if not isinstance(values, Mapping):
+            return values
+        listed = {name for name, field in cls.model_fields.items() if "tuple" in str(field.annotation)}
+        given = {key: _words(value) if key in listed else value for key, value in values.items()}
+        return {**cls.paper, **given} if given.get("preset") == "paper" else given
+
+    @model_validator(mode="after")
+    def _one_noise(self) -> RecipeConfig:
+        usual = type(self).model_fields["noise_cosine"].default
+        if self.noise_variance is not None and self.noise_cosine != usual:
+            raise ValueError(
+                f"noise_cosine ({self.noise_cosine}) and noise_variance ({self.noise_variance}) are two ways to give "
+                f"the same noise; give one of them"
+            )
+        return self
+
+
+def _words(value: Any) -> Any:
+    """A list from words with commas, `text,image` or `[text, image]` as a shell leaves it; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return tuple(word.strip(" \"'") for word in value.removeprefix("[").removesuffix("]").split(","))
 
 
 Config = TypeVar("Config", bound=RecipeConfig)
@@ -44,6 +64,22 @@ def settle(model: type[Config], config: Config | None, preset: str | None, seed:
     return config if seed is None else make_config(model, {**config.model_dump(), "seed": seed})
 
 
+def check_space_names(config: RecipeConfig, names: Sequence[str]) -> None:
+    """Refuse a table of aggregation temperatures that names a space which takes no part.
+
+    Raises:
+        ConfigError: It does.
+    """
+    given = config.aggregation_temperature
+    for name in given if isinstance(given, dict) else ():
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(
+                f"aggregation_temperature names the space {name!r}, expected some of {', '.join(names)}.{hint}"
+            )
+
+
 def make_config(model: type[Config], values: Mapping[str, Any]) -> Config:
     """Build a config from plain values.
 
@@ -53,12 +89,28 @@ def make_config(model: type[Config], values: Mapping[str, Any]) -> Config:
     try:
         return model(**values)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A value of several types has an error for each: the one that got furthest into it says most.
+        first = max(error.errors(), key=lambda one: len(_place(values, one["loc"])))
         if not first["loc"] and first["type"] == "value_error":
             raise ConfigError(f"{first['msg'].removeprefix('Value error, ')}.") from error
-        key = ".".join(str(part) for part in first["loc"]) or "config"
+        key = ".".join(_place(values, first["loc"])) or "config"
         if first["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(key, model.model_fields, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
             raise ConfigError(
-                f"unknown config key {key!r}. Expected one of {', '.join(model.model_fields)}."
+                f"unknown config key {key!r}.{hint} Expected one of {', '.join(model.model_fields)}."
             ) from error
         raise ConfigError(f"config key {key!r} got {first.get('input')!r}: {first['msg']}.") from error
+
+
+def _place(values: Any, path: Sequence[int | str]) -> list[str]:
+    """The keys of a fault that stand in the values, without pydantic's names for the types it tried."""
+    keys: list[str] = []
+    for part in path:
+        at: Any = values
+        inside = isinstance(at, Mapping) and part in at
+        inside = inside or (isinstance(at, (list, tuple)) and isinstance(part, int) and part < len(at))
+        if inside or not keys:
+            keys.append(str(part))
+            values = at[part] if inside else None
+    return keys

@@ -26,7 +26,7 @@ from isthmus.errors import ConfigError
 from isthmus.pairs.builder import Builder
 from isthmus.pairs.cache import PairStore
 from isthmus.pairs.pairs import Slot, choose_kinds
-from isthmus.recipes.config import RecipeConfig, settle
+from isthmus.recipes.config import RecipeConfig, check_space_names, settle
 from isthmus.recipes.sides import gaps_after, gaps_before, space_side
 from isthmus.recipes.training.loop import train, working_folder
 from isthmus.recipes.training.losses import info_nce, intra_distance
@@ -58,11 +58,11 @@ class ConnectConfig(RecipeConfig):
     paper: ClassVar[dict[str, Any]] = {
         "epochs": 36,
         "batch_size": 10240,
-        "noise_variance": 0.004,
         "intra_norm": "l2sq",
         "initialization": "xavier",
         "centric": ("overlap",),
         "aggregation_method": "exact",
+        "pair_storage": "dense",
     }
 
 
@@ -107,6 +107,7 @@ def connect(
     if first.name == second.name:
         raise ConfigError(f"both spaces are called {first.name!r}. Give one of them another name.")
     settings = settle(ConnectConfig, config, preset, seed)
+    check_space_names(settings, (first.name, second.name))
     started = time.monotonic()
     place = resolve_device(device or "auto")
     sides = (space_side(first), space_side(second))

@@ -29,7 +29,7 @@ from isthmus.errors import ConfigError
 from isthmus.pairs.builder import Builder
 from isthmus.pairs.cache import PairStore
 from isthmus.pairs.pairs import Side, Slot, choose_kinds
-from isthmus.recipes.config import RecipeConfig, settle
+from isthmus.recipes.config import RecipeConfig, check_space_names, settle
 from isthmus.recipes.sides import bridge_side, gaps_after, gaps_before, space_side
 from isthmus.recipes.training.loop import train, working_folder
 from isthmus.recipes.training.losses import dense_info_nce, info_nce, intra_distance
@@ -49,6 +49,8 @@ class ExtendConfig(RecipeConfig):
     Attributes:
         temperature: Of the InfoNCE losses (the paper's tau 2).
         learning_rate: As in `RecipeConfig`; twice the papers', with which half of the steps are enough.
+        modalities: Modalities of the leaf, beside the overlap, that are brought in; None is all. Each is a column of
+            the pseudo pairs and a term of the loss.
         align: Which embeddings InfoNCE draws together, leaf side first; the paper's dense alignment takes all four.
         leaf_layer: What closes the leaf's modality gap (f_l): a "linear" layer, an "mlp" block, "mlp2" (two of
             them), or "none".
@@ -57,6 +59,7 @@ class ExtendConfig(RecipeConfig):
 
     temperature: float = Field(0.05, gt=0.0)
     learning_rate: float = Field(2e-3, gt=0.0)
+    modalities: tuple[str, ...] | None = None
     align: tuple[Literal["leaf-base", "leaf-overlap", "overlap-base", "overlap-overlap"], ...] = Field(
         ("leaf-base", "leaf-overlap", "overlap-base", "overlap-overlap"), min_length=1
     )
@@ -69,7 +72,7 @@ class ExtendConfig(RecipeConfig):
         "batch_size": 4096,
         "learning_rate": 1e-3,
         "aggregation_method": "exact",
-        "noise_variance": 0.004,
+        "pair_storage": "dense",
         "initialization": "xavier",
     }
 
@@ -136,7 +139,8 @@ def extend(
     over = Bridge.over(base)
     place = resolve_device(device or "auto")
     near = bridge_side(base, names, space_paths) if isinstance(base, Bridge) else space_side(base)
-    far = space_side(leaf)
+    far = leaf_side(leaf, names, settings.modalities)
+    check_space_names(settings, (near.name, far.name))
     store = PairStore(pairs_dir) if pairs_dir is not None else None
     builder = Builder(near, far, names, settings, device=place, notify=notifier(quiet), store=store)
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
@@ -191,6 +195,24 @@ def extend(
         "all": finished - started,
     }
     return bridge
+
+
+def leaf_side(leaf: Space, via: Sequence[str], modalities: Sequence[str] | None) -> Side:
+    """The leaf's overlap, and of its other modalities those that are asked for.
+
+    Raises:
+        ConfigError: One is asked for that the leaf has not, or that is an overlap.
+    """
+    side = space_side(leaf)
+    own = [name for name in side.embeddings if name not in via]
+    for name in modalities or ():
+        if name not in own:
+            raise ConfigError(
+                f"modalities names {name!r}, expected some of space {leaf.name!r} beside the overlap: "
+                f"{', '.join(own) or 'it has none'}."
+            )
+    chosen = [name for name in side.embeddings if name in via or modalities is None or name in modalities]
+    return Side(side.name, {n: side.ids[n] for n in chosen}, {n: side.embeddings[n] for n in chosen})
 
 
 def make_projector(leaf: Side, base: Side, via: Sequence[str], settings: ExtendConfig, member: int) -> LeafProjector:

@@ -34,7 +34,7 @@ def test_a_recipe_is_the_papers_preset_with_a_seed(file: Path) -> None:
     paper = model(preset="paper")
     different = {key for key, value in config.model_dump().items() if value != paper.model_dump()[key]}
     assert different <= {"memory_limit", "centric", "pseudo_temperature", "head"}
-    assert (config.epochs, config.noise_variance, config.intra_weight) == (36, 0.004, 0.1)
+    assert (config.epochs, config.noise_cosine, config.intra_weight) == (36, 0.573, 0.1)
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)

@@ -45,9 +45,14 @@ def test_block_names_are_those_of_the_official_heads() -> None:
 
 
 def test_f_l_starts_as_the_identity() -> None:
+    """And a bias as torch draws it, which is what the official code leaves it at."""
     projector = LeafProjector(["audio"], 6, 5)
+    initialize(projector, torch.Generator().manual_seed(0), scheme="xavier")
+    layer = projector.linear["audio"]
+    assert torch.equal(layer.weight, torch.eye(6))
+    assert 0.0 < float(layer.bias.detach().abs().max()) <= 6**-0.5
     x = torch.randn(3, 6)
-    assert torch.equal(projector.to_overlap(x, "audio"), x)
+    torch.testing.assert_close(projector.to_overlap(x, "audio"), x + layer.bias)
 
 
 @pytest.mark.parametrize(("leaf_layer", "blocks"), [("linear", 2), ("mlp", 1), ("mlp2", 2), ("none", 0), ("linear", 3)])

@@ -129,8 +129,12 @@ class LeafProjector(nn.Module):
         return [{"kind": "normalize"}, *head, *body, {"kind": "normalize"}]
 
 
+class _Identity(nn.Linear):
+    """A linear layer that starts as the identity and a bias (Ex-MCR's f_l)."""
+
+
 def initialize(module: nn.Module, generator: torch.Generator, *, scheme: str = "torch") -> None:
-    """Draw the weights of every MLP block.
+    """Draw the weights and biases of every linear layer; f_l's weights are the identity, as the authors' are.
 
     Before a BatchNorm only the direction of a weight matters, so its size sets how far a step turns it: torch's smaller
     weights learn faster at the same learning rate than Xavier's, which the authors use (`docs/log.md`).
@@ -138,19 +142,20 @@ def initialize(module: nn.Module, generator: torch.Generator, *, scheme: str = "
     Args:
         module: Projectors.
         generator: What the draws come from.
-        scheme: "torch", the default of torch's linear layers, or "xavier" (`xavier_uniform_`).
+        scheme: Of weights, "torch", the default of torch's linear layers, or "xavier" (`xavier_uniform_`); biases are
+            torch's default either way.
     """
-    for block in module.modules():
-        if not isinstance(block, (MLP, HalfMLP)):
+    for layer in module.modules():
+        if not isinstance(layer, nn.Linear):
             continue
-        for layer in block.modules():
-            if isinstance(layer, nn.Linear):
-                bound = layer.in_features**-0.5
-                if scheme == "xavier":
-                    nn.init.xavier_uniform_(layer.weight, generator=generator)
-                else:
-                    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+        bound = layer.in_features**-0.5
+        if isinstance(layer, _Identity):
+            nn.init.eye_(layer.weight)
+        elif scheme == "xavier":
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+        else:
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+        nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -179,10 +184,7 @@ def _leaf_layer(kind: str, dim: int, ratio: float) -> nn.Module:
         return MLP(dim, ratio=ratio)
     if kind == "mlp2":
         return nn.Sequential(MLP(dim, ratio=ratio), MLP(dim, ratio=ratio))
-    layer = nn.Linear(dim, dim)
-    nn.init.eye_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
+    return _Identity(dim, dim)
 
 
 def _steps(module: nn.Module, prefix: str) -> Steps:
