@@ -42,6 +42,9 @@ def encode(
     text_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of a table that holds the texts.", show_default=False)
     ] = None,
+    path_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of a table that holds the paths.", show_default=False)
+    ] = None,
     duplicates: Annotated[
         str, typer.Option(metavar="each|once", help="Encode equal content each time or once.")
     ] = "each",
@@ -89,6 +92,7 @@ def encode(
             max_rejected=max_rejected,
             ids=ids,
             text_column=text_column,
+            path_column=path_column,
             duplicates=duplicates,
             name=name,
             dtype=dtype,
@@ -101,6 +105,11 @@ def encode(
         )
         out.report = dict(report)
         show_written(out, into)
+        if report["passed_over"]:
+            counts = ", ".join(f"{count:,} {kind}" for kind, count in report["passed_over"].items())
+            out.say(f"passed over: {counts}")
+        for note in report["notes"]:
+            out.say(note)
         if report["rejected"]:
             out.say(f"{report['rejected']:,} rejected, with the reasons in {report['rejected_file']}")
 

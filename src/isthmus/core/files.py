@@ -1,4 +1,4 @@
-"""Files and folders: written aside and renamed whole, hashed, read as json or tables, found by path, folder or glob."""
+"""Files and folders: written aside and renamed whole, hashed, read as json, found by path, folder or glob."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isthmus.errors import FormatError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 _JSON_LIMIT = 256 * 2**20
 
 
@@ -179,70 +175,6 @@ def write_json(path: str | Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
-
-
-def read_table(path: str | Path) -> pa.Table:
-    """Read a .csv, .tsv, .parquet or .jsonl file as a table.
-
-    A CSV has no types, so each of its columns is read as text: the id "007" stays "007".
-
-    Raises:
-        FormatError: The file is missing, of another kind, empty, or cannot be parsed.
-    """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in TABLE_SUFFIXES:
-        raise FormatError(
-            f"{path}: a table is one of {', '.join(TABLE_SUFFIXES)}, got {suffix or 'no suffix'!r}. Convert it, or "
-            "rename it."
-        )
-    if not path.is_file():
-        raise FormatError(f"{path}: no such file. Expected a table ({', '.join(TABLE_SUFFIXES)}); check the path.")
-    import pyarrow as pa
-
-    try:
-        if suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            with parquet_faults(path):
-                return pq.ParquetFile(path).read()
-        if suffix == ".jsonl":
-            from pyarrow import json as arrow_json
-
-            return arrow_json.read_json(path)
-        return _read_csv(path, "\t" if suffix == ".tsv" else ",")
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise FormatError(
-            f"{path}: cannot be read as {suffix[1:]} ({one_line(error)}). Check that the file is whole and UTF-8."
-        ) from error
-
-
-@contextmanager
-def parquet_faults(path: Path) -> Iterator[None]:
-    """Turn what pyarrow raises about a damaged .parquet into a FormatError of one line."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except (PermissionError, FileNotFoundError):
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise FormatError(
-            f"{path}: cannot be read as parquet ({one_line(error)}). The file is cut short, damaged or of another kind."
-        ) from error
-
-
-def _read_csv(path: Path, delimiter: str) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    with csv.open_csv(path, parse_options=parse) as reader:
-        names = reader.schema.names
-    if len(set(names)) < len(names):
-        raise FormatError(f"{path}: two columns have one name ({', '.join(names)}). Rename one of them.")
-    text = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
-    return csv.read_csv(path, parse_options=parse, convert_options=text)
 
 
 def natural_key(path: str | Path) -> tuple[tuple[int, int, str], ...]:

@@ -6,27 +6,25 @@ Ids are what joins spaces, so they hold no surprise:
 - a file that is named itself: its file name;
 - a member of a webdataset tar: its key, which is the member's name up to the first dot of the file name;
 - a row of a table: its `id` column, or else `captions.csv:7` with rows counted from 1;
-- a line of a text file: `captions.txt:7`, lines counted from 1.
+- a line of a text file: `captions.txt:7`, lines counted from 1;
+- a text beside a file of the same stem (`7.txt` beside `7.jpg`, as img2dataset has it): its path without suffix.
 
 An id that would stand twice is an error that names both places.
 """
 
 from __future__ import annotations
 
-import glob
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from isthmus.core.files import natural_key
 from isthmus.core.modality import AUDIO, IMAGE, POINT_CLOUD, TEXT, VIDEO
 from isthmus.errors import ConfigError, FormatError
 from isthmus.items.item import Item
-from isthmus.items.tables import TABLES, Types, list_items, table_items
+from isthmus.items.tables import TABLES, TableColumns, Types, list_items, table_items
 from isthmus.items.tars import tar_items, tar_suffixes
+from isthmus.items.walk import File, PassedOver, files_of, utf8
 
 SUFFIXES: dict[str, tuple[str, ...]] = {
     IMAGE: (
@@ -55,24 +53,15 @@ class Found:
         modality: What the items are.
         items: In the order in which they are encoded: as named, within a folder in natural order of their ids.
         types: Arrow types of the items' further columns.
+        passed_over: How many files and members lay there and were not taken, by suffix.
+        notes: What else was left out, a line each.
     """
 
     modality: str
     items: list[Item]
     types: Types
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file, the name that its id begins with, and whether the user named it itself."""
-
-    path: Path
-    name: str
-    named: bool = False
-
-    @property
-    def suffix(self) -> str:
-        return self.path.suffix.lower()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def find_items(
@@ -82,6 +71,7 @@ def find_items(
     offered: Sequence[str] | None = None,
     ids: str | None = None,
     text_column: str | None = None,
+    path_column: str | None = None,
 ) -> Found:
     """Find the items that paths name.
 
@@ -94,71 +84,32 @@ def find_items(
         ids: "path" makes ids of files named themselves and of members of tars unique by their path, "stem" leaves the
             suffix out of ids; anything else is the column of a table that holds the ids, by default `id`.
         text_column: The column of a table that holds the texts, by default `text` or `caption`.
+        path_column: The column of a table that holds paths, by default `image_path`, `path`, `file_name` and the like.
 
     Raises:
-        FormatError: A path does not exist, nothing was found, a table lacks its columns, or an id stands twice.
+        FormatError: A path does not exist, nothing was found, a table lacks its columns or holds something else than
+            texts in them, a tar is not whole, or an id stands twice.
         ConfigError: The modality is not given and cannot be told.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
-    files = [file for path in given for file in _expand(Path(path))]
+    passed_over = PassedOver()
+    files = [file for path in given for file in files_of(Path(path), passed_over)]
     modality = modality or _infer(files, offered, given)
-    wanted = [file for file in files if _fits(file, modality)]
+    columns = TableColumns(ids, text_column, path_column)
     items: list[Item] = []
     types: Types = {}
-    for file in wanted:
-        items.extend(_items_of(file, modality, ids, text_column, types))
+    for file in files:
+        if _fits(file, modality):
+            items.extend(_items_of(file, modality, columns, types, passed_over))
+        else:
+            passed_over.counts[file.suffix or "without suffix"] += 1
     if not items:
         raise FormatError(_nothing(given, files, modality))
     check_unique(items)
-    return Found(modality, items, types)
+    return Found(modality, items, types, dict((+passed_over.counts).most_common()), passed_over.notes)
 
 
-def _expand(path: Path) -> Iterator[_File]:
-    """The files that one path names, each with the name that its id begins with."""
-    if path.is_dir():
-        yield from _walk(path)
-    elif path.is_file():
-        yield _File(path, _utf8(path.name), named=True)
-    elif glob.has_magic(str(path)):
-        root = _root(path)
-        found = (Path(name) for name in glob.iglob(str(path), recursive=True))
-        for file in sorted(found, key=_order):
-            if file.is_file():
-                yield _File(file, _utf8(file.relative_to(root).as_posix()))
-    else:
-        raise FormatError(f"{path}: no such file or folder. Check the path.")
-
-
-def _walk(folder: Path) -> list[_File]:
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent) / name for name in names if not name.startswith(".")]
-    files = [_File(path, _utf8(path.relative_to(folder).as_posix())) for path in found]
-    return sorted(files, key=lambda file: _order(file.name))
-
-
-def _utf8(name: str) -> str:
-    """A name as valid Unicode, which names of files need not be."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _order(path: str | Path) -> tuple[Any, str]:
-    """Natural order, and never a tie: the order of items must not depend on the file system."""
-    return natural_key(path), str(path)
-
-
-def _root(pattern: Path) -> Path:
-    """The folder above the first part of a glob that has magic in it."""
-    parts = []
-    for part in pattern.parts:
-        if glob.has_magic(part):
-            break
-        parts.append(part)
-    return Path(*parts)
-
-
-def _kinds(file: _File) -> set[str]:
+def _kinds(file: File) -> set[str]:
     """The modalities that a file may hold, by its name alone, or for a tar by its members' names."""
     if file.suffix in TARS:
         suffixes = tar_suffixes(file.path)
@@ -169,7 +120,7 @@ def _kinds(file: _File) -> set[str]:
     return {kind for kind, known in SUFFIXES.items() if file.suffix in known}
 
 
-def _infer(files: list[_File], offered: Sequence[str] | None, given: Sequence[str | Path]) -> str:
+def _infer(files: list[File], offered: Sequence[str] | None, given: Sequence[str | Path]) -> str:
     counts: Counter[str] = Counter()
     for file in files:
         kinds = _kinds(file)
@@ -186,7 +137,7 @@ def _infer(files: list[_File], offered: Sequence[str] | None, given: Sequence[st
     raise FormatError(f"{where}: {_seen(files)} and nothing{expected}. Check the path, or give --modality.")
 
 
-def _fits(file: _File, modality: str) -> bool:
+def _fits(file: File, modality: str) -> bool:
     """Whether a file may hold items of a modality. A file that is named itself is taken at the user's word."""
     if file.path.name.lower().endswith(PACKED_TARS) and (file.named or modality in SUFFIXES):
         raise FormatError(f"{file.path}: a packed tar cannot be read out of order. Unpack it to .tar, or to a folder.")
@@ -201,13 +152,19 @@ def _suffixes(modality: str) -> tuple[str, ...]:
     return SUFFIXES.get(modality, ()) + (SUFFIXES[VIDEO] if modality == AUDIO else ())
 
 
-def _items_of(file: _File, modality: str, ids: str | None, text_column: str | None, types: Types) -> Iterator[Item]:
+def _items_of(
+    file: File, modality: str, columns: TableColumns, types: Types, passed_over: PassedOver
+) -> Iterator[Item]:
+    ids = columns.ids
     if file.suffix in TARS:
         prefix = f"{_name(file, ids)}/" if ids == "path" else ""
         suffixes = (".txt",) if modality == TEXT else _suffixes(modality)
-        return tar_items(file.path, suffixes, prefix=prefix, as_text=modality == TEXT)
+        return tar_items(file.path, suffixes, prefix=prefix, as_text=modality == TEXT, passed_over=passed_over.counts)
     if file.suffix in TABLES:
-        return table_items(file.path, _name(file, ids), modality, columns=(ids, text_column), types=types)
+        name = _name(file, ids)
+        return table_items(file.path, name, modality, columns=columns, types=types, notes=passed_over.notes)
+    if modality == TEXT and file.sidecar:
+        return iter((Item(file.name.removesuffix(file.path.suffix), str(file.path), _whole_text(file.path)),))
     if modality == TEXT:
         return list_items(file.path, _name(file, ids))
     if ids not in (None, "path", "stem"):
@@ -218,8 +175,12 @@ def _items_of(file: _File, modality: str, ids: str | None, text_column: str | No
     return iter((Item(name, str(file.path)),))
 
 
-def _name(file: _File, ids: str | None) -> str:
-    return _utf8(file.path.as_posix()) if ids == "path" and file.named else file.name
+def _whole_text(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff").strip()
+
+
+def _name(file: File, ids: str | None) -> str:
+    return utf8(file.path.as_posix()) if ids == "path" and file.named else file.name
 
 
 def check_unique(items: list[Item]) -> None:
@@ -234,14 +195,14 @@ def check_unique(items: list[Item]) -> None:
             )
 
 
-def _nothing(given: Sequence[str | Path], files: list[_File], modality: str) -> str:
+def _nothing(given: Sequence[str | Path], files: list[File], modality: str) -> str:
     where = ", ".join(map(str, given[:3])) or "no path"
     suffixes = (*TABLES, *LISTS) if modality == TEXT else _suffixes(modality)
     expected = " ".join(suffixes) or "files named one by one"
     return f"{where}: {_seen(files)} and nothing of {modality}. Expected {expected}, or a .tar of them."
 
 
-def _seen(files: list[_File]) -> str:
+def _seen(files: list[File]) -> str:
     if not files:
         return "holds no file"
     counts = Counter(file.suffix or "without suffix" for file in files)

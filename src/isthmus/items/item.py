@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from isthmus.core.limits import special_file
+
 _NO_COLUMNS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -76,7 +78,15 @@ class Item:
             Rejected: As `read_bytes`.
         """
         plain = self.path is not None and self.text is None and self.member is None
-        return self.path if plain and self.path else self.read_bytes()
+        if plain and self.path:
+            self._check_regular()
+            return self.path
+        return self.read_bytes()
+
+    def _check_regular(self) -> None:
+        """Refuse a pipe or device before it is opened: reading one may never end."""
+        if what := special_file(self.path or ""):
+            raise Rejected(f"is {what}, no file")
 
     def read_bytes(self) -> bytes:
         """The item's bytes.
@@ -86,6 +96,7 @@ class Item:
         """
         if self.text is not None or self.path is None:
             return (self.text or "").encode("utf-8", "surrogateescape")
+        self._check_regular()
         try:
             with open(self.path, "rb") as stream:
                 if self.member is None:

@@ -88,7 +88,7 @@ def read_columns(source: Any, columns: tuple[str, str], what: str) -> tuple[list
     """
     name = what
     if isinstance(source, str | Path):
-        from isthmus.core.files import read_table
+        from isthmus.core.table_files import read_table
 
         name, source = str(source), read_table(source)
     if hasattr(source, "column_names") or isinstance(source, Mapping):

@@ -10,8 +10,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from isthmus.core import files
@@ -101,46 +99,6 @@ def test_json_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.json").write_text(json.dumps({"a": "long enough"}))
     with pytest.raises(FormatError, match="at most 10 bytes, got 20"):
         files.read_json(tmp_path / "a.json", kind="thing")
-
-
-def test_a_csv_is_text(tmp_path: Path):
-    path = tmp_path / "a.csv"
-    path.write_text('\ufeffquery_id,n\n007,1\nNULL,\n"a\nb",3\n', encoding="utf-8")
-    table = files.read_table(path)
-    assert table.column("query_id").to_pylist() == ["007", "NULL", "a\nb"]
-    assert table.column("n").to_pylist() == ["1", "", "3"]
-
-
-def test_tables_of_every_kind(tmp_path: Path):
-    (tmp_path / "a.tsv").write_text("id\tx\n1\t2\n")
-    (tmp_path / "a.jsonl").write_text('{"id": "1", "x": 2}\n')
-    pq.write_table(pa.table({"id": ["1"], "x": [2]}), tmp_path / "a.parquet")
-    for name in ("a.tsv", "a.jsonl", "a.parquet"):
-        table = files.read_table(tmp_path / name)
-        assert table.column_names == ["id", "x"]
-        assert table.column("id").to_pylist() == ["1"]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "fault"),
-    [
-        ("a.csv", None, "no such file"),
-        ("a.txt", b"x", "a table is one of .csv, .tsv, .parquet, .jsonl, got '.txt'"),
-        ("a.csv", b"", "cannot be read as csv"),
-        ("a.csv", b"a,b\n1,2,3\n", "cannot be read as csv .*Expected 2 columns, got 3"),
-        ("a.csv", b"a,b\n\xff,2\n", "cannot be read as csv"),
-        ("a.csv", b"a,a\n1,2\n", "two columns have one name"),
-        ("a.jsonl", b"{", "cannot be read as jsonl"),
-        ("a.parquet", b"PAR1", "cannot be read as parquet"),
-        ("a.parquet", b"PAR1" + bytes(100) + b"\xff\x00\x00\x00PAR1", "cannot be read as parquet"),
-    ],
-)
-def test_faults_of_tables(tmp_path: Path, name: str, content: bytes | None, fault: str):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(FormatError, match=fault) as caught:
-        files.read_table(tmp_path / name)
-    assert "\n" not in str(caught.value)
 
 
 def test_paths_are_found_once_in_natural_order(tmp_path: Path):

@@ -223,7 +223,7 @@ def test_files_of_ids_that_are_refused(tmp_path: Path):
         ("a.csv", "x,y\n1,2\n", "has no column 'id', it has x, y"),
         ("b.csv", "id\n" + "i\n" * 40, "row 1 has the id 'i' of row 0"),
         ("c.txt", b"\xff", "is no UTF-8 text"),
-        ("empty.csv", "", "cannot be read as csv"),
+        ("empty.csv", "", "is empty"),
     ):
         (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         refused(fault, tmp_path / "a.npy", tmp_path / "s.space", ids=str(tmp_path / name))

@@ -39,9 +39,10 @@ def content_hash(item: Item) -> bytes | None:
             return None
         return digest.digest()
     try:
+        item.content()  # refuses what is no file before it is opened
         with open(item.path, "rb") as stream:
             while block := stream.read(_BLOCK):
                 digest.update(block)
-    except OSError:
+    except (OSError, Rejected):
         return None
     return digest.digest()

@@ -38,6 +38,7 @@ def encode(
     max_rejected: float = 0.01,
     ids: str | None = None,
     text_column: str | None = None,
+    path_column: str | None = None,
     duplicates: str = "each",
     name: str | None = None,
     dtype: str | None = None,
@@ -68,6 +69,7 @@ def encode(
         max_rejected: Share of the items above which the run ends as failed, after all good work is kept.
         ids: "path", "stem", or the column of a table that holds the ids (see `find_items`).
         text_column: The column of a table that holds the texts.
+        path_column: The column of a table that holds the paths of files.
         duplicates: "each" encodes every item; "once" encodes equal content once and gives every id its row.
         name: Name of a new space, by default the folder's.
         dtype: "float16" (default) or "float32" on disk.
@@ -104,11 +106,12 @@ def encode(
         return report
     options = dict(encoder_options or {})
     # A wrong path is told before a model is loaded, where that is possible.
-    found = _find(paths, modality, None, ids, text_column) if modality else None
+    columns = (ids, text_column, path_column)
+    found = _find(paths, modality, None, *columns) if modality else None
     loaded = load_encoder(encoder, device=device, **options) if isinstance(encoder, str) else encoder
     if not isinstance(encoder, str) and device is not None and hasattr(encoder, "to"):
         encoder.to(device)
-    found = found or _find(paths, None, loaded.modalities, ids, text_column)
+    found = found or _find(paths, None, loaded.modalities, *columns)
     if found.modality not in loaded.modalities:
         known = ", ".join(loaded.modalities)
         raise EncoderError(f"encoder {loaded.name!r} has no modality {found.modality!r}. Expected one of: {known}.")
@@ -133,6 +136,7 @@ def encode(
     tally, total, waiting = _run(found.items, into, settings, part)
     report = _report(tally, total, waiting, into, settings)
     report["seconds"] = round(time.monotonic() - begin, 3)
+    report["passed_over"], report["notes"] = dict(found.passed_over), list(found.notes)
     _check_rejected(report, len(tally.rejected), max_rejected, f" Reasons: {reasons(tally.rejected)}.")
     return report
 
@@ -157,7 +161,14 @@ def _check_options(batch_size: int, workers: int | None, max_rejected: float, du
         raise ConfigError(f"duplicates is {duplicates!r}. Expected 'each' or 'once'.")
 
 
-def _find(paths: Any, modality: str | None, offered: Any, ids: str | None, text_column: str | None) -> Found:
+def _find(
+    paths: Any,
+    modality: str | None,
+    offered: Any,
+    ids: str | None,
+    text_column: str | None,
+    path_column: str | None,
+) -> Found:
     """Items of paths, or the items themselves."""
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     items = [one for one in given if isinstance(one, Item)]
@@ -166,7 +177,9 @@ def _find(paths: Any, modality: str | None, offered: Any, ids: str | None, text_
             raise ConfigError(f"items have no suffix to tell the modality by. Give one of: {', '.join(offered)}.")
         check_unique(items)
         return Found(modality or offered[0], items, {})
-    return find_items(given, modality=modality, offered=offered, ids=ids, text_column=text_column)
+    return find_items(
+        given, modality=modality, offered=offered, ids=ids, text_column=text_column, path_column=path_column
+    )
 
 
 def _run(
@@ -194,6 +207,8 @@ def _report(tally: Tally, total: int, waiting: list[int], into: Path, settings: 
         "waiting_for": waiting,
         "seconds": tally.seconds,
         "items_per_second": round(tally.encoded / max(tally.seconds, 1e-9), 1),
+        "passed_over": {},
+        "notes": [],
     }
 
 

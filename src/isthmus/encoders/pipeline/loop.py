@@ -227,6 +227,13 @@ class _Run:
         for name, kind in self._settings.types.items():
             values = [item.columns.get(name) for item in items]
             if pa.types.is_string(kind):
-                values = [None if value is None else str(value) for value in values]
+                values = [None if value is None else _spelled(value) for value in values]
             columns[name] = pa.array(values, kind)
         return pa.table(columns)
+
+
+def _spelled(value: Any) -> str:
+    """A value of a column that is text since tables disagree; Arrow spells out what Python cannot hold."""
+    import pyarrow as pa
+
+    return str(value.cast(pa.string()).as_py()) if isinstance(value, pa.Scalar) else str(value)

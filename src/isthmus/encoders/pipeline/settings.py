@@ -41,6 +41,8 @@ class EncodeReport(TypedDict):
         waiting_for: Shards that are not encoded yet; the space is joined when there are none.
         seconds: Wall-clock time, loading the encoder included.
         items_per_second: Over decoding and encoding alone.
+        passed_over: Files and members that lay there and were not taken, by suffix.
+        notes: What else was left out or is worth a look, a line each.
     """
 
     space: str
@@ -57,6 +59,8 @@ class EncodeReport(TypedDict):
     waiting_for: list[int]
     seconds: float
     items_per_second: float
+    passed_over: dict[str, int]
+    notes: list[str]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.bridges.folder import plain
-from isthmus.core.files import read_json, read_table, sha256_file, sha256_json, write_json
+from isthmus.core.files import read_json, sha256_file, sha256_json, write_json
+from isthmus.core.table_files import read_table
 from isthmus.core.version import __version__, versions
 from isthmus.errors import ConfigError, FingerprintError, FormatError
 from isthmus.evaluation.ablation.expand import TRAINED, Row

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.files import parquet_faults
+from isthmus.core.table_files import parquet_faults
 from isthmus.errors import FormatError
 from isthmus.spaces.importing.arrays import NAMES, ArrayFile, open_arrays
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isthmus.core.files import TABLE_SUFFIXES, expand_paths, natural_key, parquet_faults, read_table
+from isthmus.core.files import expand_paths, natural_key
 from isthmus.core.modality import TEXT, embedding_stem
+from isthmus.core.table_files import TABLE_SUFFIXES, parquet_faults, read_table
 from isthmus.errors import FormatError
 from isthmus.spaces.importing.formats import SUFFIXES, Block, EmbeddingFile, holds_embeddings, open_file
 from isthmus.spaces.manifest import MANIFEST

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.files import read_table
 from isthmus.core.modality import TEXT
+from isthmus.core.table_files import read_table
 from isthmus.errors import ConfigError, FormatError
 from isthmus.evaluation.benchmarks.readers.embeddings import path_of, split_labels
 from isthmus.evaluation.benchmarks.readers.shared.lookup import columns, inside

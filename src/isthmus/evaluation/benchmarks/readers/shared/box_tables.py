@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.files import read_table
+from isthmus.core.table_files import read_table
 from isthmus.errors import FormatError
 from isthmus.evaluation.benchmarks.task import Box
 from isthmus.items import Item, Rejected

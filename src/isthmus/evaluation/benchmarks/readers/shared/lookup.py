@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from isthmus.core.files import natural_key, read_table
+from isthmus.core.files import natural_key
 from isthmus.core.modality import AUDIO, IMAGE, POINT_CLOUD, VIDEO
+from isthmus.core.table_files import read_table
 from isthmus.errors import ConfigError, FormatError
 from isthmus.items.find import SUFFIXES
 
