@@ -13,7 +13,7 @@ ROWS: Sequence[Sequence[str]] = (
     ("errors",),
     ("core",),
     ("items", "memory", "metrics", "spaces"),
-    ("encoders", "pairs"),
+    ("decoding", "encoders", "pairs"),
     ("bridges",),
     ("recipes", "search"),
     ("evaluation", "serve"),

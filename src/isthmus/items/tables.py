@@ -121,7 +121,10 @@ def _first_value(column: pa.ChunkedArray) -> tuple[int, str]:
     """The first row that holds something, counted from 1, and what it holds, shortened."""
     for row, value in enumerate(column, 1):
         if value.is_valid:
-            return row, _short(str(value))
+            try:
+                return row, _short(str(value))
+            except ValueError:  # a time that Python cannot hold
+                return row, "a value"
     return 1, "nothing"
 
 

@@ -185,7 +185,7 @@ def test_table_of_paths(tmp_path: Path):
     item = find_items(tmp_path / "list.csv", modality="image").items[0]
     assert (item.id, item.path) == ("first", str(tmp_path / "pictures/1.png"))
     assert item.columns == {"label": "cat"}
-    with pytest.raises(FormatError, match="no column audio_path or path or file"):
+    with pytest.raises(FormatError, match="no column audio_path or path or file or file_name"):
         find_items(tmp_path / "list.csv", modality="audio")
 
 
