@@ -81,7 +81,7 @@ def files_of(path: Path, passed_over: PassedOver) -> Iterator[File]:
 
 def _walk(folder: Path, passed_over: PassedOver) -> list[File]:
     """Files of a folder and those below it. Hidden ones, what isthmus wrote, links to folders, pipes are left out."""
-    files = []
+    files: list[File] = []
 
     def unreadable(error: OSError) -> None:
         passed_over.notes.append(f"{error.filename}: cannot be read ({error.strerror}), nothing of it is taken")

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isthmus.core.files import atomic_folder, one_line, parquet_faults, read_json, sha256_file, write_json
+from isthmus.core.files import atomic_folder, one_line, read_json, sha256_file, write_json
 from isthmus.core.geometry import normalize
+from isthmus.core.table_files import parquet_faults
 from isthmus.core.version import __version__
 from isthmus.errors import ConfigError, FormatError
 from isthmus.search.approximate import AnnSettings, Approximate, load_faiss
