@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from isthmus.cli import ablation as ablations
-from isthmus.cli import about, bridges, serving, spaces
+from isthmus.cli import about, bridges, report, serving, spaces
 from isthmus.cli import benchmarks as suites
 from isthmus.cli import evaluation as scores
 from isthmus.cli import vocabulary as names
@@ -48,6 +48,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "evaluate": scores.evaluate,
     "search": scores.search,
     "serve": serving.serve,
+    "report": report.report,
     "benchmarks": suites.benchmarks,
     "suite": suites.suite,
     "compare": suites.compare,

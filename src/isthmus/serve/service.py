@@ -13,11 +13,11 @@ from isthmus.core.geometry import Array
 from isthmus.encoders.pipeline.pool import DecodePool
 from isthmus.errors import ConfigError
 from isthmus.items.decoding.worker import OK, REJECTED
+from isthmus.items.preview import TYPES, Preview, item_of
 from isthmus.search.query import QueryItem, combine
 from isthmus.serve.galleries import Gallery, UnknownItem, hit_json
 from isthmus.serve.layout import lay_out, sample_rows, shown_columns
 from isthmus.serve.limits import Limits
-from isthmus.serve.media import TYPES, Preview, item_of
 from isthmus.serve.queries import Handles, QueryEncoders
 
 if TYPE_CHECKING:
