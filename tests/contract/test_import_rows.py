@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from pathlib import Path
 
@@ -51,3 +52,22 @@ def test_the_checker_lets_good_imports_pass():
     source = "from isthmus.spaces.writer import SpaceWriter\nfrom isthmus.core.version import __version__"
     assert violations({"isthmus.spaces.space": source}) == []
     assert violations({"isthmus.memory.bank": "from isthmus.memory.exact import x"}) == []
+
+
+LOADERS = {
+    "encoders/registry.py",
+    "encoders/recorded.py",  # what a file records, checked; what the user names
+    "encoders/pipeline/encode.py",  # what the user names
+    "demo/story.py",  # the demo's own
+}
+"""Modules that may call `load_encoder`: any other could load what a file names, unchecked."""
+
+
+def test_encoders_are_loaded_in_few_places():
+    calls = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "load_encoder"
+    }
+    assert calls <= LOADERS, "load through isthmus.encoders.recorded what a space or a bridge records"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.files import atomic_folder, one_line, read_json, sha256_file, write_json
+from isthmus.core.files import one_line, read_json, sha256_file, write_json
+from isthmus.core.replace import Product, replaced_folder
 from isthmus.core.version import __version__
 from isthmus.errors import BridgeError, FormatError
 
@@ -100,15 +102,14 @@ def write_folder(
         BridgeError: Something lies at `path`, or an array is not finite.
         OSError: The disk refuses (full, no permission); nothing is left behind and `path` is as it was.
     """
-    _check_target(path, overwrite)
     checked = {name: _savable(name, array) for name, array in arrays.items()}
     from safetensors.numpy import save_file
 
-    with atomic_folder(path, overwrite=overwrite) as folder:
+    with replaced_folder(path, BRIDGE, overwrite=overwrite) as folder:
         save_file(checked, str(folder / ARRAYS))
         with open(folder / HISTORY, "w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(plain(line), allow_nan=False) + "\n" for line in history)
-        (folder / CARD).write_text(card, encoding="utf-8")
+        (folder / CARD).write_text(_sealed(card), encoding="utf-8")
         # safetensors writes for the owner alone; a bridge is shared like any other file.
         shutil.copymode(folder / CARD, folder / ARRAYS)
         head = {"format": FORMAT, "format_version": FORMAT_VERSION, "projectors_sha256": sha256_file(folder / ARRAYS)}
@@ -153,15 +154,30 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _check_target(path: Path, overwrite: bool) -> None:
-    if not path.exists():
-        return
-    if not overwrite:
-        raise BridgeError(
-            f"{path}: exists already. Give another --out, or overwrite it with --overwrite (overwrite=True)."
-        )
-    if not (path / MANIFEST).is_file():
-        raise BridgeError(f"{path}: is no bridge, so it is not overwritten. Give another --out, or remove it yourself.")
+_SEAL = "<!-- written by isthmus, sha256 of the text above: "
+
+
+def _sealed(card: str) -> str:
+    """A card with a hash of its text in a comment at its end, which tells a card that somebody edited."""
+    card = card.rstrip("\n") + "\n\n"
+    return f"{card}{_SEAL}{hashlib.sha256(card.encode()).hexdigest()} -->\n"
+
+
+def bridge_files(path: Path) -> set[str]:
+    """Names of the files of a whole bridge.
+
+    Raises:
+        BridgeError: It is no whole bridge, or its card was edited since: that is the user's own text.
+    """
+    read_folder(path)
+    if (path / CARD).is_file():
+        text = (path / CARD).read_text(encoding="utf-8", errors="replace")
+        if text != _sealed(text.partition(_SEAL)[0]):
+            raise BridgeError(f"its {CARD} was edited")
+    return set(FILES)
+
+
+BRIDGE = Product("bridge", MANIFEST, bridge_files, BridgeError)
 
 
 def _savable(name: str, array: NDArray[Any]) -> NDArray[Any]:

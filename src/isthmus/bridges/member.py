@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from isthmus.core.geometry import Array
-from isthmus.encoders.recorded import checked_record, load_named, load_recorded, recorded_name
+from isthmus.encoders.recorded import load_named, load_recorded, loadable_name
 from isthmus.errors import BridgeError, FingerprintError
 from isthmus.spaces.manifest import IDENTITY, fingerprint
 
@@ -94,8 +94,7 @@ class BridgeSpace:
             EncoderError: What was recorded does not tell, or names what a file may not: code, a file, a folder.
         """
         where = f"'{self.name}/{modality}'"
-        record = checked_record(self.encoders.get(modality) or {}, where=where)
-        return recorded_name(record, where=where, modalities=self.encoders)
+        return loadable_name(self.encoders.get(modality) or {}, where=where, modalities=self.encoders)
 
     def load_encoder(
         self,

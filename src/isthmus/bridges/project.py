@@ -42,10 +42,10 @@ def project_space(
     Raises:
         SpaceError: Something lies at `into`, or the bridge has a route for no modality of the space.
     """
-    from isthmus.core.files import atomic_folder, sha256_file
+    from isthmus.core.files import sha256_file
+    from isthmus.core.replace import replaced_folder
+    from isthmus.spaces.product import SPACE
 
-    if into.exists() and not overwrite:
-        raise SpaceError(f"--into {into} exists already. Give another folder, or --overwrite.")
     routed = {key.rpartition("/")[2] for key in bridge.routes}
     wanted = list(modalities or [name for name in space.modalities if name in routed])
     if not wanted:
@@ -55,7 +55,8 @@ def project_space(
         )
     weights = sha256_file(maker / "projectors.safetensors") if (maker / "projectors.safetensors").is_file() else None
     rows = {}
-    with atomic_folder(into, overwrite=overwrite) as folder:
+    inputs = [space.path, maker, *(known.path for known in bridge.spaces)]
+    with replaced_folder(into, SPACE, overwrite=overwrite, inputs=inputs, option="--into") as folder:
         for name in wanted:
             encoder = {"library": "isthmus", "id": f"{maker.name}:{space.name}/{name}", "weights_sha256": weights}
             rows[name] = _write(bridge, space[name], folder, {"encoder": encoder}, name=into.stem, force=force)

@@ -15,6 +15,7 @@ from isthmus.cli import about, bridges, report, serving, spaces
 from isthmus.cli import benchmarks as suites
 from isthmus.cli import evaluation as scores
 from isthmus.cli import vocabulary as names
+from isthmus.core.replace import home_path
 from isthmus.core.runtime import heed_interrupts
 from isthmus.core.version import __version__
 from isthmus.errors import IsthmusError
@@ -82,7 +83,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return 0 done, 1 a check said no, 2 wrong usage or bad input, 130 interrupted."""
     line = ""
     try:
-        given = None if arguments is None else list(arguments)
+        given = [with_home(one) for one in (sys.argv[1:] if arguments is None else arguments)]
         with heed_interrupts():
             code = build()(args=given, prog_name="isthmus", standalone_mode=False)
     except BaseException as error:
@@ -94,6 +95,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if line:
         print(line, file=sys.stderr)
     return int(code or DONE)
+
+
+FREE_TEXT = ("--text", "--name", "--filter")
+"""Options whose value is no path, so that `~` stands for itself."""
+
+
+def with_home(argument: str) -> str:
+    """Expand `~` in `--option=~/path`, which shells leave alone; a folder of that name would come of it."""
+    option, equals, value = argument.partition("=")
+    if not (equals and value.startswith("~") and option.startswith("--")) or option in FREE_TEXT:
+        return argument
+    return f"{option}={home_path(value)}"
 
 
 def describe(error: BaseException) -> tuple[str, int]:

@@ -48,6 +48,7 @@ def connect(
         lambda **settings: recipe(
             *share_listed_texts([open_space(first), open_space(second)], texts, text_encoder, quiet=quiet), **settings
         ),
+        inputs=[first, second, *(texts or [])],
         via=via,
         seed=seed,
         device=device,
@@ -114,6 +115,7 @@ def extend(
 
     making.run(
         recipe_with_texts,
+        inputs=[base, leaf, *recorded_places(base), *named_paths(space).values(), *(texts or [])],
         via=via,
         method=method,
         seed=seed,
@@ -124,6 +126,15 @@ def extend(
             else making.closed_form_settings(method, center)
         ),
     )
+
+
+def recorded_places(base: Path) -> list[Path]:
+    """Where the spaces of a base lie, if it is a bridge: extending it reads them."""
+    if not (base / "bridge.json").is_file():
+        return []
+    from isthmus.bridges.bridge import load_bridge
+
+    return [Path(space.path) for space in load_bridge(base).spaces if space.path]
 
 
 def open_base(path: Path) -> Any:

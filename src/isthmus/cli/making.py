@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.cli.output import Output, output
-from isthmus.errors import BridgeError, ConfigError
+from isthmus.errors import ConfigError
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
@@ -66,12 +65,23 @@ class Making:
         settings = collect(self.config, self.assignments or [], known)
         return settings if center is None else {**settings, "center": read_center(center)}
 
-    def run(self, recipe: Callable[..., Bridge], **settings: Any) -> None:
-        """Run a recipe, save its bridge, drop the checkpoints and report."""
+    def run(self, recipe: Callable[..., Bridge], *, inputs: Sequence[str | Path | None], **settings: Any) -> None:
+        """Run a recipe, save its bridge, drop the checkpoints and report.
+
+        Args:
+            recipe: What makes the bridge.
+            inputs: Files and folders that it reads, which are never written over.
+            settings: Arguments of the recipe.
+        """
+        from isthmus.bridges.folder import BRIDGE
+        from isthmus.core.replace import check_place
+        from isthmus.recipes.training.loop import check_checkpoints
+
+        inputs = [*inputs, self.config]
         with output(as_json=self.as_json, quiet=self.quiet) as out:
-            if self.out.exists() and not self.overwrite:
-                raise BridgeError(f"--out {self.out} exists already. Give another folder, or --overwrite.")
-            checkpoints = self.checkpoint_dir or self.out.parent / f".{self.out.name}.checkpoints"
+            place = check_place(self.out, BRIDGE, overwrite=self.overwrite, inputs=inputs, option="--out")
+            own = place.with_name(f".{place.name}.checkpoints")
+            checkpoints = check_checkpoints(self.checkpoint_dir or own, inputs=[*inputs, place])
             started = time.monotonic()
             with self._kept_on_failure(checkpoints):
                 bridge = recipe(checkpoint_dir=checkpoints, quiet=self.quiet, **settings)
@@ -85,6 +95,9 @@ class Making:
 
         A fault in the first seconds of a new run leaves the disk as it was; an interrupt always keeps what there is.
         """
+        from isthmus.core.replace import remove_written
+        from isthmus.recipes.training.loop import CHECKPOINTS
+
         resumed, started, keep = checkpoints.exists(), time.monotonic(), False
         try:
             yield
@@ -96,7 +109,7 @@ class Making:
             raise
         finally:
             if self.checkpoint_dir is None and not (keep and any(checkpoints.glob("*.safetensors"))):
-                shutil.rmtree(checkpoints, ignore_errors=True)
+                remove_written(checkpoints, CHECKPOINTS)
 
 
 def share_listed_texts(
@@ -120,7 +133,7 @@ def share_listed_texts(
     from isthmus.items.vocabulary import read_texts
     from isthmus.recipes.texts import share_texts
 
-    find_local_encoders()
+    find_local_encoders(*named.values())
     listed = [text for source in texts for text in read_texts(source)]
     return share_texts(spaces, listed, encoders=named, quiet=quiet)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from isthmus.core.replace import home_path
 from isthmus.errors import ConfigError, SpaceError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def split_reference(reference: str, *, option: str) -> tuple[Path, str, str | No
 def named_paths(pairs: Sequence[str] | None) -> dict[str, Path]:
     """Read repeated `--space NAME=PATH`: where the spaces that a bridge was trained on lie now."""
     values = named_values(pairs, option="--space", example="NAME=PATH such as clip=/data/clip.space")
-    return {name: Path(path) for name, path in values.items()}
+    return {name: home_path(path) for name, path in values.items()}
 
 
 def named_values(pairs: Sequence[str] | None, *, option: str, example: str) -> dict[str, str]:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from isthmus.items.vocabulary import Entry
 
 
+COLUMNS = ("id", "text", "kind", "gloss")
+
+
 def vocabulary(
     search: Annotated[
         str | None, typer.Option("--search", metavar="WORD", help="Only entries with this word.", show_default=False)
@@ -68,14 +71,21 @@ def write_entries(entries: Iterable[Entry], path: Path, *, overwrite: bool) -> N
     Raises:
         ConfigError: The file exists, or its name does not end in .csv.
     """
-    from isthmus.core.files import atomic_file
+    from isthmus.core.replace import replaced_file
     from isthmus.items.vocabulary import text_id
 
     if path.suffix.lower() != ".csv":
         raise ConfigError(f"--out got {str(path)!r}, expected the name of a .csv file.")
-    if path.exists() and not overwrite:
-        raise ConfigError(f"--out {path} exists already. Give another file, or --overwrite.")
-    with atomic_file(path) as aside, open(aside, "w", encoding="utf-8", newline="") as stream:
+    with (
+        replaced_file(path, overwrite=overwrite, ours=_is_vocabulary, option="--out") as aside,
+        open(aside, "w", encoding="utf-8", newline="") as stream,
+    ):
         writer = csv.writer(stream)
-        writer.writerow(["id", "text", "kind", "gloss"])
+        writer.writerow(COLUMNS)
         writer.writerows([text_id(entry.name), entry.name, entry.kind, entry.gloss] for entry in entries)
+
+
+def _is_vocabulary(path: Path) -> bool:
+    """Whether a file is a table that this verb wrote."""
+    with open(path, encoding="utf-8", errors="replace", newline="") as stream:
+        return stream.readline(200).rstrip("\r\n").split(",") == list(COLUMNS)

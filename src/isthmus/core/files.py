@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import glob as globbing
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,30 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    before: Callable[[], object] | None = None,
+    remove: Callable[[Path], None] | None = None,
+) -> Iterator[Path]:
     """Yield an empty folder beside `path`; it becomes `path` in one step when the block ends well, or is removed.
+
+    What lies at `path` is moved aside and removed last. Callers decide beforehand whether it may be (see
+    `isthmus.core.replace`, which every verb goes through).
+
+    Args:
+        path: The folder to be.
+        overwrite: Replace what lies there.
+        before: Called when the new folder is whole, right before the step: the last moment to refuse.
+        remove: Removes the old folder; by default all of it.
 
     Raises:
         FileExistsError: Something lies at `path` and `overwrite` is false; callers check first, in their own words.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
+    _restore(path)
+    if os.path.lexists(path) and not overwrite:
         raise FileExistsError(f"{path} exists")
     aside, old = _aside(path), path.with_name(f".{path.name}.old-{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,15 +67,47 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     try:
         yield aside
         sync_tree(aside)
-        if path.exists():
-            os.replace(path, old)
-        os.replace(aside, path)
+        if before is not None:
+            before()
+        if os.path.lexists(path):
+            if not overwrite:
+                raise FileExistsError(f"{path} exists")
+            # One step where the system has it: a reader always finds the old folder or the new one.
+            if _exchange(aside, path):
+                os.replace(aside, old)
+            else:
+                os.replace(path, old)
+                os.replace(aside, path)
+        else:
+            os.replace(aside, path)
         sync(path.parent)
     finally:
-        if old.exists() and not path.exists():
+        if os.path.lexists(old) and not os.path.lexists(path):
             os.replace(old, path)
         _remove(aside)
-        _remove(old)
+        if os.path.lexists(old):
+            (remove or _remove)(old)
+
+
+def _restore(path: Path) -> None:
+    """Put back what a process that was killed between two steps had moved aside, or finish removing it."""
+    for old in path.parent.glob(f".{globbing.escape(path.name)}.old-*"):
+        process = old.name.rsplit("-", 1)[-1]
+        if process.isdigit() and (int(process) == os.getpid() or not _lives(int(process))):
+            if os.path.lexists(path):
+                _remove(old)
+            else:
+                os.replace(old, path)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two paths change places in one step; False where the system or the file system cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):  # not Linux, or an old C library
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0)
 
 
 def _aside(path: Path) -> Path:

@@ -6,15 +6,17 @@ Read `run` from top to bottom: it is the flow that a user of isthmus goes throug
 
 from __future__ import annotations
 
+import re
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from isthmus.bridges.folder import FILES as BRIDGE_FILES
 from isthmus.core.files import read_json, write_json
+from isthmus.core.replace import claim_folder, remove_written
 from isthmus.demo import demo_table as table
 from isthmus.demo import raw, world
 from isthmus.errors import ConfigError
@@ -40,6 +42,15 @@ HOME: Final = {"image": "picture-test", "text": "picture-test", "audio": "sound-
 FOLDERS: Final = ("raw", "spaces", "pairs", "unified.bridge")
 REPORT: Final = "demo.json"
 PICTURE: Final = "demo.png"
+
+_SHARDS = r"\w+_emb/\w+_emb_\d{5}\.npy|metadata/metadata_\d{5}\.parquet|_done/\d{5}\.json|\.partial/.*"
+_WRITTEN: Final = {
+    "raw": re.compile(r"(?:memory|test)/(?:texts\.txt|\w+/(?:\d+\.(?:wav|png|ply))?)"),
+    "spaces": re.compile(rf"[\w-]+\.space/(?:space\.json|\.encode/.*|\w+/(?:{_SHARDS})?)?"),
+    "pairs": re.compile(r"[\w-]+\.csv"),
+    "unified.bridge": re.compile("|".join(map(re.escape, BRIDGE_FILES))),
+}
+"""By folder, the relative paths of what a demo writes in it."""
 
 Say = Callable[[str], None]
 
@@ -134,8 +145,10 @@ def _clear(out: Path) -> None:
     """Make room: an earlier demo goes, anything else stays and is an error."""
     if out.exists() and not (out.is_dir() and (_is_demo(out) or not any(out.iterdir()))):
         raise ConfigError(f"{out} is not empty and holds no earlier demo. Give --out another folder.")
+    for name in FOLDERS:  # first all of them, so that nothing goes where one is refused
+        claim_folder(out / name, _WRITTEN[name], "folder of a demo", make=False)
     for name in FOLDERS:
-        shutil.rmtree(out / name, ignore_errors=True)
+        remove_written(out / name, _WRITTEN[name])
     (out / PICTURE).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / REPORT, {"isthmus_demo": 1, "state": "running"})

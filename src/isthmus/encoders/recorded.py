@@ -144,6 +144,18 @@ def checked_record(record: Any, *, where: str) -> dict[str, Any]:
     return {**plain, "options": dict(options)} if options else plain
 
 
+def loadable_name(record: Any, *, where: str, modalities: Collection[str] = ()) -> str:
+    """The name that a record's encoder is loaded by, if a file may name it or the user allowed it.
+
+    Raises:
+        EncoderError: The record does not tell, or names what a file may not; the message says what to pass.
+    """
+    name = recorded_name(checked_record(record, where=where), where=where, modalities=modalities)
+    if not find_trusted(name):
+        check_name(name, where=where)
+    return name
+
+
 def recorded_name(record: Mapping[str, Any], *, where: str, modalities: Collection[str] = ()) -> str:
     """The name that a record's encoder is loaded by; whether a file may name it is another question (`check_name`).
 

@@ -17,7 +17,7 @@ from isthmus.bridges.member import BridgeSpace, encoder_words
 from isthmus.core.files import sha256_json
 from isthmus.core.modality import TEXT
 from isthmus.encoders.protocol import embed_items
-from isthmus.errors import BridgeError, ConfigError, EncoderError, FingerprintError
+from isthmus.errors import ConfigError, EncoderError, FingerprintError
 from isthmus.items.item import Item
 from isthmus.items.vocabulary import read_texts, text_id
 from isthmus.spaces.manifest import WHOLE, read_manifest
@@ -159,17 +159,15 @@ def text_encoder(space: Space, named: str | Encoder | None = None, device: str |
         EncoderError: None is known that reads text, or it cannot be loaded.
         FingerprintError: It is not the encoder that made the space.
     """
-    from isthmus.encoders.registry import load_encoder
-
     member = BridgeSpace.of(space, role="leaf")
     if named is None:
-        source, name = _recorded_encoder(space, member)
-        loaded = load_encoder(name, device=device, **(member.encoders[source].get("options") or {}))
+        source = _recorded_encoder(space, member)
+        loaded = member.load_encoder(source, device=device)
         if TEXT not in loaded.modalities:
-            raise EncoderError(_no_text(space, f"its encoder {name!r} reads {', '.join(loaded.modalities)}"))
+            raise EncoderError(_no_text(space, f"its encoder {loaded.name!r} reads {', '.join(loaded.modalities)}"))
         member.check_encoder(loaded, source)
         return loaded
-    loaded = load_encoder(named, device=device) if isinstance(named, str) else named
+    loaded = member.load_encoder(TEXT, named, device=device) if isinstance(named, str) else named
     if TEXT not in loaded.modalities or loaded.dim != space.dim:
         raise EncoderError(
             f"encoder {loaded.name!r} has modalities {', '.join(loaded.modalities)} and dim {loaded.dim}; the texts of "
@@ -179,15 +177,15 @@ def text_encoder(space: Space, named: str | Encoder | None = None, device: str |
     return loaded
 
 
-def _recorded_encoder(space: Space, member: BridgeSpace) -> tuple[str, str]:
-    """The modality whose recorded encoder is loaded, the text's own first, and the encoder's name."""
-    reason = "it records no encoder that can be loaded by name"
+def _recorded_encoder(space: Space, member: BridgeSpace) -> str:
+    """The modality whose recorded encoder may be loaded, the text's own first."""
     for modality in sorted(space.modalities, key=lambda name: name != TEXT):
         try:
-            return modality, member.encoder_name(modality)
-        except BridgeError:
+            member.encoder_name(modality)
+        except EncoderError:
             continue
-    raise EncoderError(_no_text(space, reason))
+        return modality
+    raise EncoderError(_no_text(space, "it records no encoder that a file may name"))
 
 
 def _no_text(space: Space, reason: str) -> str:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isthmus.core.files import atomic_folder, one_line, read_json, sha256_file, write_json
+from isthmus.core.files import one_line, read_json, sha256_file, write_json
 from isthmus.core.geometry import normalize
+from isthmus.core.replace import Product, check_place, replaced_folder
 from isthmus.core.table_files import parquet_faults
 from isthmus.core.version import __version__
-from isthmus.errors import ConfigError, FormatError
+from isthmus.errors import FormatError
 from isthmus.search.approximate import AnnSettings, Approximate, load_faiss
 from isthmus.search.rows import GrowingRows
 
@@ -38,18 +39,18 @@ FILES = ("embeddings.npy", "items.parquet", "metadata.parquet", "centroids.npy",
 
 def write_index(index: SearchIndex, path: Path, *, overwrite: bool) -> None:
     """Write the folder of an index; see `SearchIndex.save`."""
-    if path.exists():
-        if not overwrite:
-            raise ConfigError(f"{path}: exists already. Give another path, or overwrite=True.")
-        strange = [each.name for each in path.iterdir()] if path.is_dir() else [path.name]
-        if not path.is_dir() or path.is_symlink() or set(strange) - {MANIFEST, *FILES}:
-            raise ConfigError(
-                f"{path}: is no index, or holds something else too, so it is not replaced. Give another path, or "
-                "remove it yourself."
-            )
+    check_place(path, INDEX, overwrite=overwrite)
     index.compact()
-    with atomic_folder(path, overwrite=overwrite) as folder:
+    with replaced_folder(path, INDEX, overwrite=overwrite) as folder:
         fill_folder(index, folder)
+
+
+def index_files(path: Path) -> set[str]:
+    """Names of the files of a whole index."""
+    return {MANIFEST, *read_index_manifest(path)["files"]}
+
+
+INDEX = Product("index", MANIFEST, index_files)
 
 
 def fill_folder(index: SearchIndex, folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isthmus.core.geometry import Array
-from isthmus.encoders import Item, embed_items, load_encoder
+from isthmus.encoders import Item, embed_items
 from isthmus.encoders.pipeline.pool import DecodePool
 from isthmus.errors import EncoderError, IsthmusError
 from isthmus.items.decoding.worker import OK, REJECTED
@@ -78,9 +78,8 @@ class QueryEncoders:
         with self._lock:
             if (space, modality) not in self._loaded:
                 name = self._name(space, modality)
-                recorded = self.bridge.space(space).encoders.get(modality, {})
-                options = {} if space in self._named else recorded.get("options") or {}
-                encoder = load_encoder(name, device=self.device, **options)
+                named = self._named.get(f"{space}/{modality}") or self._named.get(space)
+                encoder = self.bridge.space(space).load_encoder(modality, named, device=self.device)
                 self.bridge.space(space).check_encoder(encoder, modality)
                 # One model may serve several modalities of its space.
                 for each in getattr(encoder, "modalities", (modality,)):

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,13 @@ class Layout:
                 digits = path.stem.rsplit("_", 1)[-1]
                 if digits.isdigit() and int(digits) >= first:
                     path.unlink()
+
+    def remove_folders(self) -> None:
+        """Remove the modality's folders where they are empty; what a user put there stays."""
+        parts = (self.marker(0).parent, self.embeddings(0).parent, self.metadata(0).parent)
+        for folder in (*parts, self.folder):
+            with suppress(OSError):
+                folder.rmdir()
 
 
 @dataclass(frozen=True)

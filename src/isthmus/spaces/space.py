@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isthmus.core.files import atomic_folder, one_line
+from isthmus.core.files import one_line
+from isthmus.core.replace import check_place, replaced_folder
 from isthmus.errors import SpaceError
 from isthmus.spaces.embeddings import Embeddings
 from isthmus.spaces.manifest import WRITING, default_name, read_manifest
+from isthmus.spaces.product import SPACE
 from isthmus.spaces.shards import SHARD_ROWS
 from isthmus.spaces.writer import ModalityWriter
 
@@ -157,13 +159,11 @@ def make_space(
     Raises:
         SpaceError: Something lies at `path`, or the arrays do not fit together.
     """
-    folder = Path(path)
-    if folder.exists() and not overwrite:
-        raise SpaceError(f"{folder}: exists. Give another path, or overwrite=True to replace it.")
+    folder = check_place(path, SPACE, overwrite=overwrite)
     if not modalities:
         raise SpaceError(f"{folder}: a space needs a modality. Give for example {{'image': (ids, array)}}.")
     info = {"encoder": encoder, "preprocessing": preprocessing}
-    with atomic_folder(folder, overwrite=overwrite) as aside:
+    with replaced_folder(folder, SPACE, overwrite=overwrite) as aside:
         for modality, (ids, array, *rest) in modalities.items():
             x = np.asarray(array)
             if x.ndim != 2:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property
@@ -254,9 +253,9 @@ class ModalityWriter:
             self._shard.abort()
             self._shard = None
         kept = self._entry["shards"]
-        if not kept:
-            shutil.rmtree(self._layout.folder, ignore_errors=True)
         self._layout.remove(kept)
+        if not kept:
+            self._layout.remove_folders()
         with manifest.change(self.space, name=self.name, dim=self.dim) as whole:
             entry = whole["modalities"].pop(self.modality)
             if kept:

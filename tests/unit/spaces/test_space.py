@@ -74,7 +74,7 @@ def test_make_space_refuses_and_leaves_nothing(tmp_path: Path):
 def test_make_space_replaces_only_when_told(tmp_path: Path):
     path = tmp_path / "s.space"
     make_space(path, {"image": (IDS, X)})
-    with pytest.raises(SpaceError, match=r"exists. Give another path, or overwrite=True"):
+    with pytest.raises(SpaceError, match=r"exists already. Give another path, or overwrite it with --overwrite"):
         make_space(path, {"text": (IDS, X)})
     with pytest.raises(SpaceError, match="zero"):
         make_space(path, {"text": (IDS, X * 0)}, overwrite=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.files import atomic_file, write_json
+from isthmus.core.files import atomic_file, read_json, write_json
+from isthmus.core.replace import claim_folder, remove_written
 from isthmus.core.runtime import notifier
 from isthmus.errors import ConfigError, OverlapError
 from isthmus.evaluation.ablation.ablation_table import figure, tabulate, to_csv, to_markdown
@@ -18,7 +19,16 @@ from isthmus.evaluation.ablation.cells import World, cell_key, open_world, read_
 from isthmus.evaluation.ablation.estimate import estimate
 from isthmus.evaluation.ablation.expand import Row, expand
 from isthmus.evaluation.ablation.grid import Grid, parse_grid, read_grid
+from isthmus.recipes.training.loop import CHECKPOINTS
 from isthmus.spaces.manifest import lock
+
+_CHECKPOINTS = re.compile(rf"[0-9a-f]{{32}}/(?:{CHECKPOINTS.pattern})")
+_PAIRS = re.compile(r"[0-9a-f]+/(?:\d+\.npy|about\.json)?")
+_WRITTEN = re.compile(
+    r"table\.(?:md|json|csv)|cells/(?:[0-9a-f]{32}\.json)?"
+    rf"|checkpoints/(?:{_CHECKPOINTS.pattern})?|pairs/(?:{_PAIRS.pattern})?"
+)
+"""Relative paths of what a grid writes."""
 
 
 def ablate(
@@ -67,15 +77,25 @@ def ablate(
     cells = _Cells(grid, rows, world, place)
     if dry_run:
         return estimate(grid, rows, world, cells.found, device=device)
-    place.mkdir(parents=True, exist_ok=True)
+    _claim(place, [config, root / grid.spaces.base, root / grid.spaces.leaf, *(task.truth for task in world.tasks)])
     with _alone(place):
         cells.run(device, notifier(quiet))
         report = cells.write()
         if not cells.left():
-            shutil.rmtree(place / "checkpoints", ignore_errors=True)
+            remove_written(place / "checkpoints", _CHECKPOINTS)
             if not keep_pairs:
-                shutil.rmtree(place / "pairs", ignore_errors=True)
+                remove_written(place / "pairs", _PAIRS)
     return {**report, "path": str(place)}
+
+
+def _claim(place: Path, inputs: Sequence[Any]) -> None:
+    """Refuse a folder that holds anything but an earlier run of a grid, and make one that is missing."""
+    files = [one for one in inputs if isinstance(one, str | Path)]
+    claim_folder(place, _WRITTEN, "folder of an ablation", inputs=files, option="--out")
+    table = place / "table.json"
+    known = table.is_file() and {"cells", "rows", "columns"} <= read_json(table, kind="table of an ablation").keys()
+    if not known and (found := sorted(each.name for each in place.glob("table.*"))):
+        raise ConfigError(f"--out {place} holds {found[0]}, which no ablation wrote. Give a folder of its own.")
 
 
 def _read(config: str | Path | Mapping[str, Any]) -> tuple[Grid, Path, str]:
@@ -124,7 +144,7 @@ class _Cells:
             except (ConfigError, OverlapError) as error:
                 cell, words = {"fault": str(error)}, f"failed: {error}"
             self.cells[key] = cell
-            shutil.rmtree(self.out / "checkpoints" / key, ignore_errors=True)
+            remove_written(self.out / "checkpoints" / key, CHECKPOINTS)
             took.append(time.monotonic() - started)
             ahead = (len(left) - number) * statistics.median(took)
             place = f"[{total - len(left) + number:,}/{total:,}]"

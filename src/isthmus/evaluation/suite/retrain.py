@@ -6,19 +6,20 @@ so that another benchmark, or a run that was interrupted, takes them up.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from isthmus.bridges.bridge import Bridge, load_bridge
 from isthmus.core.files import sha256_file, sha256_json
+from isthmus.core.replace import remove_written
 from isthmus.core.runtime import notifier
 from isthmus.core.version import __version__
 from isthmus.errors import ConfigError, EvaluationError, OverlapError
 from isthmus.evaluation.baselines import Spaces
 from isthmus.evaluation.suite.settings import SuiteSettings
 from isthmus.recipes.config import RecipeConfig, make_config
+from isthmus.recipes.training.loop import CHECKPOINTS
 from isthmus.spaces.space import Space
 
 Step = dict[str, Any]
@@ -55,7 +56,7 @@ def trained(bridge: Bridge, recipe: str, seed: int, ends: Sequence[str], setting
         except (ConfigError, OverlapError) as error:  # too little data for a paper's batch, say: the row has none
             raise EvaluationError(str(error)) from error
         made.save(path, overwrite=True)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        remove_written(checkpoints, CHECKPOINTS)
     return load_bridge(path)
 
 

@@ -7,9 +7,10 @@ its last checkpoint to the very bytes of a run that was not.
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 
 from isthmus.core.products import has_bf16
+from isthmus.core.replace import claim_folder
 from isthmus.core.runtime import Progress
 from isthmus.errors import ConfigError
 from isthmus.pairs.pairs import PseudoPairs, near
@@ -170,12 +172,28 @@ def autocast(products: str, device: torch.device) -> Iterator[None]:
         yield
 
 
+_BRIDGE = r"(?:bridge\.json|projectors\.safetensors|history\.jsonl|README\.md)"
+_RUN = r"(?:connect|extend(?:-\d+)?)\.safetensors|pairs/(?:.+/)?(?:\d+(?:_[a-z][a-z0-9_]*)?\.npy|about\.json)"
+CHECKPOINTS = re.compile(rf"(?:\d+/)?(?:{_RUN})|\d+\.bridge/{_BRIDGE}|(?:[\w.-]+/)+")
+"""Relative paths of what runs of training keep in their folder, those of several steps in numbered ones."""
+
+
+def check_checkpoints(folder: Path, *, inputs: Iterable[str | Path | None] = ()) -> Path:
+    """Refuse a folder of checkpoints that holds anything else; returns where it is, and makes nothing.
+
+    Raises:
+        ConfigError: It is a file, holds what no run wrote, or is or holds one of the inputs.
+    """
+    return claim_folder(
+        folder, CHECKPOINTS, "folder of checkpoints", inputs=inputs, option="--checkpoint-dir", make=False
+    )
+
+
 @contextmanager
 def working_folder(checkpoints: Path | None) -> Iterator[Path]:
     """The folder that a run streams to: the one for checkpoints, or one that is gone afterwards."""
     if checkpoints is not None:
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        yield checkpoints
+        yield claim_folder(checkpoints, CHECKPOINTS, "folder of checkpoints")
         return
     with tempfile.TemporaryDirectory(prefix="isthmus-") as folder:
         yield Path(folder)

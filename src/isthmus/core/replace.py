@@ -1,0 +1,277 @@
+"""What a command may write over, and what it may remove: decided here for every verb.
+
+A product (a space, a bridge, an index) is replaced only with `overwrite`, only by one of its kind, and only if it is
+whole and its folder holds nothing else. It is never an input of the command, nor a folder that holds one or the current
+folder, nor part of one. A link is followed and what it leads to is replaced in place. The new one is written aside and
+put there in one step; the old one goes last, and only the files that make it up.
+
+A folder of work (checkpoints, an ablation, a demo) is taken over only if it is empty or holds nothing that isthmus did
+not write, and only what isthmus wrote is removed from it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from isthmus.core.files import atomic_file, atomic_folder
+from isthmus.errors import ConfigError, IsthmusError
+
+_EXISTS = "exists already. Give another path, or overwrite it with --overwrite (overwrite=True)."
+_SHOWN = 3
+"""Files that a message names."""
+_OURS = re.compile(r"(?:.*/)?\.[^/]+\.(?:partial|old)-\d+(?:/.*)?|(?:.*/)?\.isthmus\.lock")
+"""What a killed process leaves beside what it wrote, and the file of a lock."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A kind of folder that isthmus writes whole.
+
+    Attributes:
+        kind: Its name for a person, such as "space".
+        manifest: The file that makes a folder one.
+        files: Relative paths (with slashes) of all files that make up the one in a folder.
+        fault: The class of the faults.
+    """
+
+    kind: str
+    manifest: str
+    files: Callable[[Path], Collection[str]]
+    fault: type[IsthmusError] = ConfigError
+
+
+def home_path(path: str | Path) -> Path:
+    """A path with `~` at its start replaced by the home folder, which shells leave alone after `--option=`."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: whose home folder this is, nobody knows. Give the path itself.") from error
+
+
+def check_place(
+    path: str | Path,
+    product: Product,
+    *,
+    overwrite: bool = False,
+    inputs: Iterable[str | Path | None] = (),
+    option: str = "",
+) -> Path:
+    """Decide whether a product may be written at a path, before the work is done; returns the path to write to.
+
+    Args:
+        path: Where the user wants it. A link is followed.
+        product: What is to be written.
+        overwrite: Whether the user asked to replace what lies there.
+        inputs: Files and folders that the command reads.
+        option: What the user calls the path, such as "--out".
+
+    Raises:
+        IsthmusError: It may not be written there (the class is `product.fault`); the message says why.
+    """
+    label = f"{option} {path}" if option else f"{path}:"
+    given = home_path(path)
+    place = _followed(given, label, product)
+    _keep_clear(place, inputs, label, product)
+    if not os.path.lexists(place):
+        return place
+    if not overwrite:
+        raise product.fault(f"{label} {_EXISTS}")
+    _check_whole(place, product, label)
+    return place
+
+
+@contextmanager
+def replaced_folder(
+    path: str | Path,
+    product: Product,
+    *,
+    overwrite: bool = False,
+    inputs: Iterable[str | Path | None] = (),
+    option: str = "",
+) -> Iterator[Path]:
+    """Yield an empty folder that becomes the product at a path in one step when the block ends well.
+
+    The arguments and faults are those of `check_place`, which is asked once more before the step.
+    """
+    inputs = list(inputs)
+    place = check_place(path, product, overwrite=overwrite, inputs=inputs, option=option)
+    with atomic_folder(
+        place,
+        overwrite=overwrite,
+        before=lambda: check_place(path, product, overwrite=overwrite, inputs=inputs, option=option),
+        remove=lambda old: remove_files(old, product.files(old)),
+    ) as aside:
+        yield aside
+
+
+@contextmanager
+def replaced_file(
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    ours: Callable[[Path], bool],
+    inputs: Iterable[str | Path | None] = (),
+    option: str = "",
+    fault: type[IsthmusError] = ConfigError,
+) -> Iterator[Path]:
+    """Yield a path that becomes a file in one step when the block ends well; the file's version of `replaced_folder`.
+
+    Args:
+        path: Where the user wants it.
+        overwrite: Whether the user asked to replace what lies there.
+        ours: Whether a file that lies there is one that isthmus wrote.
+        inputs: Files and folders that the command reads.
+        option: What the user calls the path.
+        fault: The class of the faults.
+    """
+    product = Product("file", "", lambda _: (), fault)
+    label = f"{option} {path}" if option else f"{path}:"
+    place = _followed(home_path(path), label, product)
+    _keep_clear(place, inputs, label, product)
+    if os.path.lexists(place):
+        if not overwrite:
+            raise fault(f"{label} {_EXISTS}")
+        if not place.is_file() or not ours(place):
+            raise fault(f"{label} is no file that isthmus wrote, so it is not overwritten. Give another path.")
+    with atomic_file(place) as aside:
+        yield aside
+
+
+def claim_folder(
+    path: str | Path,
+    written: re.Pattern[str],
+    kind: str,
+    *,
+    inputs: Iterable[str | Path | None] = (),
+    option: str = "",
+    fault: type[IsthmusError] = ConfigError,
+    make: bool = True,
+) -> Path:
+    """Make a folder of work, or take one up that holds nothing but earlier work; returns it.
+
+    Args:
+        path: The folder.
+        written: What the relative paths of the work's files match in full.
+        kind: Its name for a person, such as "folder of checkpoints".
+        inputs: Files and folders that the command reads.
+        option: What the user calls the path.
+        fault: The class of the faults.
+        make: Make the folder if there is none.
+
+    Raises:
+        IsthmusError: The folder holds something else, or is a file, an input, or a folder that holds one.
+    """
+    label = f"{option} {path}" if option else f"{path}:"
+    product = Product(kind, "", lambda _: (), fault)
+    place = _followed(home_path(path), label, product)
+    _keep_clear(place, inputs, label, product, current=False)
+    if os.path.lexists(place) and not place.is_dir():
+        raise fault(f"{label} is a file. Expected a {kind}; give another path.")
+    if strange := [name for name in _inside(place) if not written.fullmatch(name)]:
+        raise fault(f"{label} is no {kind} alone: it holds {_some(strange)}. Give a folder of its own.")
+    if make:
+        place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def remove_written(folder: Path, written: re.Pattern[str]) -> None:
+    """Remove from a folder the files that isthmus wrote there, and the folders that are empty then, itself too."""
+    if not folder.is_symlink():
+        remove_files(folder, [name for name in _inside(folder) if written.fullmatch(name)])
+
+
+def remove_files(folder: Path, names: Collection[str]) -> None:
+    """Remove files by their relative paths, leftovers of killed processes, and the folders that are empty then."""
+    for name in [*names, *(name for name in _inside(folder, hidden=True) if _OURS.fullmatch(name))]:
+        with suppress(OSError):
+            (folder / name).unlink()
+    for parent, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):
+            os.rmdir(parent)
+
+
+def _followed(path: Path, label: str, product: Product) -> Path:
+    """Where a path leads: what a link points to is replaced in place, so that the link stays one."""
+    if "\0" in str(path):
+        raise product.fault(f"{label} holds a zero byte. Give another path.")
+    if path.is_symlink() and not path.exists():
+        where = os.readlink(path)
+        raise product.fault(f"{label} is a link that leads nowhere ({where}). Remove it, or give another path.")
+    if path.name in ("", ".", "..") or path.is_symlink():
+        return path.resolve()
+    return path.parent.resolve() / path.name
+
+
+def _keep_clear(
+    place: Path, inputs: Iterable[str | Path | None], label: str, product: Product, *, current: bool = True
+) -> None:
+    """Refuse a place that is or holds what the command reads or where it runs, or that lies inside an input."""
+    own = _identity(place)
+    here = Path.cwd()
+    for what in [*([here] if current else []), *(home_path(one) for one in inputs if one is not None)]:
+        name = "the current folder" if what == here else f"{what}, which this command reads"
+        if not os.path.lexists(what):
+            continue
+        real = what.resolve()
+        if real == place or (own is not None and own == _identity(real)):
+            raise product.fault(f"{label} is {name}. Give another path.")
+        if any(parent == place or (own is not None and own == _identity(parent)) for parent in real.parents):
+            raise product.fault(f"{label} holds {name}. Give another path.")
+        if what != here and real.is_dir() and real in place.parents:
+            raise product.fault(f"{label} lies inside {name}. Give a path outside of it.")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _check_whole(place: Path, product: Product, label: str) -> None:
+    """Refuse to replace what is not a whole product of the kind with nothing else in its folder."""
+    if not (place.is_dir() and (place / product.manifest).is_file()):
+        raise product.fault(
+            f"{label} is no {product.kind}, so it is not overwritten. Give another path, or remove it yourself."
+        )
+    try:
+        files = set(product.files(place))
+    except (IsthmusError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise product.fault(
+            f"{label} is no whole {product.kind} ({str(error)[:120]}), so it is not overwritten. Give another path, or "
+            "remove it yourself."
+        ) from error
+    inside = _inside(place)
+    if missing := sorted(files - set(inside)):
+        raise product.fault(
+            f"{label} is no whole {product.kind}: {missing[0]} is missing. Give another path, or remove it yourself."
+        )
+    folders = {parent.as_posix() for name in files for parent in Path(name).parents}
+    if strange := [name for name in inside if name not in files and name.rstrip("/") not in folders]:
+        raise product.fault(
+            f"{label} holds what isthmus did not write there, so it is not overwritten: {_some(strange)}. Move that "
+            "away, or give another path."
+        )
+
+
+def _inside(folder: Path, *, hidden: bool = False) -> list[str]:
+    """Relative paths of all that lies in a folder: files, links, and empty folders with a slash behind them."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        base = Path(parent)
+        links = [name for name in folders if (base / name).is_symlink()]
+        found += [(base / name).relative_to(folder).as_posix() for name in [*names, *links]]
+        if not folders and not names and base != folder:
+            found.append(base.relative_to(folder).as_posix() + "/")
+    return sorted(name for name in found if hidden or not _OURS.fullmatch(name))
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(ascii(name)[1:-1][:60] for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")

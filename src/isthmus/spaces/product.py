@@ -1,0 +1,34 @@
+"""A space as something that a command may write over: which files it is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isthmus.core.replace import Product
+from isthmus.errors import SpaceError
+from isthmus.spaces.manifest import MANIFEST, WHOLE, read_manifest
+from isthmus.spaces.shards import Layout
+
+REJECTED = "rejected.parquet"
+
+
+def space_files(folder: Path) -> set[str]:
+    """Relative paths of all files of a whole space.
+
+    Raises:
+        SpaceError: It is no space, or one that is being written or was left half written.
+    """
+    files = {MANIFEST}
+    for modality, entry in read_manifest(folder)["modalities"].items():
+        if entry["state"] != WHOLE:
+            raise SpaceError(f"its {modality!r} is still being written")
+        layout = Layout(folder / modality, modality)
+        for index in range(entry["shards"]):
+            parts = (layout.embeddings(index), layout.metadata(index), layout.marker(index))
+            files |= {part.relative_to(folder).as_posix() for part in parts}
+        beside = (f"{modality}/{REJECTED}", f".encode/{modality}/{REJECTED}")
+        files |= {name for name in beside if (folder / name).is_file()}
+    return files
+
+
+SPACE = Product("space", MANIFEST, space_files, SpaceError)
