@@ -229,8 +229,9 @@ def readme_block() -> str:
 
 
 def main() -> None:
-    """Write or check both pages."""
+    """Write or check the pages."""
     # Found beside this script when it is run, not when it is imported from elsewhere.
+    from render_quality import quality_page
     from render_speed import speed_page, write_plots
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -241,6 +242,7 @@ def main() -> None:
     wanted = {
         ROOT / "docs" / "results.md": results_page(),
         ROOT / "docs" / "speed.md": speed_page(load, table),
+        ROOT / "docs" / "quality.md": quality_page(load, table),
         ROOT / "README.md": before + MARKS[0] + readme_block() + MARKS[1] + rest.split(MARKS[1], 1)[1],
     }
     for path, text in wanted.items():

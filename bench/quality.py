@@ -1,0 +1,203 @@
+"""How good is every way of joining two spaces, on pairs that nothing was trained on, and does `auto` choose well?
+
+Rows are methods, `auto`, the papers' recipe written down literally (a script given by its path) and the ceiling: what
+the two spaces' own posteriors over the tested names allow. Columns are the ordered pairs of modalities, what is kept of
+each space's own pair, seconds, and the estimate that needs no pairs. Finished rows are kept in --work, so that a run
+that was cut short goes on; `bench/render_quality.py` writes docs/quality.md from the result.
+
+    python bench/quality.py --shared ../shared --work ~/quality --reference reference.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "common"))
+
+import real_spaces as real  # noqa: E402
+from record import write  # noqa: E402
+
+import isthmus  # noqa: E402
+
+TRAINED = ("c-mcr", "ex-mcr")
+CLOSED = ("procrustes", "ridge", "dictionary", "two-sided dictionary", "cca", "posterior")
+CHOSEN = ("auto", "extend")
+QUICK = ("dictionary", "cca", "posterior", "auto")
+"""Methods that are run for every variant of the overlap; the others only for all texts and for the demo."""
+
+
+def join(benchmark: real.Benchmark, method: str, seed: int) -> Any:
+    """Join a benchmark's spaces by a method; `extend` is its default with a frozen base."""
+    options: dict[str, Any] = {"via": benchmark.via, "quiet": True}
+    if method == "extend":
+        return isthmus.extend(base=benchmark.base, leaf=benchmark.leaf, seed=seed, **options)
+    spaces = {"base": benchmark.base, "leaf": benchmark.leaf}
+    if method == "ex-mcr":
+        return isthmus.extend(**spaces, method=method, seed=seed, **options)
+    if method.endswith(("procrustes", "ridge", "dictionary")):
+        sides = {"two_sided": True} if method.startswith("two-sided") else {}
+        kind = method.removeprefix("two-sided ")
+        return isthmus.extend(**spaces, method=kind, center=True, seed=seed, **sides, **options)
+    return isthmus.connect(benchmark.base, benchmark.leaf, method=method, seed=seed, **options)
+
+
+def row_of(benchmark: real.Benchmark, method: str, seed: int) -> dict[str, Any]:
+    """Join, score across and inside the spaces, and take the bridge's own estimate along."""
+    started = time.perf_counter()
+    bridge = join(benchmark, method, seed)
+    seconds = time.perf_counter() - started
+    kept = {}
+    for task in benchmark.own:
+        now, before = (real.mean_map(scores) for scores in (real.scores_of(bridge, task), real.own_scores(task)))
+        kept[f"{task.query.space}: {task.name}"] = {"before": before, "after": now, "kept": now / before}
+    record = bridge.record
+    return {
+        "scores": real.scores_of(bridge, benchmark.cross),
+        "kept": kept,
+        "seconds": seconds,
+        "estimate": record.get("estimate"),
+        "chosen": record.get("chosen"),
+        "used": bridge.method,
+    }
+
+
+def ceiling(benchmark: real.Benchmark, temperature: float = 0.05) -> dict[str, Any]:
+    """Score what both spaces say of the tested names: the chance that two items mean the same of them."""
+    posteriors = []
+    for side, items in (("leaf", benchmark.cross.query), ("base", benchmark.cross.gallery)):
+        memory = (benchmark.leaf if side == "leaf" else benchmark.base)[items.modality].unit()
+        names = real.unit(benchmark.names[side] - benchmark.names[side].mean(axis=0))
+        rows = real.unit(real.unit(items.rows) - memory.mean(axis=0))
+        posteriors.append(real.softmax(rows @ names.T / temperature))
+    return {"scores": real.both_directions(benchmark.cross, posteriors[0] @ posteriors[1].T), "seconds": None}
+
+
+def chance(benchmark: real.Benchmark, seed: int) -> dict[str, Any]:
+    """Score at random."""
+    shape = benchmark.cross.relevant.shape
+    scores = np.random.default_rng(seed).random(shape, dtype=np.float32)
+    return {"scores": real.both_directions(benchmark.cross, scores), "seconds": 0.0}
+
+
+def literal(benchmark: real.Benchmark, script: Path, method: str, work: Path) -> dict[str, Any]:
+    """Run the papers' recipe as an external script on the same arrays."""
+    shared = isthmus.spaces.overlap.overlap(benchmark.base, benchmark.leaf, benchmark.via)
+    query, gallery = benchmark.cross.query, benchmark.cross.gallery
+    data = work / "literal.npz"
+    np.savez(
+        data,
+        base_text=benchmark.base[benchmark.via].unit(shared.rows_a),
+        leaf_text=benchmark.leaf[benchmark.via].unit(shared.rows_b),
+        base_other=benchmark.base[gallery.modality].unit(),
+        leaf_other=benchmark.leaf[query.modality].unit(),
+        test_base_other=gallery.rows,
+        test_leaf_other=query.rows,
+        rel=benchmark.cross.relevant,
+    )
+    command = [sys.executable, str(script), str(data), "--method", method]
+    done = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    names = {
+        f"{query.modality} > {gallery.modality}": done["scores"]["leaf->base"],
+        f"{gallery.modality} > {query.modality}": done["scores"]["base->leaf"],
+    }
+    scores = {name: {key: row[key] for key in ("map", "r@1", "r@5", "r@10")} for name, row in names.items()}
+    return {"scores": scores, "seconds": done["seconds"]}
+
+
+def plan(given: argparse.Namespace) -> Iterator[tuple[str, str, str, int]]:
+    """Yield benchmark, variant, method and seed of every row, the cheap and telling ones first."""
+    seeds = range(given.seeds)
+    for name in real.REAL:
+        for method in (*CHOSEN, *CLOSED, "ceiling", "chance"):
+            yield name, "all", method, 0
+    for seed in seeds:
+        for name in ("demo audio-image", "demo 3D-text"):
+            for method in (*CHOSEN, *CLOSED, *TRAINED, "chance"):
+                yield name, "all", method, seed
+    for name in real.REAL:
+        for variant in real.VARIANTS[1:]:
+            for seed in seeds if variant in real.FEW else (0,):
+                for method in QUICK:
+                    yield name, variant, method, seed
+    for name in real.REAL:
+        for seed in range(given.trained_seeds):
+            for method in (*TRAINED, "extend"):
+                yield name, "all", method, seed
+        if given.reference:
+            yield from ((name, "all", f"literal {method}", 0) for method in ("extend", "connect"))
+
+
+class Worlds:
+    """Benchmarks by name, variant and seed, made when they are first asked for."""
+
+    def __init__(self, given: argparse.Namespace, work: Path) -> None:
+        self.spaces, self.work = real.RealSpaces(given.shared, work), work
+
+    def __call__(self, name: str, variant: str, seed: int) -> real.Benchmark:
+        if name in real.REAL:
+            return self.spaces.benchmark(name, variant, seed)
+        folder = self.work / f"demo-{seed}"
+        if not (folder / "demo.json").is_file():
+            from isthmus.demo import run_demo
+
+            run_demo(folder, seed=seed, quiet=True)
+        return {benchmark.name: benchmark for benchmark in real.demo_benchmarks(folder)}[name]
+
+
+def measure(given: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
+    """Make every row that is not kept yet; a row that fails says why and stays open."""
+    worlds, rows = Worlds(given, work), []
+    (work / "rows").mkdir(parents=True, exist_ok=True)
+    wanted = set(given.methods.split(",")) if given.methods else None
+    for name, variant, method, seed in dict.fromkeys(plan(given)):
+        if (wanted and method not in wanted) or (given.only and not name.startswith(given.only)):
+            continue
+        kept = work / "rows" / f"{name}-{variant}-{method}-{seed}.json".replace(" ", "_")
+        if not kept.is_file():
+            benchmark = worlds(name, variant, seed)
+            steps: dict[str, Callable[[], dict[str, Any]]] = {
+                "ceiling": lambda benchmark=benchmark: ceiling(benchmark),
+                "chance": lambda benchmark=benchmark, seed=seed: chance(benchmark, seed),
+            }
+            if method.startswith("literal"):
+                row = literal(benchmark, given.reference, method.split()[1], work)
+            else:
+                row = steps.get(method, lambda benchmark=benchmark, m=method, s=seed: row_of(benchmark, m, s))()
+            head = {"benchmark": name, "variant": variant, "method": method, "seed": seed}
+            kept.write_text(json.dumps({**head, "map": real.mean_map(row["scores"]), **row}, default=str))
+        rows.append(json.loads(kept.read_text()))
+        print(f"{name} {variant} {method} {seed}: {rows[-1]['map']:.3f}", file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure what is not measured yet and write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=Path(os.environ.get("ISTHMUS_SHARED", "../shared")))
+    parser.add_argument("--work", type=Path, help="keeps spaces and finished rows; default: nowhere")
+    parser.add_argument("--seeds", type=int, default=5, help="drawings of the demo's world and of few texts")
+    parser.add_argument("--trained-seeds", type=int, default=3, help="seeds of the trained methods on real spaces")
+    parser.add_argument("--reference", type=Path, help="the papers' recipe as a script that takes an .npz")
+    parser.add_argument("--methods", help="only these, with commas")
+    parser.add_argument("--only", help="only benchmarks whose name begins so")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "quality.json")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = given.work or Path(folder)
+        write(given.out, {"rows": measure(given, work)})
+
+
+if __name__ == "__main__":
+    main()
