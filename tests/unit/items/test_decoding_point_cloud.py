@@ -229,7 +229,7 @@ def nan_cloud() -> np.ndarray:
 )
 def test_what_is_refused(data: bytes, suffix: str, reason: str):
     with pytest.raises(Rejected, match=reason):
-        decode_point_cloud(data, suffix=suffix)
+        decode_point_cloud(data, suffix=suffix, colours=True)
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".stl", ".off", ".glb"])

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.items import Item
+from isthmus.items import Item, Rejected
 from isthmus.items.decoding.image import open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels = NDArray[np.uint8]
+_MANY_PIXELS = 1 << 24
+"""An image that is resized to more pixels is cut first; smaller ones are resized and cut as the models' authors do."""
+
 RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 """Pillow's filters by name; the numbers are those in the preprocessor files of transformers."""
 
@@ -36,12 +39,32 @@ class ImageFit:
     rounding: Literal["floor", "nearest"] = "floor"
 
     def __call__(self, image: Image) -> Pixels:
-        """Fit an RGB image: (height, width, 3) uint8."""
+        """Fit an RGB image: (height, width, 3) uint8.
+
+        Raises:
+            Rejected: It is so long and thin that resized it would take too much memory, and nothing is cut off it.
+        """
         if self.resize is not None:
-            image = image.resize(self._target(image.width, image.height), RESAMPLING[self.resample])
+            target = self._target(image.width, image.height)
+            if target[0] * target[1] > _MANY_PIXELS:
+                return np.asarray(self._resized_middle(image, target), dtype=np.uint8)
+            image = image.resize(target, RESAMPLING[self.resample])
         if self.crop is not None:
             image = self._cropped(image, *self.crop)
         return np.asarray(image, dtype=np.uint8)
+
+    def _resized_middle(self, image: Image, target: tuple[int, int]) -> Image:
+        """The middle alone of what a very long image becomes: a line of pixels must not be blown up to gigabytes.
+
+        The filter still sees the pixels beside the middle, so this is what resizing all and then cutting gives.
+        """
+        if self.crop is None or self.crop[0] > target[1] or self.crop[1] > target[0]:
+            raise Rejected(f"too long and thin: {image.width:,} x {image.height:,} pixels")
+        height, width = self.crop
+        left, top = self._middle(target[0] - width), self._middle(target[1] - height)
+        x, y = image.width / target[0], image.height / target[1]
+        box = (left * x, top * y, (left + width) * x, (top + height) * y)
+        return image.resize((width, height), RESAMPLING[self.resample], box=box)
 
     def _target(self, width: int, height: int) -> tuple[int, int]:
         if isinstance(self.resize, tuple):

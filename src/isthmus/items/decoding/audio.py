@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import io
 import itertools
-import struct
+import math
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.geometry import normalize
+from isthmus.core.limits import excess
 from isthmus.items import Rejected
 from isthmus.items.decoding import Source, require
+from isthmus.items.decoding.containers import check_container
 
 MAX_SECONDS = 3600.0
 SILENCE = 1e-4
 """Swing around the mean, of full scale, below which a sound is silence: -80 dB, three steps of 16 bit."""
+
+BEYOND_FULL_SCALE = 4.0
+"""Loud recordings and lossy codecs overshoot full scale a little; samples beyond this are of another scale."""
 
 _BLOCK = 1 << 18
 _TAIL = 0.05
@@ -30,7 +39,8 @@ def decode_audio(source: Source, *, rate: int, max_seconds: float = MAX_SECONDS)
     """Decode a sound, or a video's first sound track, to mono at `rate` samples a second.
 
     wav, flac, ogg, opus, mp3, aiff and the like are read by soundfile, everything else (m4a, mp4, webm ...) by
-    PyAV. All channels are averaged; resampling is soxr's high quality, applied to the whole signal at once.
+    PyAV. All channels are averaged; resampling is soxr's high quality, in a stream, so that no more is in memory than
+    what is returned.
 
     Args:
         source: Bytes or a path.
@@ -41,21 +51,88 @@ def decode_audio(source: Source, *, rate: int, max_seconds: float = MAX_SECONDS)
         (samples,) float32, full scale at 1.
 
     Raises:
-        Rejected: It holds no sound, is truncated, silent, of zero length, too long, or has samples that are not finite.
+        Rejected: It holds no sound, is truncated, silent, of zero length, too long or too large once decoded, or has
+            samples that are not finite or far beyond full scale.
     """
-    signal, own_rate = _read(source, max_seconds)
-    if signal.size == 0:
-        raise Rejected("zero length")
-    if not np.isfinite(signal).all():
-        raise Rejected("samples that are NaN or infinite")
-    if float(signal.max() - signal.min()) / 2.0 < SILENCE:
-        raise Rejected("silent (below -80 dB once mixed to mono)")
-    if own_rate != rate:
-        soxr = require("soxr", extra="audio", purpose="resampling sounds")
-        signal = np.asarray(soxr.resample(signal, own_rate, rate, quality="HQ"), dtype=np.float32)
-    if signal.size == 0:
-        raise Rejected(f"too short: less than one sample at {rate} a second")
-    return signal
+    packed = len(source) if isinstance(source, bytes) else _size(source)
+    with _opened(source) as track:
+        signal = _Signal(track, rate, packed, max_seconds)
+        for block in track.blocks:
+            signal.add(block)
+    return signal.whole()
+
+
+def _size(path: str | Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        raise Rejected(f"cannot be read: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class _Track:
+    """A sound as it is decoded.
+
+    Attributes:
+        rate: Samples a second in the file.
+        frames: Number of samples that the file announces; 0 where it is not known.
+        blocks: Stretches of the mono signal, (samples,) float32.
+    """
+
+    rate: int
+    frames: int
+    blocks: Iterator[Signal]
+
+
+class _Signal:
+    """A mono signal at the wanted rate, gathered from blocks, checked as it grows."""
+
+    def __init__(self, track: _Track, rate: int, packed: int, max_seconds: float) -> None:
+        self._own, self._rate, self._packed, self._max_seconds = track.rate, rate, packed, max_seconds
+        self._parts: list[Signal] = []
+        self._read, self._low, self._high = 0, math.inf, -math.inf
+        self._resampler: Any = None
+        if track.rate != rate:
+            soxr = require("soxr", extra="audio", purpose="resampling sounds")
+            self._resampler = soxr.ResampleStream(track.rate, rate, 1, dtype="float32", quality="HQ")
+        self._check_length(track.frames)
+
+    def add(self, block: Signal) -> None:
+        """Check a block, resample it and keep it."""
+        self._read += block.size
+        self._check_length(self._read)
+        if not np.isfinite(block).all():
+            raise Rejected("samples that are NaN or infinite")
+        if block.size:
+            self._low, self._high = min(self._low, float(block.min())), max(self._high, float(block.max()))
+        if max(-self._low, self._high) > BEYOND_FULL_SCALE:
+            raise Rejected(
+                f"samples from {self._low:g} to {self._high:g}, far beyond full scale, which is 1: integers that were "
+                "written as floats? Scale them, or save them as 16 bit"
+            )
+        self._parts.append(self._resampler.resample_chunk(block) if self._resampler else block)
+
+    def whole(self) -> Signal:
+        """The signal; Rejected where there is nothing in it."""
+        if not self._read:
+            raise Rejected("zero length")
+        if (self._high - self._low) / 2.0 < SILENCE:
+            raise Rejected("silent (below -80 dB once mixed to mono)")
+        if self._resampler:
+            self._parts.append(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+        signal = np.concatenate(self._parts)
+        self._parts.clear()
+        if signal.size == 0:
+            raise Rejected(f"too short: less than one sample at {self._rate} a second")
+        return signal
+
+    def _check_length(self, samples: int) -> None:
+        """Seconds, and bytes at the wanted rate: of the signal and of the windows that are cut from it."""
+        seconds = samples / self._own
+        if seconds > self._max_seconds:
+            raise Rejected(f"too long: {seconds:,.0f} s or more, the limit is {self._max_seconds:,.0f} s")
+        if fault := excess(round(seconds * self._rate * 8), self._packed):
+            raise Rejected(f"too long: {seconds:,.0f} s at {self._rate:,} samples a second {fault}")
 
 
 def windows(signal: Signal, rate: int, seconds: float, hop: float, *, pad: str = "repeat") -> Signal:
@@ -83,6 +160,8 @@ def windows(signal: Signal, rate: int, seconds: float, hop: float, *, pad: str =
     starts = list(range(0, signal.size - length + 1, step))
     if signal.size - (starts[-1] + length) >= max(_TAIL * length, 1.0):
         starts.append(signal.size - length)
+    elif step == length:  # windows that lie side by side need no copy
+        return signal[: len(starts) * length].reshape(len(starts), length)
     return np.stack([signal[start : start + length] for start in starts])
 
 
@@ -109,8 +188,9 @@ def pool_windows(embeddings: NDArray[np.float32], counts: Sequence[int]) -> NDAr
     return normalize(np.asarray(means, dtype=np.float32).reshape(len(counts), embeddings.shape[1]))
 
 
-def _read(source: Source, max_seconds: float) -> tuple[Signal, int]:
-    """Mono signal and its rate, by the first library that knows the format."""
+@contextmanager
+def _opened(source: Source) -> Iterator[_Track]:
+    """A sound by the first library that knows its format."""
     soundfile = require("soundfile", extra="audio", purpose="decoding sounds")
     stream: BinaryIO
     try:
@@ -121,93 +201,69 @@ def _read(source: Source, max_seconds: float) -> tuple[Signal, int]:
         head = stream.read(12)
         if not head:
             raise Rejected("zero length (an empty file)")
+        check_container(stream)
+        file = None
         if head[4:8] != b"ftyp":  # mp4 and its kin: not soundfile's
-            _refuse_short_riff(stream, head)
-            stream.seek(0)
-            try:
+            with suppress(soundfile.LibsndfileError, TypeError, ValueError):
                 file = soundfile.SoundFile(stream)
-            except (soundfile.LibsndfileError, TypeError, ValueError):
-                pass
-            else:
-                with file:
-                    return _read_soundfile(file, max_seconds)
+        if file is not None:
+            with file:
+                yield _soundfile_track(file)
+            return
         stream.seek(0)
-        return _read_av(stream, max_seconds)
+        with _av_track(stream) as track:
+            yield track
 
 
-def _read_soundfile(file: Any, max_seconds: float) -> tuple[Signal, int]:
+def _soundfile_track(file: Any) -> _Track:
     rate, frames = int(file.samplerate), int(file.frames)
-    if frames > _UNKNOWN_LENGTH:
-        frames = 0
     if rate <= 0:
         raise Rejected(f"a sample rate of {rate}")
-    _refuse_long(frames, rate, max_seconds)
-    blocks: list[Signal] = []
-    read = 0
+    frames = 0 if frames > _UNKNOWN_LENGTH else frames
+    # Of mp3 the number of frames is an estimate; everywhere else fewer than announced means that the end is missing.
+    return _Track(rate, frames, _soundfile_blocks(file, rate, 0 if file.format == "MP3" else frames))
+
+
+def _soundfile_blocks(file: Any, rate: int, frames: int) -> Iterator[Signal]:
+    size, read = max(_BLOCK // max(int(file.channels), 1), 1024), 0
     try:
-        while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-            blocks.append(block.mean(axis=1, dtype=np.float32))
+        while len(block := file.read(size, dtype="float32", always_2d=True)):
             read += len(block)
-            _refuse_long(read, rate, max_seconds)
+            yield block.mean(axis=1, dtype=np.float32)
     except RuntimeError as error:
         raise Rejected(f"damaged after {read / rate:.2f} s ({error})") from error
-    # Of mp3 the number of frames is an estimate; everywhere else fewer than announced means that the end is missing.
-    if read < frames and file.format != "MP3":
+    if read < frames:
         raise Rejected(f"truncated: {read:,} of {frames:,} samples")
-    return _joined(blocks), rate
 
 
-def _read_av(stream: BinaryIO, max_seconds: float) -> tuple[Signal, int]:
+@contextmanager
+def _av_track(stream: BinaryIO) -> Iterator[_Track]:
     av = require("av", extra="audio", purpose="decoding m4a and the sound tracks of videos")
-    blocks: list[Signal] = []
-    rate, read = 1, 0
     try:
-        with av.open(stream, mode="r", metadata_errors="ignore") as container:
-            if not container.streams.audio:
-                raise Rejected("no sound track")
-            track = container.streams.audio[0]
-            rate = int(track.codec_context.sample_rate or 0)
-            if rate <= 0:
-                raise Rejected(f"a sample rate of {rate}")
-            for block in _track_blocks(av, container, track, rate):
-                blocks.append(block.mean(axis=0, dtype=np.float32))
-                read += blocks[-1].size
-                _refuse_long(read, rate, max_seconds)
+        container = av.open(stream, mode="r", metadata_errors="ignore")
     except av.error.FFmpegError as error:
-        if not blocks:
+        raise Rejected("no sound that soundfile or PyAV reads") from error
+    with container:
+        if not container.streams.audio:
+            raise Rejected("no sound track")
+        track = container.streams.audio[0]
+        rate = int(track.codec_context.sample_rate or 0)
+        if rate <= 0:
+            raise Rejected(f"a sample rate of {rate}")
+        yield _Track(rate, 0, _av_blocks(av, container, track, rate))
+
+
+def _av_blocks(av: Any, container: Any, track: Any, rate: int) -> Iterator[Signal]:
+    """Mono blocks of a track, whatever its sample format, and at its first rate throughout."""
+    to_float = av.AudioResampler(format="fltp", rate=rate)
+    read = 0
+    try:
+        for frame in container.decode(track):
+            for part in to_float.resample(frame):
+                block = part.to_ndarray().mean(axis=0, dtype=np.float32)
+                read += block.size
+                yield block
+    except av.error.FFmpegError as error:
+        if not read:
             raise Rejected("no sound that soundfile or PyAV reads") from error
         raise Rejected(f"damaged after {read / rate:.2f} s ({error.strerror})") from error
-    return _joined(blocks), rate
-
-
-def _track_blocks(av: Any, container: Any, track: Any, rate: int) -> Iterator[Signal]:
-    """(channels, samples) float32 blocks of a track, whatever its sample format, and at its first rate throughout."""
-    to_float = av.AudioResampler(format="fltp", rate=rate)
-    for frame in container.decode(track):
-        for part in to_float.resample(frame):
-            yield part.to_ndarray()
-
-
-def _joined(blocks: list[Signal]) -> Signal:
-    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
-
-
-def _refuse_long(samples: int, rate: int, max_seconds: float) -> None:
-    if samples / rate > max_seconds:
-        raise Rejected(f"too long: {samples / rate:,.0f} s or more, the limit is {max_seconds:,.0f} s")
-
-
-def _refuse_short_riff(stream: BinaryIO, head: bytes) -> None:
-    """Refuse a wav whose end is missing, which soundfile reads without a word. Streamed files announce no true size."""
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-        return
-    end = stream.seek(0, io.SEEK_END)
-    position = 12
-    while position + 8 <= end:
-        stream.seek(position)
-        name, size = struct.unpack("<4sI", stream.read(8))
-        if name == b"data":
-            if size < 0x7FFFF000 and position + 8 + size > end:
-                raise Rejected(f"truncated: {end - position - 8:,} of {size:,} bytes of samples")
-            return
-        position += 8 + size + size % 2

@@ -7,12 +7,14 @@ import io
 import math
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.limits import excess
 from isthmus.items import Item, Rejected
 from isthmus.items.decoding import Source, require
 
@@ -40,6 +42,12 @@ _FORMATS = (
     *("QOI", "SGI", "DDS", "PSD"),
 )
 
+
+_DEPTHS = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2, "RGB": 4}
+"""Bytes that Pillow takes for a pixel, by mode; 4 for all others."""
+
+_BAND = 1 << 22
+"""Pixels that are converted at a time."""
 
 # A corner that stands on a pixel's edge but for rounding is taken to stand on it.
 _EDGE = 1e-6
@@ -105,6 +113,9 @@ def _span(low: float, high: float, size: int) -> tuple[int, int]:
 
 def _whole(source: Source, max_pixels: int) -> Any:
     image_module = require("PIL.Image", extra="image", purpose="decoding images")
+    packed = len(source) if isinstance(source, bytes) else _size(source)
+    if not packed:
+        raise Rejected("an empty file")
     stream = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of large images, which are counted below, and of odd metadata
@@ -121,7 +132,14 @@ def _whole(source: Source, max_pixels: int) -> Any:
         except Exception as error:  # parsers of damaged headers raise struct, value, syntax and overflow errors
             raise Rejected(f"damaged header ({type(error).__name__}: {error})") from error
         with image:
-            return _to_rgb(image, max_pixels)
+            return _to_rgb(image, max_pixels, packed)
+
+
+def _size(path: str | Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        raise Rejected(f"cannot be read: {error.strerror or error}") from error
 
 
 @functools.cache
@@ -131,12 +149,15 @@ def _known_formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in image_module.OPEN)
 
 
-def _to_rgb(image: Any, max_pixels: int) -> Any:
+def _to_rgb(image: Any, max_pixels: int, packed: int) -> Any:
     width, height = image.size
     if width * height == 0:
         raise Rejected(f"no pixels ({width} x {height})")
     if width * height > max_pixels:
         raise Rejected(f"too large: {width:,} x {height:,} pixels, the limit is {max_pixels:,}")
+    # The pixels as they are stored, and again as RGB.
+    if fault := excess(width * height * (_DEPTHS.get(image.mode, 4) + 3), packed):
+        raise Rejected(f"too large: {width:,} x {height:,} pixels; it {fault}")
     try:
         image.load()
     except MemoryError as error:
@@ -162,28 +183,52 @@ def _flatten(image: Any) -> Any:
     transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
     try:
         if not transparent:
-            return image.convert("RGB")
+            return image if image.mode == "RGB" else image.convert("RGB")
         if image.mode in ("La", "RGBa"):  # premultiplied
             image = image.convert("LA" if image.mode == "La" else "RGBA")
         image = image.convert("RGBA")
     except (ValueError, OSError) as error:
         raise Rejected(f"colours of mode {image.mode} cannot be converted ({_first_line(error)})") from error
+    return _in_bands(image, _on_white)
+
+
+def _on_white(band: Any) -> Any:
     image_module = require("PIL.Image", extra="image", purpose="decoding images")
-    white = image_module.new("RGBA", image.size, (255, 255, 255, 255))
-    return image_module.alpha_composite(white, image).convert("RGB")
+    white = image_module.new("RGBA", band.size, (255, 255, 255, 255))
+    return image_module.alpha_composite(white, band).convert("RGB")
+
+
+def _in_bands(image: Any, convert: Callable[[Any], Any]) -> Any:
+    """What `convert` makes of an image, band after band of rows, so that copies on the way stay small."""
+    image_module = require("PIL.Image", extra="image", purpose="decoding images")
+    width, height = image.size
+    rows = max(_BAND // width, 1)
+    if rows >= height:
+        return convert(image)
+    whole = None
+    for top in range(0, height, rows):
+        band = convert(image.crop((0, top, width, min(top + rows, height))))
+        whole = whole or image_module.new(band.mode, image.size)
+        whole.paste(band, (0, top))
+    return whole
 
 
 def _scale_deep(image: Any) -> Any:
     """Greys of 16 bit, of 32-bit integers that hold 16 bits, or of floats from 0 to 1 or to 255, to 8 bit."""
-    grey = np.asarray(image).astype(np.float64)
-    if not np.isfinite(grey).all():
-        raise Rejected("pixels that are NaN or infinite")
+    grey = np.asarray(image)
     low, high = float(grey.min()), float(grey.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise Rejected("pixels that are NaN or infinite")
     white = (1.0 if high <= 1.0 else 255.0) if image.mode == "F" else 65535.0
     if low < 0.0 or high > white:
         raise Rejected(f"grey values from {low:g} to {high:g} have no fixed white; save it with 8 or 16 bits")
     image_module = require("PIL.Image", extra="image", purpose="decoding images")
-    return image_module.fromarray(np.rint(grey * (255.0 / white)).astype(np.uint8))
+    bytes_ = np.empty(grey.shape, np.uint8)
+    rows = max(_BAND // max(grey.shape[1], 1), 1)
+    for top in range(0, len(grey), rows):
+        band = grey[top : top + rows].astype(np.float64)
+        bytes_[top : top + rows] = np.rint(band * (255.0 / white))
+    return image_module.fromarray(bytes_)
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.limits import excess
 from isthmus.core.runtime import numpy_generator
 from isthmus.errors import ConfigError, FormatError
 from isthmus.items import Rejected
 from isthmus.items.decoding import Source, require
+from isthmus.items.decoding.mesh_files import check_mesh, mixed_polygons
 from isthmus.items.decoding.object_npy import is_object_npy, read_object_npy
 
 MAX_BYTES = 1 << 30
@@ -24,6 +27,10 @@ NO_COLOUR = 0.4
 _MESHES = (".ply", ".obj", ".stl", ".off", ".glb")
 _XYZ_KEYS = ("xyz", "points", "pos", "pc")
 _RGB_KEYS = ("rgb", "colors", "colours", "color")
+_PLY_COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+_COPIES = 4
+"""Times that a cloud lies in memory while it is decoded: as stored, in float64, centred, and in float32."""
+
 _AXES = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1), "-x": (-1, 0, 0), "-y": (0, -1, 0), "-z": (0, 0, -1)}
 
 Points = NDArray[np.float64]
@@ -79,7 +86,7 @@ def decode_point_cloud(
     """
     suffix = (Path(source).suffix if suffix is None and not isinstance(source, bytes) else suffix or "").lower()
     data = _read_bytes(source, max_bytes)
-    shape = _load(data, suffix)
+    shape = _load(data, suffix, colours)
     rng = numpy_generator(int.from_bytes(hashlib.sha256(data).digest()[:8], "little"))
     is_mesh = shape.faces is not None
     cloud = sample_surface(shape, points or 8192, rng) if is_mesh else _choose(shape, points, rng, repeat)
@@ -167,11 +174,12 @@ def _read_bytes(source: Source, max_bytes: int) -> bytes:
     return data
 
 
-def _load(data: bytes, suffix: str) -> Shape:
+def _load(data: bytes, suffix: str, colours: bool) -> Shape:
+    """The shape in a file. Colours are looked at only where they are wanted: else normals in their place do no harm."""
     if suffix in (".npy", ".npz"):
-        shape = _load_numpy(data, suffix)
+        shape = _load_numpy(data, suffix, colours)
     elif suffix in _MESHES:
-        shape = _load_trimesh(data, suffix)
+        shape = _load_trimesh(data, suffix, colours)
     else:
         raise Rejected(
             f"the suffix {suffix!r} is no shape that isthmus reads ({', '.join((*_MESHES, '.npy', '.npz'))})"
@@ -183,19 +191,15 @@ def _load(data: bytes, suffix: str) -> Shape:
     return shape
 
 
-def _load_numpy(data: bytes, suffix: str) -> Shape:
+def _load_numpy(data: bytes, suffix: str, colours: bool) -> Shape:
     """npy of (n, 3) or (n, 6), npz with an array of positions and maybe one of colours; never a pickle that is run."""
     if suffix == ".npy" and is_object_npy(data):
-        return _load_object(data)
+        return _load_object(data, colours)
     try:
-        loaded = np.load(io.BytesIO(data), allow_pickle=False)
         if suffix == ".npz":
-            arrays = {key: loaded[key] for key in loaded.files}
-            xyz, rgb = _pick(arrays, _XYZ_KEYS), _pick(arrays, _RGB_KEYS)
-            if xyz is None:
-                raise Rejected(f"no array named {' or '.join(_XYZ_KEYS)} (it has {', '.join(arrays) or 'none'})")
+            xyz, rgb = _load_npz(data, colours)
         else:
-            xyz, rgb = loaded, None
+            xyz, rgb = np.load(io.BytesIO(data), allow_pickle=False), None
     except Rejected:
         raise
     except Exception as error:  # zip, header, memory and pickle faults
@@ -203,10 +207,25 @@ def _load_numpy(data: bytes, suffix: str) -> Shape:
         pickled = data[:1] == b"\x80" or (data[:2] in (b"\x93N", b"PK") and "pickle" in str(error).lower())
         hint = "pickled; save plain arrays (npz with xyz and rgb)" if pickled else f"damaged ({type(error).__name__})"
         raise Rejected(hint) from error
-    return _as_shape(xyz, rgb)
+    return _as_shape(xyz, rgb, colours)
 
 
-def _load_object(data: bytes) -> Shape:
+def _load_npz(data: bytes, colours: bool) -> tuple[Any, Any]:
+    """Positions and maybe colours. Other arrays are not unpacked, and the size of these is known before they are."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        sizes = {one.filename.removesuffix(".npy"): one.file_size for one in archive.infolist()}
+    names = [next((key for key in keys if key in sizes), None) for keys in (_XYZ_KEYS, _RGB_KEYS if colours else ())]
+    if names[0] is None:
+        have = ", ".join(list(sizes)[:6]) + (", ..." if len(sizes) > 6 else "")
+        raise Rejected(f"no array named {' or '.join(_XYZ_KEYS)} (it has {have or 'none'})")
+    if fault := excess(_COPIES * sum(sizes[name] for name in names if name), len(data)):
+        raise Rejected(f"a cloud that {fault}")
+    with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
+        xyz, rgb = (None if name is None else loaded[name] for name in names)
+    return xyz, rgb
+
+
+def _load_object(data: bytes, colours: bool) -> Shape:
     """A dict with positions and maybe colours in a .npy, as OpenShape has one an object."""
     try:
         value = read_object_npy(data)
@@ -216,19 +235,21 @@ def _load_object(data: bytes) -> Shape:
     if not isinstance(value, dict) or not isinstance(_pick(value, _XYZ_KEYS), np.ndarray):
         raise Rejected(f"pickled, without an array {' or '.join(_XYZ_KEYS)}; save plain arrays (npz with xyz and rgb)")
     rgb = _pick(value, _RGB_KEYS)
-    return _as_shape(_pick(value, _XYZ_KEYS), rgb if isinstance(rgb, np.ndarray) else None)
+    return _as_shape(_pick(value, _XYZ_KEYS), rgb if isinstance(rgb, np.ndarray) else None, colours)
 
 
-def _as_shape(xyz: Any, rgb: Any) -> Shape:
+def _as_shape(xyz: Any, rgb: Any, colours: bool) -> Shape:
     """Arrays of positions and colours, their types and shapes checked."""
-    xyz, rgb = _numbers(xyz, "points"), None if rgb is None else _numbers(rgb, "colours")
-    if xyz.ndim == 2 and xyz.shape[1] == 6 and rgb is None:
+    if rgb is None and getattr(xyz, "ndim", 0) == 2 and xyz.shape[1] == 6:
         xyz, rgb = xyz[:, :3], xyz[:, 3:]
+    xyz = _numbers(xyz, "points")
     if xyz.ndim != 2 or xyz.shape[1] != 3:
         raise Rejected(f"an array of shape {xyz.shape}; points are (n, 3), or (n, 6) with colours")
-    if rgb is not None and rgb.shape != xyz.shape:
+    if rgb is None or not colours:
+        return Shape(xyz)
+    if rgb.shape != xyz.shape:
         raise Rejected(f"colours of shape {rgb.shape} for points of shape {xyz.shape}")
-    return Shape(xyz, None, None if rgb is None else _unit_colours(rgb))
+    return Shape(xyz, None, unit_colours(rgb))
 
 
 def _pick(arrays: dict[str, Any], keys: tuple[str, ...]) -> Any:
@@ -241,20 +262,41 @@ def _numbers(array: Any, what: str) -> Points:
     return np.asarray(array, dtype=np.float64)
 
 
-def _unit_colours(rgb: Points) -> Points:
-    """Colours of 0 to 255 or of 0 to 1, to 0 to 1."""
-    return rgb / 255.0 if rgb.size and float(np.nanmax(rgb)) > 1.0 else rgb
+def unit_colours(rgb: NDArray[Any]) -> Points:
+    """Colours to 0 to 1, by one rule for every kind of file.
+
+    Integers of 8 or 16 bit are on the scale of their type, other integers of 0 to 255. Floats up to 1 are of 0 to 1,
+    up to 255 of 0 to 255.
+
+    Raises:
+        Rejected: Values are below 0 or above 255, and so on no known scale: normals, for example.
+    """
+    kind, rgb = rgb.dtype, _numbers(rgb, "colours")
+    if not rgb.size or not np.isfinite(rgb).all():
+        return rgb  # said of the whole cloud
+    low, high = float(rgb.min()), float(rgb.max())
+    white = {"u1": 255.0, "u2": 65535.0}.get(kind.str[1:], 255.0 if kind.kind in "iu" or high > 1.0 + 1e-3 else 1.0)
+    if low < 0.0 or high > white * (1.0 + 1e-3):
+        raise Rejected(
+            f"colours from {low:g} to {high:g}; expected 0 to 1 or 0 to 255. Are they normals? Save the positions alone"
+        )
+    return np.asarray(np.minimum(rgb / white, 1.0))
 
 
-def _load_trimesh(data: bytes, suffix: str) -> Shape:
+def _load_trimesh(data: bytes, suffix: str, colours: bool) -> Shape:
     trimesh = require("trimesh", extra="mesh", purpose="decoding meshes")
+    data = check_mesh(data, suffix, colours=colours)
+    if suffix == ".ply" and (mixed := mixed_polygons(data)) is not None:
+        return _checked(_mixed_shape(*mixed, colours))
     try:
         # Nothing is merged, repaired or fetched from beside the file: the same bytes are the same shape.
         scene = trimesh.load_scene(io.BytesIO(data), file_type=suffix[1:], process=False, maintain_order=True)
-        found = [_part(geometry) for geometry in scene.dump()]
+        found = [_part(geometry, colours) for geometry in scene.dump()]
+    except Rejected:
+        raise
     except Exception as error:  # parsers of damaged files raise nearly anything
         raise Rejected(f"damaged, or not {suffix[1:]} ({type(error).__name__}: {_first_line(error)})") from error
-    parts = [part for part in found if part is not None and len(part.xyz)]
+    parts = [_checked(part) for part in found if part is not None and len(part.xyz)]
     if not parts:
         raise Rejected("no points and no triangles")
     if any(part.faces is not None for part in parts):
@@ -262,7 +304,31 @@ def _load_trimesh(data: bytes, suffix: str) -> Shape:
     return _joined(parts)
 
 
-def _part(geometry: Any) -> Shape | None:
+def _mixed_shape(vertices: Any, faces: NDArray[np.int64], colours: bool) -> Shape:
+    names = vertices.dtype.names or ()
+    if not {"x", "y", "z"} <= set(names):
+        raise Rejected("a ply without x, y and z")
+    xyz = np.stack([vertices[axis] for axis in "xyz"], axis=1).astype(np.float64)
+    return Shape(xyz, faces, _raw_colours(vertices) if colours else None)
+
+
+def _raw_colours(vertices: Any) -> Points | None:
+    """Colours of a ply's corners as they stand in the file, whose type says their scale."""
+    names = vertices.dtype.names or ()
+    wanted = next((one for one in _PLY_COLOURS if set(one) <= set(names)), None)
+    return None if wanted is None else unit_colours(np.stack([vertices[name].ravel() for name in wanted], axis=1))
+
+
+def _checked(shape: Shape) -> Shape:
+    """A shape whose triangles name only corners that are there."""
+    if shape.faces is not None and shape.faces.size:
+        low, high = int(shape.faces.min()), int(shape.faces.max())
+        if low < 0 or high >= len(shape.xyz):
+            raise Rejected(f"damaged: a triangle names corner {high if low >= 0 else low} of {len(shape.xyz):,}")
+    return shape
+
+
+def _part(geometry: Any, colours: bool) -> Shape | None:
     """One geometry of a scene; None for lines and the like."""
     vertices = getattr(geometry, "vertices", None)
     if vertices is None or type(geometry).__name__ not in ("Trimesh", "PointCloud"):
@@ -270,11 +336,14 @@ def _part(geometry: Any) -> Shape | None:
     xyz = np.array(vertices, dtype=np.float64).reshape(-1, 3)
     faces = getattr(geometry, "faces", None)
     shape = Shape(xyz, None if faces is None or not len(faces) else np.array(faces, dtype=np.int64))
-    return replace(shape, rgb=_colours(geometry, len(xyz)))
+    return replace(shape, rgb=_colours(geometry, len(xyz))) if colours else shape
 
 
 def _colours(geometry: Any, count: int) -> Points | None:
     """Colours of the corners, where the file has any: of corners, of faces (averaged at corners) or of a texture."""
+    raw = (getattr(geometry, "metadata", None) or {}).get("_ply_raw", {}).get("vertex", {}).get("data")
+    if isinstance(raw, np.ndarray) and raw.shape[:1] == (count,) and (own := _raw_colours(raw)) is not None:
+        return own
     visual = getattr(geometry, "visual", None)
     kind = getattr(visual, "kind", None)
     if visual is None:

@@ -1,0 +1,290 @@
+"""What files of shapes say of themselves, checked before trimesh reads them.
+
+trimesh leaves out what it cannot read and goes on with the rest, which would be embedded as if it were the whole: the
+Draco-compressed mesh of a scene, the faces behind a cut. Here counts are compared with what is there, and what cannot
+be read is named.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import struct
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.core.limits import excess
+from isthmus.items.item import Rejected
+
+_PLY_TYPES = {
+    **{"char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2"},
+    **{"uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4"},
+    **{"float": "f4", "float32": "f4", "double": "f8", "float64": "f8"},
+}
+_COMPONENTS = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}
+_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+_MODES = range(6)  # points, lines and triangles in lists and strips; not fans
+_HARMLESS = ("KHR_materials_", "KHR_texture_", "KHR_lights_", "EXT_texture_", "MSFT_texture_", "KHR_mesh_quantization")
+
+
+def check_mesh(data: bytes, suffix: str, *, colours: bool) -> bytes:
+    """Check a file of a mesh, and give what trimesh shall read: the file, or the same in a form that it knows.
+
+    With `colours` those of an obj come on the scale of 0 to 1. Polygons of an off become triangles.
+
+    Raises:
+        Rejected: A part is missing or cannot be read, or it takes too much memory once unpacked.
+    """
+    if suffix == ".glb":
+        _check_glb(data)
+    elif suffix == ".stl":
+        _check_stl(data)
+    elif suffix == ".off":
+        return _triangular_off(data)
+    elif suffix == ".ply":
+        _check_ply(data)
+    elif suffix == ".obj" and colours:
+        return _scaled_obj(data)
+    return data
+
+
+def _check_stl(data: bytes) -> None:
+    count = int.from_bytes(data[80:84], "little")
+    if len(data) >= 84 and 84 + 50 * count == len(data):
+        return
+    text = data[:5].lower() == b"solid" and b"\0" not in data[:512]
+    if text and b"facet" in data and b"endsolid" not in data.lower():
+        raise Rejected("truncated: it has no endsolid")
+    if not text and len(data) < 84 + 50 * count:
+        raise Rejected(f"truncated: {max(len(data) - 84, 0) // 50:,} of {count:,} triangles")
+
+
+def _triangular_off(data: bytes) -> bytes:
+    """An off with as many lines as it announces, its polygons cut into fans of triangles, which trimesh reads."""
+    lines = [line for line in (raw.partition(b"#")[0].strip() for raw in data.splitlines()) if line]
+    head = re.match(rb"([A-Za-z]*OFF[A-Za-z]*)?\s*(\d+)\s+(\d+)", b"\n".join(lines[:2]))
+    if head is None:
+        return data
+    corners, faces = int(head[2]), int(head[3])
+    rows = lines[1 if head[1] is None or b"\n" not in head[0] else 2 :]
+    if len(rows) < corners + faces:
+        raise Rejected(f"truncated: {len(rows):,} of {corners + faces:,} lines of corners and faces")
+    polygons = [row.split() for row in rows[corners : corners + faces]]
+    if all(polygon[0] == b"3" for polygon in polygons):
+        return data
+    triangles = []
+    for polygon in polygons:
+        if not polygon[0].isdigit() or len(polygon) < 1 + int(polygon[0]):
+            raise Rejected("damaged: a face without as many corners as it announces")
+        first, *others = polygon[1 : 1 + int(polygon[0])] or [b"0"]
+        triangles += [b" ".join((b"3", first, b, c)) for b, c in itertools.pairwise(others)]
+    kind = head[1] or b"OFF"
+    return b"\n".join([kind, b"%d %d 0" % (corners, len(triangles)), *rows[:corners], *triangles, b""])
+
+
+@dataclass(frozen=True)
+class PlyElement:
+    """One kind of record of a ply: its name, count, and properties as (name, type) or (name, count type, item type)."""
+
+    name: str
+    count: int
+    properties: list[tuple[str, ...]]
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """Of records without lists, little-endian and packed; None where there are lists."""
+        if any(len(one) > 2 for one in self.properties):
+            return None
+        return np.dtype([(name, f"<{kind}") for name, kind in self.properties])
+
+
+def ply_header(data: bytes) -> tuple[str, list[PlyElement], int] | None:
+    """Format, elements and the byte at which the records begin; None where the header is not understood."""
+    end = re.search(rb"end_header[ \t]*(\r\n|\n|\r)", data[: 1 << 20])
+    if not data.startswith(b"ply") or end is None:
+        return None
+    kind, elements = "", []
+    for line in data[: end.start()].decode("ascii", "replace").splitlines():
+        match line.split():
+            case ["format", name, _]:
+                kind = name
+            case ["element", name, count] if count.isdecimal():
+                elements.append(PlyElement(name, int(count), []))
+            case ["property", "list", length, item, name] if elements and {length, item} <= _PLY_TYPES.keys():
+                elements[-1].properties.append((name, _PLY_TYPES[length], _PLY_TYPES[item]))
+            case ["property", item, name] if elements and item in _PLY_TYPES:
+                elements[-1].properties.append((name, _PLY_TYPES[item]))
+            case ["property" | "element", *_]:
+                return None
+    return kind, elements, end.end()
+
+
+def _check_ply(data: bytes) -> None:
+    header = ply_header(data)
+    if header is None:
+        return
+    kind, elements, start = header
+    count = sum(element.count for element in elements)
+    if kind == "ascii":
+        have = sum(1 for line in data[start:].splitlines() if line.strip())
+        if have < count:
+            raise Rejected(f"truncated: {have:,} of {count:,} lines of records")
+        return
+    # Each record has a byte at least, so a count that the file cannot hold is known before memory is taken.
+    least = sum(element.count * sum(np.dtype(one[1]).itemsize for one in element.properties) for element in elements)
+    if least > len(data) - start:
+        raise Rejected(f"truncated: {len(data) - start:,} of {least:,} bytes of records or more")
+
+
+def mixed_polygons(data: bytes) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+    """Corners and triangles of a binary ply whose faces differ in their number of corners, as Blender writes it.
+
+    trimesh takes the size of the first face for that of all. Polygons are cut into fans of triangles, which is right
+    for convex ones.
+
+    Returns:
+        The records of the corners, and (m, 3) triangles; None for every other file.
+
+    Raises:
+        Rejected: The faces end too early.
+    """
+    header = ply_header(data)
+    if header is None or header[0] not in ("binary_little_endian", "binary_big_endian"):
+        return None
+    kind, elements, start = header
+    order: Literal["<", ">"] = "<" if kind == "binary_little_endian" else ">"
+    vertices = None
+    for element in elements:
+        if element.name == "face" and vertices is not None:
+            return _fans(data, element, start, order, vertices)
+        dtype = element.dtype
+        if dtype is None:
+            return None
+        dtype = dtype.newbyteorder(order)
+        if element.name == "vertex":
+            vertices = np.frombuffer(data, dtype, element.count, start)
+        start += element.count * dtype.itemsize
+    return None
+
+
+def _fans(
+    data: bytes, faces: PlyElement, start: int, order: str, vertices: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+    lists = [one for one in faces.properties if len(one) > 2]
+    if len(lists) != 1 or faces.properties[0] is not lists[0] or not faces.count:
+        return None
+    count_type, item = (np.dtype(order + kind) for kind in lists[0][1:])
+    tail = sum(np.dtype(one[1]).itemsize for one in faces.properties[1:])
+    first = int(np.frombuffer(data, count_type, 1, start)[0])
+    size = count_type.itemsize + first * item.itemsize + tail
+    if start + faces.count * size <= len(data):
+        records = np.frombuffer(data, np.uint8, faces.count * size, start).reshape(faces.count, size)
+        counts = np.ascontiguousarray(records[:, : count_type.itemsize]).view(count_type)
+        if (counts == first).all():
+            return None
+    triangles, position = [], start
+    for _ in range(faces.count):
+        if position + count_type.itemsize > len(data):
+            raise Rejected("truncated: the faces end too early")
+        count = int(np.frombuffer(data, count_type, 1, position)[0])
+        position += count_type.itemsize
+        if position + count * item.itemsize > len(data):
+            raise Rejected("truncated: the faces end too early")
+        corners = np.frombuffer(data, item, count, position).tolist()
+        triangles += [(corners[0], corners[i], corners[i + 1]) for i in range(1, count - 1)]
+        position += count * item.itemsize + tail
+    return vertices, np.array(triangles, np.int64).reshape(-1, 3)
+
+
+def _scaled_obj(data: bytes) -> bytes:
+    """An obj whose corners carry colours of 0 to 255, which trimesh takes for 0 to 1, with them on that scale."""
+    rows = [line.split() for line in re.findall(rb"^v[ \t]+([^\r\n#]*)", data, re.MULTILINE)]
+    coloured = [row for row in rows if len(row) >= 6]
+    if not coloured:
+        return data
+    try:
+        colours = np.array([row[3:6] for row in coloured], dtype=np.float64)
+    except ValueError:
+        return data  # trimesh says what it is
+    if not np.isfinite(colours).all() or colours.min() < 0.0 or colours.max() > 255.0:
+        raise Rejected(f"colours from {colours.min():g} to {colours.max():g}; expected 0 to 1 or 0 to 255")
+    if colours.max() <= 1.0:
+        return data
+
+    def scaled(match: re.Match[bytes]) -> bytes:
+        row = match[1].split()
+        if len(row) < 6:
+            return match[0]
+        return b"v " + b" ".join([*row[:3], *(b"%.6f" % (float(value) / 255.0) for value in row[3:6])])
+
+    return re.sub(rb"^v[ \t]+([^\r\n#]*)", scaled, data, flags=re.MULTILINE)
+
+
+def _check_glb(data: bytes) -> None:
+    """Refuse a scene of which a part cannot be decoded, or that takes too much memory once it is laid out."""
+    header = _glb_header(data)
+    if header is None:
+        return
+    required = [name for name in header.get("extensionsRequired", ()) if not str(name).startswith(_HARMLESS)]
+    if required:
+        names = ", ".join(map(str, required[:4]))
+        hint = (
+            "Draco and meshopt compression is"
+            if any("draco" in n.lower() or "meshopt" in n for n in required)
+            else "It is"
+        )
+        raise Rejected(f"requires {names}. {hint} not decoded here: save it without, such as with gltf-transform copy")
+    accessors = [one for one in header.get("accessors", ()) if isinstance(one, dict)]
+    size = sum(_accessor_bytes(one) for one in accessors)
+    drawn = _instances(header, accessors)
+    if fault := excess(max(size, drawn * 120), len(data)):  # positions, faces, colours and their copies
+        raise Rejected(f"a scene that {fault}")
+    for mesh in header.get("meshes", ()):
+        for primitive in mesh.get("primitives", ()):
+            _check_primitive(primitive, accessors)
+
+
+def _check_primitive(primitive: dict[str, Any], accessors: list[dict[str, Any]]) -> None:
+    if primitive.get("mode", 4) not in _MODES:
+        raise Rejected("a mesh of triangle fans, which are not read: save it with plain triangles")
+    used = [primitive.get("attributes", {}).get("POSITION"), primitive.get("indices")]
+    for index in used:
+        accessor = accessors[index] if isinstance(index, int) and 0 <= index < len(accessors) else {}
+        if "sparse" in accessor:
+            raise Rejected("sparse positions, which are not read: save it without them")
+        if accessor and "bufferView" not in accessor:
+            raise Rejected("a mesh without data, as of an extension that is not decoded")
+        if accessor.get("normalized"):
+            raise Rejected("positions in normalised integers, which are not read: save it with float positions")
+
+
+def _glb_header(data: bytes) -> dict[str, Any] | None:
+    if len(data) < 20 or data[:4] != b"glTF":
+        return None
+    length, kind = struct.unpack("<I4s", data[12:20])
+    try:
+        header = json.loads(data[20 : 20 + length]) if kind == b"JSON" else None
+    except (ValueError, RecursionError) as error:
+        raise Rejected(f"damaged: its scene is no json ({type(error).__name__})") from error
+    return header if isinstance(header, dict) else None
+
+
+def _accessor_bytes(accessor: dict[str, Any]) -> int:
+    count = accessor.get("count", 0)
+    width = _WIDTHS.get(str(accessor.get("type")), 16) * _COMPONENTS.get(accessor.get("componentType", 0), 4)
+    return count * width if isinstance(count, int) and count > 0 else 0
+
+
+def _instances(header: dict[str, Any], accessors: list[dict[str, Any]]) -> int:
+    """Corners of all nodes: a mesh counts as often as it is drawn."""
+    corners = []
+    for mesh in header.get("meshes", ()):
+        indices = [one.get("attributes", {}).get("POSITION") for one in mesh.get("primitives", ())]
+        counts = [accessors[i].get("count", 0) for i in indices if isinstance(i, int) and 0 <= i < len(accessors)]
+        corners.append(sum(count for count in counts if isinstance(count, int)))
+    drawn = [node.get("mesh") for node in header.get("nodes", ()) if isinstance(node, dict)]
+    return sum(corners[i] for i in drawn if isinstance(i, int) and 0 <= i < len(corners))
