@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ _PLY_TYPES = {
     **{"uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4"},
     **{"float": "f4", "float32": "f4", "double": "f8", "float64": "f8"},
 }
+_PLY_COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
 _COMPONENTS = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 _MODES = range(6)  # points, lines and triangles in lists and strips; not fans
@@ -138,6 +140,32 @@ def _check_ply(data: bytes) -> None:
     least = sum(element.count * sum(np.dtype(one[1]).itemsize for one in element.properties) for element in elements)
     if least > len(data) - start:
         raise Rejected(f"truncated: {len(data) - start:,} of {least:,} bytes of records or more")
+
+
+def colour_names(names: Sequence[str]) -> tuple[str, str, str] | None:
+    """The names of red, green and blue among those of a ply's properties."""
+    return next((one for one in _PLY_COLOURS if set(one) <= set(names)), None)
+
+
+def ply_colours(data: bytes) -> NDArray[Any] | None:
+    """Colours of the corners of a ply, (n, 3) with the type that the file gives them; None where there are none."""
+    header = ply_header(data)
+    if header is None or not header[1] or header[1][0].name != "vertex" or (dtype := header[1][0].dtype) is None:
+        return None
+    kind, (corners, *_), start = header
+    wanted = colour_names([one[0] for one in corners.properties])
+    if wanted is None:
+        return None
+    if kind != "ascii":
+        rows = np.frombuffer(data, dtype.newbyteorder("<" if "little" in kind else ">"), corners.count, start)
+        return np.stack([rows[name] for name in wanted], axis=1)
+    lines = itertools.islice((line for line in data[start:].splitlines() if line.strip()), corners.count)
+    at = [[one[0] for one in corners.properties].index(name) for name in wanted]
+    try:
+        values = [[float(fields[i]) for i in at] for fields in map(bytes.split, lines)]
+    except (ValueError, IndexError) as error:
+        raise Rejected("damaged: a corner without its colours") from error
+    return np.array(values).astype(dtype[wanted[0]])
 
 
 def mixed_polygons(data: bytes) -> tuple[NDArray[Any], NDArray[np.int64]] | None:

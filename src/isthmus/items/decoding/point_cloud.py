@@ -17,7 +17,7 @@ from isthmus.core.runtime import numpy_generator
 from isthmus.errors import ConfigError, FormatError
 from isthmus.items import Rejected
 from isthmus.items.decoding import Source, require
-from isthmus.items.decoding.mesh_files import check_mesh, mixed_polygons
+from isthmus.items.decoding.mesh_files import check_mesh, colour_names, mixed_polygons, ply_colours
 from isthmus.items.decoding.object_npy import is_object_npy, read_object_npy
 
 MAX_BYTES = 1 << 30
@@ -27,7 +27,6 @@ NO_COLOUR = 0.4
 _MESHES = (".ply", ".obj", ".stl", ".off", ".glb")
 _XYZ_KEYS = ("xyz", "points", "pos", "pc")
 _RGB_KEYS = ("rgb", "colors", "colours", "color")
-_PLY_COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
 _COPIES = 4
 """Times that a cloud lies in memory while it is decoded: as stored, in float64, centred, and in float32."""
 
@@ -242,6 +241,8 @@ def _as_shape(xyz: Any, rgb: Any, colours: bool) -> Shape:
     """Arrays of positions and colours, their types and shapes checked."""
     if rgb is None and getattr(xyz, "ndim", 0) == 2 and xyz.shape[1] == 6:
         xyz, rgb = xyz[:, :3], xyz[:, 3:]
+        if rgb.dtype.kind == "f" and rgb.size and rgb.min() < 0.0:
+            rgb = None  # three further columns without a name: normals, of which no model here knows anything
     xyz = _numbers(xyz, "points")
     if xyz.ndim != 2 or xyz.shape[1] != 3:
         raise Rejected(f"an array of shape {xyz.shape}; points are (n, 3), or (n, 6) with colours")
@@ -297,6 +298,9 @@ def _load_trimesh(data: bytes, suffix: str, colours: bool) -> Shape:
     except Exception as error:  # parsers of damaged files raise nearly anything
         raise Rejected(f"damaged, or not {suffix[1:]} ({type(error).__name__}: {_first_line(error)})") from error
     parts = [_checked(part) for part in found if part is not None and len(part.xyz)]
+    raw = ply_colours(data) if colours and suffix == ".ply" else None
+    if raw is not None and len(parts) == 1 and len(raw) == len(parts[0].xyz):
+        parts = [replace(parts[0], rgb=unit_colours(raw))]  # of floats trimesh does not ask which white they have
     if not parts:
         raise Rejected("no points and no triangles")
     if any(part.faces is not None for part in parts):
@@ -309,14 +313,9 @@ def _mixed_shape(vertices: Any, faces: NDArray[np.int64], colours: bool) -> Shap
     if not {"x", "y", "z"} <= set(names):
         raise Rejected("a ply without x, y and z")
     xyz = np.stack([vertices[axis] for axis in "xyz"], axis=1).astype(np.float64)
-    return Shape(xyz, faces, _raw_colours(vertices) if colours else None)
-
-
-def _raw_colours(vertices: Any) -> Points | None:
-    """Colours of a ply's corners as they stand in the file, whose type says their scale."""
-    names = vertices.dtype.names or ()
-    wanted = next((one for one in _PLY_COLOURS if set(one) <= set(names)), None)
-    return None if wanted is None else unit_colours(np.stack([vertices[name].ravel() for name in wanted], axis=1))
+    wanted = colour_names(names) if colours else None
+    rgb = None if wanted is None else unit_colours(np.stack([vertices[name] for name in wanted], axis=1))
+    return Shape(xyz, faces, rgb)
 
 
 def _checked(shape: Shape) -> Shape:
@@ -341,9 +340,6 @@ def _part(geometry: Any, colours: bool) -> Shape | None:
 
 def _colours(geometry: Any, count: int) -> Points | None:
     """Colours of the corners, where the file has any: of corners, of faces (averaged at corners) or of a texture."""
-    raw = (getattr(geometry, "metadata", None) or {}).get("_ply_raw", {}).get("vertex", {}).get("data")
-    if isinstance(raw, np.ndarray) and raw.shape[:1] == (count,) and (own := _raw_colours(raw)) is not None:
-        return own
     visual = getattr(geometry, "visual", None)
     kind = getattr(visual, "kind", None)
     if visual is None:
