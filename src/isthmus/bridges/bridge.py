@@ -17,6 +17,7 @@ from isthmus.bridges.folder import FORMAT_VERSION, plain, read_folder, write_fol
 from isthmus.bridges.member import ROLES, BridgeSpace, EmbeddingsLike, check_rows, other_encoder
 from isthmus.bridges.routes import Arrays, Route, apply_route, rename_arrays, validate_route
 from isthmus.core.geometry import Array, normalize
+from isthmus.core.html import html_table
 from isthmus.errors import BridgeError, ConfigError
 
 if TYPE_CHECKING:
@@ -66,6 +67,15 @@ class Bridge:
 
     def __repr__(self) -> str:
         return f"Bridge({self.method!r}, dim={self.dim}, routes={sorted(self.routes)})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (space.name, space.role, space.dim, modality, " > ".join(step["kind"] for step in route))
+            for key, route in self.routes.items()
+            for space, modality in [(self._space_of(key), key.rpartition("/")[2])]
+        ]
+        header = ("space", "role", "dimensions", "modality", "route into the unified space")
+        return html_table(f"bridge by {self.method}, {self.dim} dimensions", header, rows)
 
     # spaces and routes
 

@@ -93,7 +93,7 @@ def heed_interrupts() -> Iterator[None]:
 
 
 class Progress:
-    """Progress of long work on standard error: one line rewritten on a terminal, a line every few seconds in a pipe.
+    """Progress of long work on standard error: one line, rewritten on a terminal or in a notebook, many in a pipe.
 
     Args:
         label: What is being done, such as "train".
@@ -117,7 +117,8 @@ class Progress:
         self.label, self.total, self.unit, self.every, self.quiet = label, total, unit, every, quiet
         self.done, self._first, self._start = done, done, time.monotonic()
         self._stream: TextIO = sys.stderr
-        self._terminal = self._stream.isatty()
+        # A notebook is no terminal, and yet overwrites its last line after a carriage return.
+        self._terminal = self._stream.isatty() or type(self._stream).__module__.startswith("ipykernel.")
         self._last = self._start
 
     def __enter__(self) -> Progress:

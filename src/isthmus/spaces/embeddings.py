@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from isthmus.core.files import one_line
 from isthmus.core.geometry import normalize
+from isthmus.core.html import html_table
 from isthmus.errors import SpaceError
 from isthmus.spaces.manifest import fingerprint
 from isthmus.spaces.shards import Layout, Shard, read_shard, verify_shard
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
+
+FIRST_ROWS = 5
+"""Items that a notebook shows."""
 
 
 class Embeddings:
@@ -75,6 +79,14 @@ class Embeddings:
 
     def __repr__(self) -> str:
         return f"Embeddings({self.space_name}/{self.modality}: {len(self):,} x {self.dim} {self.dtype})"
+
+    def _repr_html_(self) -> str:
+        first = self.metadata.slice(0, FIRST_ROWS).to_pylist()
+        names = list(dict.fromkeys(["id", *(name for row in first for name in row)]))
+        rows = [[row.get(name) for name in names] for row in first]
+        note = f"the first {len(rows):,} of {len(self):,} items" if len(rows) < len(self) else ""
+        title = f"{self.space_name}/{self.modality}: {len(self):,} x {self.dim} {self.dtype}"
+        return html_table(title, names, rows, note=note)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         out = np.empty(self.shape, np.float32)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isthmus.core.files import one_line
+from isthmus.core.html import html_table
 from isthmus.core.replace import check_place, replaced_folder
 from isthmus.errors import SpaceError
 from isthmus.spaces.embeddings import Embeddings
@@ -101,6 +102,14 @@ class Space:
     def __repr__(self) -> str:
         rows = ", ".join(f"{name} {len(embeddings):,}" for name, embeddings in self._embeddings.items())
         return f"Space({self.name!r}, dim {self.dim}: {rows})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, len(each), each.dtype, f"{each.info['encoder'].get('library', '')} {each.info['encoder']['id']}")
+            for name, each in self._embeddings.items()
+        ]
+        header = ("modality", "items", "on disk", "encoder")
+        return html_table(f"space {self.name}, {self.dim} dimensions", header, rows)
 
 
 def unfinished(path: Path, modality: str) -> str:
