@@ -12,9 +12,13 @@ from isthmus.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge, load_bridge
+    from isthmus.bridges.official import load_official
+    from isthmus.bridges.project import project
     from isthmus.encoders.pipeline.encode import encode
+    from isthmus.encoders.registry import list_encoders
     from isthmus.errors import IsthmusError
     from isthmus.evaluation.ablation.ablate import ablate
+    from isthmus.evaluation.benchmarks.declaration import list_benchmarks
     from isthmus.evaluation.evaluate import evaluate_bridge, evaluate_retrieval, evaluate_zero_shot
     from isthmus.evaluation.suite.compare import compare_bridges
     from isthmus.evaluation.suite.run_suite import run_suite
@@ -44,10 +48,14 @@ _DOOR = {
     "extend": "recipes.extend",
     "import_embeddings": "spaces.importing.importer",
     "inspect": "spaces.health",
+    "list_benchmarks": "evaluation.benchmarks.declaration",
+    "list_encoders": "encoders.registry",
     "load_bridge": "bridges.bridge",
+    "load_official": "bridges.official",
     "load_vocabulary": "items.vocabulary",
     "make_space": "spaces.space",
     "open_space": "spaces.space",
+    "project": "bridges.project",
     "run_suite": "evaluation.suite.run_suite",
     "share_texts": "recipes.texts",
 }
@@ -69,10 +77,14 @@ __all__ = [
     "extend",
     "import_embeddings",
     "inspect",
+    "list_benchmarks",
+    "list_encoders",
     "load_bridge",
+    "load_official",
     "load_vocabulary",
     "make_space",
     "open_space",
+    "project",
     "run_suite",
     "share_texts",
 ]

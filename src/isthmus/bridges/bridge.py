@@ -16,6 +16,7 @@ from isthmus.bridges.card import card, route_words, summary
 from isthmus.bridges.folder import FORMAT_VERSION, plain, read_folder, write_folder
 from isthmus.bridges.member import ROLES, BridgeSpace, EmbeddingsLike, check_rows, other_encoder
 from isthmus.bridges.routes import Arrays, Route, apply_route, rename_arrays, validate_route
+from isthmus.bridges.training_spaces import space_of, spaces_with
 from isthmus.core.geometry import Array, normalize
 from isthmus.core.html import html_table
 from isthmus.errors import BridgeError, ConfigError
@@ -193,7 +194,7 @@ class Bridge:
     ) -> Iterator[Array]:
         """`project` for what does not fit into memory: blocks of unit rows in order. Faults as there."""
         modality = modality or x.modality
-        name = self._match(x, space, modality, force)
+        name = space_of(self, x, space=space, modality=modality, force=force)
         where = f"{x.space_name}/{x.modality}"
         route = self._fitting_route(name, modality, x.dim, where)
         start = 0
@@ -221,21 +222,6 @@ class Bridge:
         out = apply_route(route, self.arrays, x, where=where)
         # A route that ends at unit length is left alone: the embeddings of a base keep their very bits.
         return out if route and route[-1]["kind"] == "normalize" else normalize(out)
-
-    def _match(self, x: EmbeddingsLike, space: str | None, modality: str, force: bool) -> str:
-        """Name of the space in the bridge that embeddings belong to."""
-        candidates = [self.space(space)] if space else [s for s in self.spaces if f"{s.name}/{modality}" in self.routes]
-        if not candidates:
-            raise BridgeError(f"the bridge has no route for {modality!r}. Expected one of {self._keys()}.")
-        same = [s for s in candidates if s.fingerprints.get(modality) == x.fingerprint]
-        if not same and not force:
-            raise other_encoder(f"{x.space_name}/{x.modality}", x.info, candidates, modality)
-        chosen = same or [s for s in candidates if s.dim == x.dim] or candidates
-        named = [s for s in chosen if s.name == x.space_name] or chosen
-        if len(named) > 1:
-            names = ", ".join(repr(s.name) for s in named)
-            raise BridgeError(f"{x.space_name}/{x.modality} could be of the spaces {names}. Say which with space=.")
-        return named[0].name
 
     # encoding raw items
 
@@ -274,7 +260,7 @@ class Bridge:
         """
         from isthmus.encoders import Item, embed_items
 
-        target = self.space(space) if space else self.first_with(modality)
+        target = self.space(space) if space else spaces_with(self, modality)[0]
         self.route(target.name, modality)
         if encoder is None or isinstance(encoder, str):
             encoder = target.load_encoder(modality, encoder, device=device, options=encoder_options)
@@ -286,17 +272,6 @@ class Bridge:
         ]
         embedded = embed_items(encoder, wrapped, modality=modality, batch_size=batch_size)
         return self.project(embedded, space=target.name, modality=modality)
-
-    def first_with(self, modality: str) -> BridgeSpace:
-        """The space whose encoder speaks for a modality: a base before the first of the others that has it.
-
-        Raises:
-            BridgeError: No space of the bridge has the modality.
-        """
-        having = [space for space in self.spaces if f"{space.name}/{modality}" in self.routes]
-        if not having:
-            raise BridgeError(f"the bridge has no route for {modality!r}. Expected one of {self._keys()}.")
-        return min(having, key=lambda space: ROLES.index(space.role) if space.role == "base" else 1)
 
     # growing
 

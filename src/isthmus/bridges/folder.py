@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.files import one_line, read_json, sha256_file, write_json
+from isthmus.core.files import read_json, sha256_file, write_json
+from isthmus.core.messages import one_line
 from isthmus.core.replace import Product, replaced_folder
 from isthmus.core.version import __version__
 from isthmus.errors import BridgeError, FormatError

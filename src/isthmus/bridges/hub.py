@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.bridges.folder import FILES
-from isthmus.core.files import one_line
+from isthmus.core.messages import one_line
 from isthmus.errors import BridgeError
 
 

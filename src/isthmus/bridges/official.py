@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from isthmus.bridges.bridge import Bridge
 from isthmus.bridges.member import BridgeSpace
 from isthmus.bridges.routes import Route
-from isthmus.core.files import one_line, sha256_file
+from isthmus.core.files import sha256_file
+from isthmus.core.messages import one_line
 from isthmus.errors import ConfigError, FormatError
 from isthmus.spaces.manifest import fingerprint
 
@@ -183,6 +184,7 @@ def load_official(path: str | Path, *, leaf: str | None = None, spaces: Mapping[
     known = {name: _space(name, role, head, given.get(name)) for name, role in zip(head.routes, roles, strict=True)}
     routes = {f"{known[space].name}/{m}": deepcopy(r) for space, ways in head.routes.items() for m, r in ways.items()}
     record = {
+        "recipe": "official",
         "source": {"file": f"{head.name}.pt", "sha256": sha256_file(path), "license": "CC BY 4.0"},
         "parameters": head.parameters,
     }

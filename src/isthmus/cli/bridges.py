@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -164,21 +163,10 @@ def project(
     as_json: o.Json = False,
 ) -> None:
     """Project a space through a bridge into the unified space."""
-    from isthmus.bridges.bridge import load_bridge
-    from isthmus.bridges.project import project_space
-    from isthmus.spaces.space import open_space
+    from isthmus.bridges import project as verb
 
     with output(as_json=as_json, quiet=quiet) as out:
-        started = time.monotonic()
-        rows = project_space(
-            load_bridge(bridge),
-            open_space(space),
-            into,
-            maker=bridge,
-            modalities=modality,
-            overwrite=overwrite,
-            force=force,
-        )
-        out.report = {"path": str(into), "rows": rows, "seconds": time.monotonic() - started}
+        found = verb.project(bridge, space, into=into, modalities=modality, overwrite=overwrite, force=force)
+        out.report, rows = found, found.rows
         out.table(["modality", "rows"], list(rows.items()))
         out.say(f"Next: isthmus inspect {into}")

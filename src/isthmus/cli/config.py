@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isthmus.core.messages import unknown_key
 from isthmus.core.toml import parse_toml, read_toml
 from isthmus.errors import ConfigError
 
@@ -91,10 +91,7 @@ def check_keys(table: Mapping[str, Any], known: Mapping[str, Any] | None, where:
         return
     for key, value in table.items():
         if key not in known:
-            near = difflib.get_close_matches(key, list(known), n=1)
-            hint = f" Did you mean {prefix}{near[0]}?" if near else ""
-            valid = ", ".join(prefix + name for name in known)
-            raise ConfigError(f"{where} has the unknown key {prefix + key!r}.{hint} Valid keys: {valid}.")
+            raise ConfigError(unknown_key(where, key, known, prefix))
         if isinstance(known[key], Mapping) and isinstance(value, Mapping):
             check_keys(value, known[key], where, f"{prefix}{key}.")
 

@@ -46,8 +46,9 @@ def evaluate(
 ) -> None:
     """Score a bridge on true pairs or on class labels."""
     from isthmus.bridges.bridge import load_bridge
-    from isthmus.cli.references import named_paths, open_reference
+    from isthmus.cli.references import named_paths
     from isthmus.evaluation.evaluate import evaluate_bridge
+    from isthmus.spaces.references import open_reference
 
     with output(as_json=as_json, quiet=quiet) as out:
         target, truth, task = choose_task(gallery, pairs, classes, labels)
@@ -125,9 +126,9 @@ def search(
 ) -> None:
     """Search galleries with a text, a file or an item of a space."""
     from isthmus.bridges.bridge import load_bridge
-    from isthmus.bridges.project import OneItem
     from isthmus.cli.config import parse_assignment
-    from isthmus.cli.references import find_local_encoders, open_item
+    from isthmus.cli.references import find_local_encoders
+    from isthmus.spaces.references import open_item
 
     with output(as_json=as_json, quiet=quiet) as out:
         find_local_encoders(encoder)
@@ -137,7 +138,7 @@ def search(
             raise ConfigError("search needs one query: --text, --image, --audio, --point-cloud or --id.")
         unified = load_bridge(bridge)
         if item is not None:
-            vector = unified.project(OneItem(*open_item(item, option="--id")), force=force)
+            vector = unified.project(open_item(item, option="--id"), force=force)
         else:
             ((modality, value),) = given.items()
             options = dict(map(parse_assignment, encoder_options or []))
@@ -153,8 +154,8 @@ def search(
 
 def find(bridge: Bridge, vector: np.ndarray, galleries: list[str], k: int, force: bool) -> list[dict[str, Any]]:
     """Search every gallery and merge the hits by score."""
-    from isthmus.cli.references import open_reference
     from isthmus.search.index import SearchIndex
+    from isthmus.spaces.references import open_reference
 
     hits: list[dict[str, Any]] = []
     for reference in galleries:

@@ -10,6 +10,7 @@ import re
 from importlib import metadata
 from typing import Any
 
+from isthmus.core.messages import one_line
 from isthmus.core.version import __version__
 
 OFTEN_BROKEN = ("torchvision", "torchaudio")
@@ -94,6 +95,6 @@ def broken() -> list[str]:
         try:
             importlib.import_module(name)
         except Exception as error:  # a package that does not fit torch fails in any way it likes
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = one_line(error)
             faults.append(f"{name} is installed but does not fit torch ({reason}). Not needed: pip uninstall {name}")
     return faults

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+from isthmus.core.text_table import value_table
+
 
 class Output:
     """Collects what one verb has to say.
@@ -30,7 +32,7 @@ class Output:
     def table(self, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Print rows of values under a header, columns aligned."""
         if not self.quiet:
-            print(format_table(header, rows), file=sys.stderr)
+            print(value_table(header, rows), file=sys.stderr)
 
 
 @contextmanager
@@ -58,33 +60,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
-
-
-def show(value: Any) -> str:
-    """Write one value of a table: counts with separators, fractions with four significant digits."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) else "-"
-    return str(value)
-
-
-def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Lay out rows under a header in columns; numbers to the right, words to the left."""
-    cells = [[show(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    right = [
-        bool(rows) and all(isinstance(row[i], (int, float)) or row[i] is None for row in rows)
-        for i in range(len(header))
-    ]
-    lines = [list(header), ["-" * width for width in widths], *cells]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)
-        ).rstrip()
-        for line in lines
-    )

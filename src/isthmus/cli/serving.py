@@ -51,9 +51,9 @@ def serve(
 
     Example: isthmus serve unified.bridge --gallery pictures.space/image --gallery sounds.space/audio
     """
-    from isthmus.cli.references import open_reference
     from isthmus.serve.run import check_address
     from isthmus.serve.run import serve as run
+    from isthmus.spaces.references import open_reference
 
     check_address(host, token)
     folder, references = galleries_of(bridge, gallery)

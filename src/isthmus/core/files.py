@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from isthmus.core.messages import one_line
 from isthmus.errors import FormatError
 
 _JSON_LIMIT = 256 * 2**20
@@ -272,10 +273,3 @@ def _expand(path: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     for file in files:
         if file.suffix.lower() in suffixes and not file.name.startswith("."):
             yield file
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error of another library, short enough to stand inside a message of ours."""
-    lines = str(error).strip().splitlines()
-    text = lines[0].strip() if lines else type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."

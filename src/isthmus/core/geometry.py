@@ -69,3 +69,8 @@ def effective_rank(x: Array) -> float:
         return 0.0
     p = singular[singular > 0.0] / total
     return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def evenly_spaced(n: int, most: int) -> NDArray[np.int64]:
+    """Row numbers of a sample of `n` rows: all of them, or `most` that lie evenly spaced."""
+    return np.arange(n) if n <= most else np.linspace(0, n - 1, most).astype(np.int64)

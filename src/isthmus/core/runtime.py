@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from isthmus.core.messages import one_line
 from isthmus.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def resolve_device(device: str | None = None) -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}). Give cpu, cuda, mps or auto."
+            f"device {device!r} cannot be used here ({one_line(error)}). Give cpu, cuda, mps or auto."
         ) from error
     return chosen
 

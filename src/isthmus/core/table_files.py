@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isthmus.core.files import one_line
 from isthmus.core.limits import excess, special_file
+from isthmus.core.messages import one_line
 from isthmus.errors import FormatError
 
 if TYPE_CHECKING:

@@ -206,7 +206,8 @@ def _evaluate(out: Path, bridge: Bridge, task: tuple[str, str], files: tuple[Pat
     from isthmus.evaluation.evaluate import evaluate_bridge
 
     query, gallery = (_test(out, modality) for modality in task)
-    return evaluate_bridge(bridge, query=query, gallery=gallery, pairs=files[0], baselines=True, train_pairs=files[1])
+    found = evaluate_bridge(bridge, query=query, gallery=gallery, pairs=files[0], baselines=True, train_pairs=files[1])
+    return found.to_dict()
 
 
 def _network_oracle(out: Path, files: tuple[Path, Path], seed: int, steps: int) -> dict[str, Any]:

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isthmus.encoders.decoders.sounds import AudioDecoder
-from isthmus.encoders.decoders.texts import TextDecoder
-from isthmus.encoders.hub import Checkpoint, find_checkpoint, first_line
+from isthmus.core.messages import one_line
+from isthmus.encoders.hub import Checkpoint, find_checkpoint
+from isthmus.encoders.item_decoders import AudioDecoder, TextDecoder
 from isthmus.encoders.protocol import Decoder
 from isthmus.encoders.registry import check_installed
 from isthmus.encoders.torch_encoder import FROM_DATA, TorchEncoder, embedding_of, quiet_loading
@@ -79,7 +79,7 @@ class ClapEncoder(TorchEncoder):
             with quiet_loading():
                 model = ClapModel.from_pretrained(files.folder, **FROM_DATA)
         except (OSError, ValueError, ImportError) as error:
-            raise EncoderError(f"{files.given} cannot be loaded as a CLAP model: {first_line(error)}.") from error
+            raise EncoderError(f"{files.given} cannot be loaded as a CLAP model: {one_line(error)}.") from error
         super().__init__(model, device=device, dtype=dtype)
         self.name, self.identity = f"clap:{files.given}", files.identity("transformers")
         self.dim = int(config.projection_dim)

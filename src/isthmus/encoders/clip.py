@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from isthmus.encoders.decoders.images import RESAMPLING, ImageDecoder, ImageFit
-from isthmus.encoders.decoders.texts import TextDecoder
-from isthmus.encoders.hub import Checkpoint, find_checkpoint, first_line
+from isthmus.core.messages import one_line
+from isthmus.encoders.hub import Checkpoint, find_checkpoint
+from isthmus.encoders.item_decoders import RESAMPLING, ImageDecoder, ImageFit, TextDecoder
 from isthmus.encoders.protocol import Decoder
 from isthmus.encoders.registry import check_installed
 from isthmus.encoders.torch_encoder import FROM_DATA, TorchEncoder, embedding_of, quiet_loading
@@ -68,7 +68,7 @@ class ClipEncoder(TorchEncoder):
             with quiet_loading():
                 model = AutoModel.from_pretrained(files.folder, **FROM_DATA)
         except (OSError, ValueError, ImportError) as error:
-            raise EncoderError(f"{files.given} cannot be loaded as a CLIP model: {first_line(error)}.") from error
+            raise EncoderError(f"{files.given} cannot be loaded as a CLIP model: {one_line(error)}.") from error
         super().__init__(model, device=device, dtype=dtype)
         self.name, self.identity = f"clip:{files.given}", files.identity("transformers")
         self.clip, self.dim = config.model_type == "clip", _dim(config)

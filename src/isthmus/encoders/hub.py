@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isthmus.core.messages import one_line
 from isthmus.encoders.model_code import check_model_folder
 from isthmus.encoders.protocol import weights_sha256
 from isthmus.errors import EncoderError
@@ -126,10 +127,5 @@ def _download(name: str, revision: str | None, patterns: tuple[str, ...]) -> Pat
         at = f" at revision {revision}" if revision else ""
         raise EncoderError(
             f"model {name!r}{at} is neither a folder, nor in the Hugging Face cache, nor to be downloaded "
-            f"({type(error).__name__}: {first_line(error)}). Check the name and the network, or give its folder."
+            f"({type(error).__name__}: {one_line(error)}). Check the name and the network, or give its folder."
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its class where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from isthmus.encoders.decoders.images import ImageDecoder, ImageFit
-from isthmus.encoders.decoders.texts import TextDecoder
-from isthmus.encoders.hub import LOCAL, first_line
+from isthmus.core.messages import one_line
+from isthmus.encoders.hub import LOCAL
+from isthmus.encoders.item_decoders import ImageDecoder, ImageFit, TextDecoder
 from isthmus.encoders.protocol import Decoder, weights_sha256
 from isthmus.encoders.registry import check_installed
 from isthmus.encoders.torch_encoder import TorchEncoder
@@ -67,7 +67,7 @@ class OpenClipEncoder(TorchEncoder):
             self.tokenizer = library.get_tokenizer(architecture)
         except Exception as error:  # unknown names, network and OS errors of several libraries
             raise EncoderError(
-                f"{self.name} cannot be loaded: {first_line(error)}. "
+                f"{self.name} cannot be loaded: {one_line(error)}. "
                 "open_clip.list_pretrained() names the architectures and tags there are."
             ) from error
         # Weights in a file are told apart by their hash, wherever the file lies.
@@ -112,7 +112,7 @@ def _open_clip() -> Any:
         import open_clip
     except Exception as error:  # a torchvision built for another torch fails with a RuntimeError
         raise DependencyError(
-            f"encoder 'openclip' cannot import open_clip ({first_line(error)}). Run: pip install 'isthmus[openclip]',"
+            f"encoder 'openclip' cannot import open_clip ({one_line(error)}). Run: pip install 'isthmus[openclip]',"
             " with a torchvision that was built for the installed torch."
         ) from error
     return open_clip

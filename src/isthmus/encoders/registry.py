@@ -58,7 +58,7 @@ REGISTRY: dict[str, Entry] = {
         "isthmus.encoders.ulip:load", "pointbert_ULIP-2.pt", ("point_cloud", "image", "text"), 512, "mesh", ("trimesh",)
     ),
     "text": Entry(
-        "isthmus.encoders.sentence_text:load",
+        "isthmus.encoders.sentence_transformers:load_text",
         "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
         ("text",),
         384,

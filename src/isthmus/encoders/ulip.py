@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isthmus.encoders.decoders.images import ImageDecoder, ImageFit
-from isthmus.encoders.decoders.points import PointDecoder
-from isthmus.encoders.decoders.texts import TextDecoder
-from isthmus.encoders.hub import LOCAL, first_line
+from isthmus.core.messages import one_line
+from isthmus.encoders.hub import LOCAL
+from isthmus.encoders.item_decoders import ImageDecoder, ImageFit, PointDecoder, TextDecoder
 from isthmus.encoders.models.pointbert import GROUP_SIZE, PointBert
 from isthmus.encoders.models.slip import IMAGE_MEAN, IMAGE_STD, Slip
 from isthmus.encoders.protocol import Decoder, weights_sha256
@@ -152,13 +151,11 @@ def load_clip_tokenizer(name: str, vocabulary: int) -> Any:
     try:
         from transformers import CLIPTokenizerFast as ClipTokenizer
     except ImportError as error:
-        raise EncoderError(
-            f"captions need transformers ({first_line(error)}). Run: pip install 'isthmus[hf]'"
-        ) from error
+        raise EncoderError(f"captions need transformers ({one_line(error)}). Run: pip install 'isthmus[hf]'") from error
     try:
         tokenizer = ClipTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the libraries raise their own, network and OS errors
-        raise EncoderError(f"no CLIP tokenizer at {name!r} ({first_line(error)}). {advice}") from error
+        raise EncoderError(f"no CLIP tokenizer at {name!r} ({one_line(error)}). {advice}") from error
     if len(tokenizer) != vocabulary:
         raise EncoderError(f"{name!r} has {len(tokenizer):,} tokens, the checkpoint {vocabulary:,}. {advice}")
     return tokenizer
@@ -182,7 +179,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged zips, foreign classes, short files
-        reason = "it holds more than arrays" if "weights_only" in str(error).lower() else first_line(error)
+        reason = "it holds more than arrays" if "weights_only" in str(error).lower() else one_line(error)
         raise EncoderError(f"{file} cannot be read as a checkpoint of plain arrays: {reason}.") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else loaded
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

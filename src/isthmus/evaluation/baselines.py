@@ -16,20 +16,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from isthmus.bridges.routes import apply_route
-from isthmus.core.geometry import Array, centroid, normalize
-from isthmus.errors import BridgeError, EvaluationError, IsthmusError
-from isthmus.metrics.ranks import Ints
+from isthmus.bridges.training_spaces import FIT_ROWS, TrainingSpaces, centred_rows, space_of
+from isthmus.core.geometry import Array, evenly_spaced, normalize
+from isthmus.core.messages import one_line
+from isthmus.errors import EvaluationError, IsthmusError
 from isthmus.metrics.truth import Names, read_pairs
 from isthmus.recipes.solvers import ClosedFormConfig, solve
-from isthmus.spaces.overlap import overlap
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
-    from isthmus.spaces.embeddings import Embeddings
-    from isthmus.spaces.space import Space
-
-FIT_ROWS = 50_000
-"""Most overlap items of a modality, and most rows behind a centroid, that a baseline is fit on, evenly spaced."""
+    from isthmus.spaces.selection import EmbeddingRows
 
 METHODS = ("mean_offset", "procrustes", "ridge", "cca", "dictionary")
 ORACLES = ("ridge", "cca")
@@ -47,8 +43,8 @@ Rows = dict[str, dict[str, Any]]
 
 def baseline_rows(
     bridge: Bridge,
-    query: Embeddings,
-    target: Embeddings,
+    query: EmbeddingRows,
+    target: EmbeddingRows,
     score: Score,
     *,
     train_pairs: Any = None,
@@ -73,8 +69,11 @@ def baseline_rows(
     Raises:
         EvaluationError: A training pair names an unknown item.
     """
-    ends = _End(query, home(bridge, query, force)), _End(target, home(bridge, target, force))
-    spaces = Spaces(bridge, space_paths or {})
+    ends = (
+        _End(query, space_of(bridge, query, force=force, first=True)),
+        _End(target, space_of(bridge, target, force=force, first=True)),
+    )
+    spaces = TrainingSpaces(bridge, space_paths)
     rows: Rows = {}
     for name, make in [*_unpaired(spaces, *ends), *_oracles(spaces, *ends, train_pairs)]:
         rows[name] = _row(make, score)
@@ -84,23 +83,6 @@ def baseline_rows(
 def figures_row(scores: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """One row: the figures, those of the mean of both directions at the top where there are directions."""
     return {**scores.get("mean", {}), **scores, "seconds": seconds}
-
-
-def home(bridge: Bridge, x: Embeddings, force: bool = False) -> str:
-    """Name of the bridge's space whose encoder made `x`; with `force` the likeliest one.
-
-    Raises:
-        BridgeError: None did.
-    """
-    having = [space for space in bridge.spaces if f"{space.name}/{x.modality}" in bridge.routes]
-    same = [space for space in having if space.fingerprints.get(x.modality) == x.fingerprint]
-    if not same and force:
-        same = [space for space in having if space.dim == x.dim]
-    if not same:
-        raise BridgeError(
-            f"{x.space_name}/{x.modality} is of none of the bridge's spaces. Pass --force to compare anyway."
-        )
-    return next((space.name for space in same if space.name == x.space_name), same[0].name)
 
 
 Sides = tuple[Array, Array]
@@ -117,7 +99,7 @@ def _row(make: Maker, score: Score) -> dict[str, Any]:
     except EvaluationError as error:
         return {"reason": str(error)}
     except (IsthmusError, np.linalg.LinAlgError, ValueError) as error:
-        return {"reason": str(error).splitlines()[0]}
+        return {"reason": one_line(error, 400)}
     return figures_row(scores, time.perf_counter() - started)
 
 
@@ -125,85 +107,14 @@ def _row(make: Maker, score: Score) -> dict[str, Any]:
 class _End:
     """One side of the evaluation: its items and the bridge's space that they belong to."""
 
-    items: Embeddings
+    items: EmbeddingRows
     space: str
-
-
-class Spaces:
-    """The spaces that a bridge was trained on, and how they hang together: a tree of overlaps.
-
-    Args:
-        bridge: The bridge.
-        places: Where spaces lie now, by name.
-    """
-
-    def __init__(self, bridge: Bridge, places: Mapping[str, str | Path]) -> None:
-        self.bridge, self.places = bridge, places
-        self._open: dict[str, Space] = {}
-
-    def __getitem__(self, name: str) -> Space:
-        if name not in self._open:
-            self._open[name] = self.bridge.open_space(name, self.places.get(name))
-        return self._open[name]
-
-    def via(self, name: str) -> list[str]:
-        """The modalities through which a space was joined to those before it."""
-        last = {"spaces": [space.name for space in self.bridge.spaces], "config": self.bridge.config}
-        for step in [*self.bridge.record.get("earlier", []), last]:
-            if step["spaces"][-1] == name and step["config"].get("via"):
-                found = step["config"]["via"]
-                return [found] if isinstance(found, str) else list(found)
-        raise BridgeError(f"the bridge does not record through which modality {name!r} was joined.")
-
-    def partner(self, name: str) -> str | None:
-        """The space that a space overlaps with: the first before it that has the modality; None for the first."""
-        known = [space.name for space in self.bridge.spaces]
-        earlier = self.bridge.spaces[: known.index(name)]
-        if not earlier:
-            return None
-        for space in sorted(earlier, key=lambda space: space.role == "leaf"):
-            if any(modality in space.fingerprints for modality in self.via(name)):
-                return space.name
-        raise BridgeError(f"no space of the bridge has a modality through which {name!r} was joined.")
-
-    def path(self, name: str) -> list[str]:
-        """A space, the one it overlaps with, and so on to the first."""
-        after = self.partner(name)
-        return [name] if after is None else [name, *self.path(after)]
-
-    def overlap(self, name: str, *, centred: bool) -> Sides:
-        """Unit rows of the overlap of a space with its partner: the partner's and its own, (n, d) and (n, d')."""
-        near = self.partner(name)
-        assert near is not None
-        there: list[Array] = []
-        here: list[Array] = []
-        for modality in self.via(name):
-            if modality in self[near] and modality in self[name]:
-                shared = overlap(self[near], self[name], modality)
-                chosen = _spaced(len(shared))
-                for rows, space, of in ((there, near, shared.rows_a), (here, name, shared.rows_b)):
-                    unit = self[space][modality].unit(of[chosen])
-                    rows.append(_centre(unit, centroid(unit)) if centred else unit)
-        return np.concatenate(there), np.concatenate(here)
-
-    def mean(self, name: str, modality: str) -> Array:
-        """Centroid of the unit rows of a training modality."""
-        items = self[name][modality]
-        return centroid(items.unit(_spaced(len(items))))
-
-
-def _spaced(n: int) -> Ints:
-    return np.arange(n) if n <= FIT_ROWS else np.linspace(0, n - 1, FIT_ROWS).astype(np.int64)
-
-
-def _centre(x: Array, mean: Array) -> Array:
-    return normalize(x - mean)
 
 
 class _Variant:
     """All unpaired methods on one preparation of the items: as they are, or each modality's mean removed."""
 
-    def __init__(self, spaces: Spaces, query: _End, target: _End, *, centred: bool) -> None:
+    def __init__(self, spaces: TrainingSpaces, query: _End, target: _End, *, centred: bool) -> None:
         self.spaces, self.query, self.target, self.centred = spaces, query, target, centred
         # The overlaps and prepared sides serve every method; a fault in them is each method's reason.
         self.overlap = cache(lambda name: spaces.overlap(name, centred=centred))
@@ -211,7 +122,7 @@ class _Variant:
 
     def _items(self, end: _End) -> Array:
         unit = end.items.unit()
-        return _centre(unit, self.spaces.mean(end.space, end.items.modality)) if self.centred else unit
+        return centred_rows(unit, self.spaces.mean(end.space, end.items.modality)) if self.centred else unit
 
     def raw(self) -> Sides:
         """Both sides as they are."""
@@ -252,7 +163,7 @@ class _Variant:
         return x
 
 
-def _unpaired(spaces: Spaces, query: _End, target: _End) -> Iterator[tuple[str, Maker]]:
+def _unpaired(spaces: TrainingSpaces, query: _End, target: _End) -> Iterator[tuple[str, Maker]]:
     for suffix, centred in (("", False), ("_centred", True)):
         variant = _Variant(spaces, query, target, centred=centred)
         yield f"raw{suffix}", variant.raw
@@ -261,19 +172,19 @@ def _unpaired(spaces: Spaces, query: _End, target: _End) -> Iterator[tuple[str, 
         yield f"dictionary_two_sided{suffix}", partial(variant.mapped, "dictionary", two_sided=True)
 
 
-def _oracles(spaces: Spaces, query: _End, target: _End, train_pairs: Any) -> Iterator[tuple[str, Maker]]:
+def _oracles(spaces: TrainingSpaces, query: _End, target: _End, train_pairs: Any) -> Iterator[tuple[str, Maker]]:
     if train_pairs is None:
         return
     ends = [spaces[end.space][end.items.modality] for end in (query, target)]
     names = [Names.of(f"training {e.space_name}/{e.modality}", e.ids, len(e)) for e in ends]
     rows = read_pairs(train_pairs, *names)
-    chosen = _spaced(len(rows[0]))
+    chosen = evenly_spaced(len(rows[0]), FIT_ROWS)
     far, near = (end.unit(each[chosen]) for end, each in zip(ends, rows, strict=True))
     for method in ORACLES:
         yield f"paired_{method}", partial(_oracle, near, far, method, (query.items, target.items))
 
 
-def _oracle(near: Array, far: Array, method: str, items: tuple[Embeddings, Embeddings]) -> Sides:
+def _oracle(near: Array, far: Array, method: str, items: tuple[EmbeddingRows, EmbeddingRows]) -> Sides:
     """Both sides carried by what true training pairs teach."""
     fit = solve(near, far, ClosedFormConfig(method=method))
     return apply_route(fit.leaf, fit.arrays, items[0].unit()), apply_route(fit.base, fit.arrays, items[1].unit())

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from isthmus.bridges.bridge import Bridge
+from isthmus.bridges.opening import as_bridge
 from isthmus.core.geometry import Array, modality_gap, normalize
+from isthmus.core.result import OPTIONAL, Result
 from isthmus.errors import EvaluationError
 from isthmus.evaluation.evaluation_table import format_table
 from isthmus.metrics.checks import embedding_matrix
@@ -25,12 +28,11 @@ from isthmus.metrics.results import (
     score_zero_shot,
 )
 from isthmus.metrics.truth import Names, read_labels, read_pairs
-
-if TYPE_CHECKING:
-    from isthmus.bridges.bridge import Bridge
-    from isthmus.spaces.embeddings import Embeddings
+from isthmus.spaces.references import as_embeddings
+from isthmus.spaces.selection import EmbeddingRows
 
 __all__ = [
+    "EvaluationReport",
     "RetrievalResult",
     "ZeroShotResult",
     "evaluate_bridge",
@@ -38,6 +40,34 @@ __all__ = [
     "evaluate_zero_shot",
     "format_table",
 ]
+
+
+Modality = EmbeddingRows | str | Path
+"""One modality of a space, or its name: "S.space/audio"."""
+
+
+@dataclass(frozen=True)
+class EvaluationReport(Result):
+    """What `evaluate_bridge` found.
+
+    Attributes:
+        scores: Figures with intervals, what chance earns, and the values query by query.
+        gap: The modality gap `before`, where dimensions agree (else None), and `after`.
+        baselines: By name, figures as those of the bridge with `seconds`, or the `reason` why there are none; None
+            where they were not asked for.
+    """
+
+    scores: RetrievalResult | ZeroShotResult
+    gap: Mapping[str, float | None]
+    baselines: Mapping[str, Mapping[str, Any]] | None = field(default=None, metadata=OPTIONAL)
+
+    def to_dict(self) -> Figures:
+        """Everything that `isthmus evaluate --json` prints: the scores' keys, `gap` and, if asked for, `baselines`."""
+        rest = {} if self.baselines is None else {"baselines": dict(self.baselines)}
+        return {**self.scores.to_dict(), "gap": dict(self.gap), **rest}
+
+    def __str__(self) -> str:
+        return format_table(self.to_dict())
 
 
 def evaluate_retrieval(
@@ -99,12 +129,12 @@ def evaluate_zero_shot(
 
 
 def evaluate_bridge(
-    bridge: Bridge,
+    bridge: Bridge | str | Path,
     *,
-    query: Embeddings,
-    gallery: Embeddings | None = None,
+    query: Modality,
+    gallery: Modality | None = None,
     pairs: Any = None,
-    classes: Embeddings | None = None,
+    classes: Modality | None = None,
     labels: Any = None,
     baselines: bool = False,
     train_pairs: Any = None,
@@ -112,12 +142,12 @@ def evaluate_bridge(
     force: bool = False,
     bootstrap: int = 1000,
     seed: int = 0,
-) -> Figures:
+) -> EvaluationReport:
     """Project two modalities through a bridge and score them.
 
     Args:
-        bridge: The bridge.
-        query: What is searched with, or classified.
+        bridge: The bridge, or its folder.
+        query: What is searched with, or classified: `space["audio"]`, or "S.space/audio".
         gallery: Retrieval: what is searched.
         pairs: Retrieval: true pairs, as for `evaluate_retrieval`.
         classes: Zero-shot: the class texts.
@@ -129,40 +159,53 @@ def evaluate_bridge(
         bootstrap: Resamples for the 95 % intervals; 0 is no intervals.
         seed: Of the resamples.
 
-    Returns:
-        `RetrievalResult.to_dict()` or `ZeroShotResult.to_dict()`, with `gap` (the modality gap before, where dimensions
-        agree, and after) and, where asked for, `baselines`: by name, figures as those of the bridge with `seconds`, or
-        the `reason` why there are none.
-
     Raises:
         EvaluationError: Neither or both of the tasks are given, or as the functions of the task.
         FingerprintError: Embeddings come from an encoder that the bridge does not know.
     """
     started = time.perf_counter()
-    target = gallery if gallery is not None else classes
-    if target is None or (gallery is None) != (pairs is None) or (classes is None) != (labels is None):
+    through, opened = as_bridge(bridge), as_embeddings(query, option="query")
+    target, zero_shot = _target(gallery, pairs, classes, labels)
+    task = _Task(opened, target, pairs, labels, zero_shot=zero_shot, how=Settings((1, 5, 10), bootstrap, seed))
+    q, g = through.project(opened, force=force), through.project(target, force=force)
+    result = task.score(q, g)
+    gap = {"before": _gap(opened, target), "after": modality_gap(q, g)}
+    report = EvaluationReport(replace(result, seconds=time.perf_counter() - started), gap)
+    if not baselines and train_pairs is None:
+        return report
+    from isthmus.evaluation.baselines import baseline_rows, figures_row
+
+    rows = baseline_rows(
+        through, opened, target, task.score, train_pairs=train_pairs, space_paths=space_paths, force=force
+    )
+    return replace(report, baselines={"random": figures_row(result.chance(), 0.0)} | rows)
+
+
+def _target(gallery: Modality | None, pairs: Any, classes: Modality | None, labels: Any) -> tuple[EmbeddingRows, bool]:
+    """The other side of an evaluation, and whether it is the texts of classes."""
+    if (gallery is None) != (pairs is None) or (classes is None) != (labels is None):
         raise EvaluationError("give gallery= with pairs= (retrieval), or classes= with labels= (zero-shot).")
     if gallery is not None and classes is not None:
         raise EvaluationError("got gallery= and classes=, expected one of them: one evaluation is one task.")
-    task = _Task(query, target, pairs, labels, zero_shot=classes is not None, how=Settings((1, 5, 10), bootstrap, seed))
-    q, g = bridge.project(query, force=force), bridge.project(target, force=force)
-    result = task.score(q, g)
-    report = replace(result, seconds=time.perf_counter() - started).to_dict()
-    report["gap"] = {"before": _gap(query, target), "after": modality_gap(q, g)}
-    if baselines or train_pairs is not None:
-        from isthmus.evaluation.baselines import baseline_rows, figures_row
-
-        report["baselines"] = {"random": figures_row(result.chance(), 0.0)} | baseline_rows(
-            bridge, query, target, task.score, train_pairs=train_pairs, space_paths=space_paths, force=force
-        )
-    return report
+    if gallery is not None:
+        return as_embeddings(gallery, option="gallery"), False
+    if classes is not None:
+        return as_embeddings(classes, option="classes"), True
+    raise EvaluationError("give gallery= with pairs= (retrieval), or classes= with labels= (zero-shot).")
 
 
 class _Task:
     """One evaluation: its truth as row numbers, read once, and how to score embeddings of its two sides."""
 
     def __init__(
-        self, query: Embeddings, target: Embeddings, pairs: Any, labels: Any, *, zero_shot: bool, how: Settings
+        self,
+        query: EmbeddingRows,
+        target: EmbeddingRows,
+        pairs: Any,
+        labels: Any,
+        *,
+        zero_shot: bool,
+        how: Settings,
     ) -> None:
         self.how = replace(how, ks=(1, 5)) if zero_shot else how
         queries = Names.of("query", query.ids, len(query))
@@ -223,5 +266,5 @@ def _class_embeddings(prompts: Array, class_of: Ints) -> Array:
     return prompts if count == len(prompts) else normalize(average_prompts(prompts, class_of, count))
 
 
-def _gap(query: Embeddings, target: Embeddings) -> float | None:
+def _gap(query: EmbeddingRows, target: EmbeddingRows) -> float | None:
     return modality_gap(query.unit(), target.unit()) if query.dim == target.dim else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from isthmus.core.text_table import aligned, figure, interval
+
 _WAYS = {"query_to_gallery": "q>g", "gallery_to_query": "g>q"}
 _FIGURES = ("r@", "accuracy@", "map", "median")
 
@@ -28,30 +30,15 @@ def format_table(result: Mapping[str, Any], *, name: str = "bridge") -> str:
     ways = [f"{columns[0]} {way}" for way in _WAYS.values()] if wide else []
     header = ["", *columns, f"{columns[0]} 95 %", *ways, "seconds"]
     lines = [header, *(_cells(label, row, columns, wide=wide) for label, row in rows)]
-    widths = [max(len(line[i]) for line in lines if len(line) == len(header) or i == 0) for i in range(len(header))]
-    return "\n".join(_aligned(line, widths).rstrip() for line in lines)
+    return "\n".join(aligned(lines))
 
 
 def _cells(label: str, row: Mapping[str, Any], columns: Sequence[str], *, wide: bool) -> list[str]:
     if "reason" in row:
         return [label, row["reason"]]
     figures = row.get("mean", row)
-    ends = figures.get(f"{columns[0]}_ci95")
-    cells = [label, *(_number(column, figures.get(column)) for column in columns)]
-    cells.append(f"{ends[0]:.3f} - {ends[1]:.3f}" if ends else "")
+    cells = [label, *(figure(column, figures.get(column)) for column in columns)]
+    cells.append(interval(figures.get(f"{columns[0]}_ci95")))
     if wide:
-        cells += [_number(columns[0], row.get(way, {}).get(columns[0])) for way in _WAYS]
+        cells += [figure(columns[0], row.get(way, {}).get(columns[0])) for way in _WAYS]
     return [*cells, f"{row['seconds']:.2f}" if row.get("seconds") else ""]
-
-
-def _number(column: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.1f}" if column.startswith("median") else f"{value:.3f}"
-
-
-def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
-    first = f"{line[0]:<{widths[0]}}"
-    if len(line) == 2 < len(widths):
-        return f"{first}  {line[1]}"
-    return "  ".join([first, *(f"{cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,23 +20,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.bridges.bridge import Bridge
+from isthmus.bridges.gaps import gap_sample, gaps_after, gaps_before
 from isthmus.bridges.member import BridgeSpace
+from isthmus.bridges.opening import as_base
 from isthmus.bridges.routes import Route, rename_arrays, validate_route
+from isthmus.bridges.training_spaces import spaces_with
 from isthmus.core.geometry import Array, centroid, normalize
 from isthmus.core.modality import via_list
+from isthmus.core.options import changed
 from isthmus.core.version import versions
 from isthmus.errors import ConfigError, OverlapError
 from isthmus.recipes.solvers import METHODS, ClosedFormConfig, Fit, solve
 from isthmus.spaces.overlap import MINIMUM_OVERLAP, overlap
+from isthmus.spaces.space import as_space
 
 if TYPE_CHECKING:
     from isthmus.spaces.embeddings import Embeddings
     from isthmus.spaces.space import Space
 
 __all__ = ["METHODS", "ClosedFormConfig", "closed_form", "fit_closed_form_bridge", "solve"]
-
-_GAP_ROWS = 512
-"""Rows a modality whose centroid is taken for the gap, so that it does not outlast the fit."""
 
 ArraysOut = dict[str, NDArray[Any]]
 
@@ -88,8 +90,8 @@ def centring(name: str) -> Route:
 
 
 def fit_closed_form_bridge(
-    base: Space | Bridge,
-    leaf: Space,
+    base: Space | Bridge | str | Path,
+    leaf: Space | str | Path,
     *,
     via: str | Sequence[str],
     method: str = "dictionary",
@@ -115,6 +117,7 @@ def fit_closed_form_bridge(
         ConfigError: A setting is unknown or does not fit, or would move a bridge that is to stay.
     """
     started = time.monotonic()
+    base, leaf = as_base(base), as_space(leaf)
     names, config = via_list(via), _config(method=method, **options)
     if config.moves_base and isinstance(base, Bridge):
         raise ConfigError(
@@ -125,7 +128,13 @@ def fit_closed_form_bridge(
     fitted = _Fitted.of(shared, leaf, config)
     over, new = Bridge.over(base), BridgeSpace.of(leaf, role="leaf")
     over.check_new(new)
-    record = {"via": names, "held_out": fitted.fit.held_out, "overlap": {s.via: len(s.leaf) for s in shared}, "gap": {}}
+    record: dict[str, Any] = {
+        "recipe": "closed-form",
+        "via": names,
+        "held_out": fitted.fit.held_out,
+        "overlap": {each.via: len(each.leaf) for each in shared},
+        "gap": {},
+    }
     made: dict[str, Any] = {
         "method": config.method,
         "config": asdict(fitted.fit.config) | {"two_sided": config.sides, "via": names},
@@ -135,7 +144,8 @@ def fit_closed_form_bridge(
         bridge = over.with_leaf(new, fitted.routes, fitted.arrays, **made)
     else:
         bridge = _both_moved(base, new, fitted, made)
-    bridge.record["gap"] = _gaps(bridge, [*{s.space.name: s.space for s in shared}.values(), leaf])
+    joined = {space.name: space for space in (*(each.space for each in shared), leaf)}
+    bridge.record["gap"] = _gaps(bridge, joined)
     bridge.record["seconds"] = {"all": time.monotonic() - started}
     return bridge
 
@@ -172,10 +182,7 @@ def _naming(base: str, leaf: str) -> Callable[[str], str]:
 
 
 def _config(**settings: Any) -> ClosedFormConfig:
-    known = [field.name for field in fields(ClosedFormConfig)]
-    if unknown := sorted(set(settings) - set(known)):
-        raise ConfigError(f"unknown setting {unknown[0]!r} of a closed form. Expected one of {', '.join(known)}.")
-    return ClosedFormConfig(**settings)
+    return changed(ClosedFormConfig(), settings, "a closed form")
 
 
 @dataclass(frozen=True)
@@ -189,7 +196,7 @@ class _Shared:
 
 
 def _shared(base: Space | Bridge, leaf: Space, via: str, places: Mapping[str, str | Path]) -> _Shared:
-    space = _home(base, via, places) if isinstance(base, Bridge) else base
+    space = _space_with(base, via, places) if isinstance(base, Bridge) else base
     found = overlap(space, leaf, via, least=MINIMUM_OVERLAP)
     rows = space[via].unit(found.rows_a)
     if isinstance(base, Bridge):
@@ -197,13 +204,13 @@ def _shared(base: Space | Bridge, leaf: Space, via: str, places: Mapping[str, st
     return _Shared(via, space, rows, leaf[via].unit(found.rows_b))
 
 
-def _home(bridge: Bridge, via: str, places: Mapping[str, str | Path]) -> Space:
-    """The space of a bridge whose rows of a modality stand for the bridge: of a base before of a leaf."""
-    having = [space for space in bridge.spaces if f"{space.name}/{via}" in bridge.routes]
-    if not having:
-        known = ", ".join(sorted({key.rpartition("/")[2] for key in bridge.routes}))
-        raise OverlapError(f"no space of the bridge has {via!r} (they have {known}). via must name what both have.")
-    name = min(having, key=lambda space: space.role == "leaf").name
+def _space_with(bridge: Bridge, via: str, places: Mapping[str, str | Path]) -> Space:
+    """The space of a bridge whose rows of a modality stand for the bridge."""
+    if via not in (known := sorted({key.rpartition("/")[2] for key in bridge.routes})):
+        raise OverlapError(
+            f"no space of the bridge has {via!r} (they have {', '.join(known)}). via must name what both have."
+        )
+    name = spaces_with(bridge, via)[0].name
     return bridge.open_space(name, places.get(name))
 
 
@@ -258,21 +265,10 @@ def _both_moved(base: Space, leaf: BridgeSpace, fitted: _Fitted, made: Mapping[s
     return Bridge(dim=dim, spaces=[BridgeSpace.of(base, role="base"), leaf], routes=named, arrays=arrays, **made)
 
 
-def _gaps(bridge: Bridge, spaces: Sequence[Space]) -> dict[str, dict[str, float]]:
+def _gaps(bridge: Bridge, spaces: Mapping[str, Space]) -> dict[str, dict[str, float]]:
     """Modality gaps inside each space as it came, and between all their modalities in the bridge."""
-    from isthmus.recipes.sides import gaps
-
-    before: dict[str, float] = {}
-    projected: dict[str, Array] = {}
-    for space in spaces:
-        some = {f"{space.name}/{m}": _some(space[m]) for m in space.modalities if f"{space.name}/{m}" in bridge.routes}
-        before |= gaps(some)
-        for key, rows in some.items():
-            projected[key] = bridge.project(rows, space=space.name, modality=key.rpartition("/")[2])
-    return {"before": before, "after": gaps(projected)}
-
-
-def _some(embeddings: Embeddings) -> Array:
-    """At most so many rows at unit length, evenly spaced."""
-    n = len(embeddings)
-    return embeddings.unit(np.unique(np.linspace(0, n - 1, min(n, _GAP_ROWS)).astype(np.int64)))
+    sample = {
+        name: {m: gap_sample(space[m]) for m in space.modalities if f"{name}/{m}" in bridge.routes}
+        for name, space in spaces.items()
+    }
+    return {"before": gaps_before(sample), "after": gaps_after(bridge, sample)}

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError, model_validator
 
+from isthmus.core.messages import validation_fault
 from isthmus.errors import ConfigError
 from isthmus.pairs.config import PairConfig
 from isthmus.recipes.training.config import TrainingConfig
@@ -51,15 +52,23 @@ def _words(value: Any) -> Any:
 Config = TypeVar("Config", bound=RecipeConfig)
 
 
-def settle(model: type[Config], config: Config | None, preset: str | None, seed: int | None) -> Config:
+def settle(
+    model: type[Config], config: Config | Mapping[str, Any] | None, preset: str | None, seed: int | None
+) -> Config:
     """The settings of a run, from a config or a preset and a seed that overrides either's.
 
     Raises:
         ConfigError: Both a config and another preset are given, or a value is out of range.
     """
+    if isinstance(config, Mapping):
+        config = make_config(model, {**({"preset": preset} if preset else {}), **config})
     if config is None:
         config = make_config(model, {"preset": preset or "default"})
-    elif preset is not None and preset != config.preset:
+    if not isinstance(config, model):
+        raise ConfigError(
+            f"config got a {type(config).__name__}. Expected a {model.__name__}, or a mapping of settings."
+        )
+    if preset is not None and preset != config.preset:
         raise ConfigError(f"got a config of preset {config.preset!r} and preset={preset!r}. Give one of them.")
     return config if seed is None else make_config(model, {**config.model_dump(), "seed": seed})
 
@@ -89,28 +98,4 @@ def make_config(model: type[Config], values: Mapping[str, Any]) -> Config:
     try:
         return model(**values)
     except ValidationError as error:
-        # A value of several types has an error for each: the one that got furthest into it says most.
-        first = max(error.errors(), key=lambda one: len(_place(values, one["loc"])))
-        if not first["loc"] and first["type"] == "value_error":
-            raise ConfigError(f"{first['msg'].removeprefix('Value error, ')}.") from error
-        key = ".".join(_place(values, first["loc"])) or "config"
-        if first["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(key, model.model_fields, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise ConfigError(
-                f"unknown config key {key!r}.{hint} Expected one of {', '.join(model.model_fields)}."
-            ) from error
-        raise ConfigError(f"config key {key!r} got {first.get('input')!r}: {first['msg']}.") from error
-
-
-def _place(values: Any, path: Sequence[int | str]) -> list[str]:
-    """The keys of a fault that stand in the values, without pydantic's names for the types it tried."""
-    keys: list[str] = []
-    for part in path:
-        at: Any = values
-        inside = isinstance(at, Mapping) and part in at
-        inside = inside or (isinstance(at, (list, tuple)) and isinstance(part, int) and part < len(at))
-        if inside or not keys:
-            keys.append(str(part))
-            values = at[part] if inside else None
-    return keys
+        raise ConfigError(validation_fault(error, model, "config", values)) from error

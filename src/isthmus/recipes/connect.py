@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from isthmus.bridges.bridge import Bridge
+from isthmus.bridges.gaps import gaps_after, gaps_before
 from isthmus.bridges.member import BridgeSpace
 from isthmus.core.modality import via_list
 from isthmus.core.runtime import notifier, resolve_device, torch_generator
@@ -27,12 +28,13 @@ from isthmus.pairs.builder import Builder
 from isthmus.pairs.cache import PairStore
 from isthmus.pairs.pairs import Slot, choose_kinds
 from isthmus.recipes.config import RecipeConfig, check_space_names, settle
-from isthmus.recipes.sides import gaps_after, gaps_before, space_side
+from isthmus.recipes.sides import space_side
 from isthmus.recipes.training.loop import train, working_folder
 from isthmus.recipes.training.losses import info_nce, intra_distance
 from isthmus.recipes.training.objective import Batch, LossParts
 from isthmus.recipes.training.projectors import ConnectProjectors, arrays, initialize, parameter_count
 from isthmus.recipes.training.schedule import make_schedule
+from isthmus.spaces.space import as_space
 
 if TYPE_CHECKING:
     from isthmus.spaces.space import Space
@@ -67,11 +69,11 @@ class ConnectConfig(RecipeConfig):
 
 
 def connect(
-    first: Space,
-    second: Space,
+    first: Space | str | Path,
+    second: Space | str | Path,
     *,
     via: str | Sequence[str],
-    config: ConnectConfig | None = None,
+    config: ConnectConfig | Mapping[str, Any] | None = None,
     preset: str | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -83,7 +85,7 @@ def connect(
     """Connect two spaces into a new one, through modalities they share, without a single pair across the spaces.
 
     Args:
-        first: A space.
+        first: A space, or its folder.
         second: Another space.
         via: Modalities that both have, matched by id: "text", "image,text".
         config: Settings; None is the defaults.
@@ -104,6 +106,7 @@ def connect(
         ConfigError: A setting is unknown or does not fit.
     """
     names = via_list(via)
+    first, second = as_space(first), as_space(second)
     if first.name == second.name:
         raise ConfigError(f"both spaces are called {first.name!r}. Give one of them another name.")
     settings = settle(ConnectConfig, config, preset, seed)
@@ -134,6 +137,7 @@ def connect(
         for name in side.embeddings
     }
     record = {
+        "recipe": "connect",
         "via": names,
         "held_out": result.held_out,
         "pseudo_pairs": {"rows": len(pairs), **pairs.composition},
@@ -155,7 +159,8 @@ def connect(
         record=record,
         history=result.history,
     )
-    bridge.record["gap"] = {"before": gaps_before(sides), "after": gaps_after(bridge, {s.name: s for s in sides}, {})}
+    memories = {side.name: side.embeddings for side in sides}
+    bridge.record["gap"] = {"before": gaps_before(memories), "after": gaps_after(bridge, memories)}
     finished = time.monotonic()
     bridge.record["seconds"] = {"pairs": paired - started, "training": result.seconds, "all": finished - started}
     return bridge

@@ -20,8 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from isthmus.bridges.bridge import Bridge
+from isthmus.bridges.gaps import gaps_after, gaps_before
 from isthmus.bridges.member import BridgeSpace
+from isthmus.bridges.opening import as_base
 from isthmus.bridges.routes import Route
+from isthmus.core.messages import unknown_name
 from isthmus.core.modality import via_list
 from isthmus.core.runtime import notifier, resolve_device, torch_generator
 from isthmus.core.version import versions
@@ -30,12 +33,13 @@ from isthmus.pairs.builder import Builder
 from isthmus.pairs.cache import PairStore
 from isthmus.pairs.pairs import Side, Slot, choose_kinds
 from isthmus.recipes.config import RecipeConfig, check_space_names, settle
-from isthmus.recipes.sides import bridge_side, gaps_after, gaps_before, space_side
+from isthmus.recipes.sides import bridge_side, space_side
 from isthmus.recipes.training.loop import train, working_folder
 from isthmus.recipes.training.losses import dense_info_nce, info_nce, intra_distance
 from isthmus.recipes.training.objective import Batch, LossParts, held_out_scores
 from isthmus.recipes.training.projectors import LeafProjector, arrays, initialize, parameter_count
 from isthmus.recipes.training.schedule import make_schedule
+from isthmus.spaces.space import as_space
 
 if TYPE_CHECKING:
     from isthmus.spaces.space import Space
@@ -78,12 +82,12 @@ class ExtendConfig(RecipeConfig):
 
 
 def extend(
-    base: Space | Bridge,
-    leaf: Space,
+    base: Space | Bridge | str | Path,
+    leaf: Space | str | Path,
     *,
     via: str | Sequence[str],
     method: str = "ex-mcr",
-    config: ExtendConfig | None = None,
+    config: ExtendConfig | Mapping[str, Any] | None = None,
     preset: str | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -97,7 +101,8 @@ def extend(
     """Extend a base by a leaf, through modalities they share, without a single pair across the spaces.
 
     Args:
-        base: A space, or a bridge (its unified space then is the base, and stays bit for bit).
+        base: A space, a bridge or the folder of either. Of a bridge the unified space is the base, and stays bit for
+            bit.
         leaf: The space to bring in.
         via: Modalities that both have, matched by id: "text", "image,text".
         method: "ex-mcr" trains; "dictionary", "ridge" and "procrustes" are closed forms through the overlap.
@@ -123,7 +128,8 @@ def extend(
     """
     names = via_list(via)
     if method not in METHODS:
-        raise ConfigError(f"unknown method {method!r}. Expected one of {', '.join(METHODS)}.")
+        raise ConfigError(unknown_name("unknown method", str(method), METHODS))
+    base, leaf = as_base(base), as_space(leaf)
     settings = settle(ExtendConfig, config, preset, seed)
     if method != "ex-mcr":
         from isthmus.recipes.closed_form import fit_closed_form_bridge
@@ -166,6 +172,7 @@ def extend(
     for member, projector in enumerate(projectors):
         weights |= arrays(projector, f"{member}.")
     record = {
+        "recipe": "extend",
         "via": names,
         "held_out": held_out,
         "pseudo_pairs": {"rows": len(pairs), **pairs.composition},
@@ -315,4 +322,5 @@ class DenseAlignment:
 def extension_gaps(bridge: Bridge, base: Side, leaf: Side, name: str) -> dict[str, dict[str, float]]:
     """Modality gaps before and after an extension; the base's own embeddings lie in the unified space already."""
     after = {f"{base.name}/{modality}": rows for modality, rows in base.embeddings.items()}
-    return {"before": gaps_before([base, leaf]), "after": gaps_after(bridge, {name: leaf}, after)}
+    before = gaps_before({side.name: side.embeddings for side in (base, leaf)})
+    return {"before": before, "after": gaps_after(bridge, {name: leaf.embeddings}, after)}

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isthmus.core.files import one_line, read_json, sha256_file, write_json
+from isthmus.core.files import read_json, sha256_file, write_json
 from isthmus.core.geometry import normalize
+from isthmus.core.messages import one_line
 from isthmus.core.replace import Product, check_place, replaced_folder
 from isthmus.core.table_files import parquet_faults
 from isthmus.core.version import __version__

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.files import one_line
+from isthmus.core.messages import one_line
 from isthmus.errors import EvaluationError
 
 if TYPE_CHECKING:

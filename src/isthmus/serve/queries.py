@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isthmus.bridges.training_spaces import spaces_with
 from isthmus.core.geometry import Array
 from isthmus.encoders import Item, embed_items
 from isthmus.encoders.pipeline.pool import DecodePool
@@ -67,7 +68,7 @@ class QueryEncoders:
 
     def _home(self, modality: str) -> str:
         """Which space's encoder speaks for a modality: the base's before a leaf's."""
-        return self.bridge.first_with(modality).name
+        return spaces_with(self.bridge, modality)[0].name
 
     def _name(self, space: str, modality: str) -> str:
         given = self._named.get(f"{space}/{modality}") or self._named.get(space)

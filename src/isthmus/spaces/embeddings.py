@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isthmus.core.files import one_line
+from isthmus.core.files import sha256_json
 from isthmus.core.geometry import normalize
 from isthmus.core.html import html_table
+from isthmus.core.messages import one_line
 from isthmus.errors import SpaceError
 from isthmus.spaces.manifest import fingerprint
 from isthmus.spaces.shards import Layout, Shard, read_shard, verify_shard
@@ -76,6 +77,12 @@ class Embeddings:
     def fingerprint(self) -> str:
         """Hash of what made these embeddings (encoder, preprocessing, dim), never of the rows."""
         return fingerprint(self.info, self.dim)
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of the rows, ids and metadata with what made them, from the seals of the shards: nothing is read."""
+        seals = [shard.marker[key]["sha256"] for shard in self.shards for key in ("embeddings", "metadata")]
+        return sha256_json([f"{self.space_name}/{self.modality}", self.fingerprint, *seals])
 
     def __repr__(self) -> str:
         return f"Embeddings({self.space_name}/{self.modality}: {len(self):,} x {self.dim} {self.dtype})"

@@ -6,18 +6,24 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.geometry import Array, effective_rank
+from isthmus.core.geometry import effective_rank
+from isthmus.core.modality import via_list
 from isthmus.core.runtime import numpy_generator
 from isthmus.errors import OverlapError
+from isthmus.spaces.agreement import neighbour_agreement
 from isthmus.spaces.embeddings import Embeddings
+from isthmus.spaces.health_report import HealthReport, format_report
 from isthmus.spaces.overlap import Overlap, overlap
 from isthmus.spaces.shards import UNIT_TOLERANCE
-from isthmus.spaces.space import Space
+from isthmus.spaces.space import Space, as_space
+
+__all__ = ["HealthReport", "format_report", "inspect", "neighbour_agreement", "sample_rows"]
 
 NEIGHBOURS = 10
 COLLAPSED_COSINE = 0.9
@@ -29,20 +35,20 @@ _BLOCK = 16_384
 
 
 def inspect(
-    space: Space,
-    other: Space | None = None,
+    space: Space | str | Path,
+    other: Space | str | Path | None = None,
     *,
     via: str | Sequence[str] | None = None,
     sample: int = _SAMPLE,
     k: int = NEIGHBOURS,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> HealthReport:
     """Examine a space, and with a second one what the two share.
 
     Norms, mean cosines, gaps and duplicates are of all rows, effective ranks and neighbours of a seeded sample.
 
     Args:
-        space: A space.
+        space: A space, or its folder.
         other: A second one.
         via: Modalities that the two share, by default all that both have.
         sample: Most rows of a modality that are sampled.
@@ -50,22 +56,21 @@ def inspect(
         seed: Seed of the samples.
 
     Returns:
-        A report ready for json: `space`, `rows`, `dim`, `modalities` (by name: rows, dtype, mean_norm ...), `gaps` (by
-        pair), `warnings`, `seconds`; with two spaces also `other` (the second's report) and `overlap` (by modality).
+        A report; printed, it is a table of each space, its gaps, the overlap and the warnings.
 
     Raises:
         OverlapError: The spaces have no modality in common, or not that of `via`, or share none of its ids.
     """
     started = time.monotonic()
-    report = _space_report(space, sample, seed)
-    if other is not None:
-        report["other"] = _space_report(other, sample, seed)
-        report["overlap"] = _overlaps(
-            space, other, [via] if isinstance(via, str) else via, min(sample, _NEIGHBOUR_SAMPLE), k, seed
-        )
-        report["warnings"] += report["other"].pop("warnings") + list(_overlap_warnings(space, other, report["overlap"]))
-    report["seconds"] = round(time.monotonic() - started, 3)
-    return report
+    first, second = as_space(space), None if other is None else as_space(other)
+    found = _space_report(first, sample, seed)
+    if second is not None:
+        found["other"] = _space_report(second, sample, seed)
+        names = None if via is None else via_list(via)
+        found["overlap"] = _overlaps(first, second, names, min(sample, _NEIGHBOUR_SAMPLE), k, seed)
+        found["warnings"] += found["other"].pop("warnings")
+        found["warnings"] += _overlap_warnings(first, second, found["overlap"])
+    return HealthReport(**found, seconds=round(time.monotonic() - started, 3))
 
 
 @dataclass(frozen=True)
@@ -240,41 +245,6 @@ def _overlap_report(a: Embeddings, b: Embeddings, shared: Overlap, sample: int, 
     return {**report, "sampled": len(rows), "k": k, **{key: round(value, 6) for key, value in agreement.items()}}
 
 
-def neighbour_agreement(x: Array, y: Array, k: int) -> dict[str, float]:
-    """How far items have the same neighbours in two spaces (mutual k-NN alignment, Huh et al., arXiv 2405.07987).
-
-    Args:
-        x: (n, d) unit rows in one space.
-        y: (n, e) unit rows of the same items in the other.
-        k: Neighbours, at most n - 2.
-
-    Returns:
-        `agreement`, the mean share of neighbours in common; `agreement_chance`, k / (n - 1), without any relation;
-        `jaccard`, the mean of intersection over union.
-    """
-    n = len(x)
-    common = np.empty(n, np.float64)
-    for start in range(0, n, 1024):
-        rows = np.arange(start, min(start + 1024, n))
-        near, far = _nearest(x, rows, k), _nearest(y, rows, k)
-        # Neighbours of one row are numbered apart from those of the others, so that one intersection serves all.
-        own = rows[:, None] * n
-        shared = np.intersect1d(near + own, far + own, assume_unique=True) // n
-        common[rows] = np.bincount(shared - start, minlength=len(rows))
-    return {
-        "agreement": float(common.mean() / k),
-        "agreement_chance": k / (n - 1),
-        "jaccard": float(np.mean(common / (2 * k - common))),
-    }
-
-
-def _nearest(x: Array, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """The k nearest other rows of some rows, (len(rows), k)."""
-    cosines = x[rows] @ x.T
-    cosines[np.arange(len(rows)), rows] = -np.inf
-    return np.argpartition(-cosines, k - 1, axis=1)[:, :k]
-
-
 def _overlap_warnings(a: Space, b: Space, overlaps: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, report in overlaps.items():
         where, shared = f"{a.name} and {b.name}, {name}", report["shared"]
@@ -292,56 +262,3 @@ def _overlap_warnings(a: Space, b: Space, overlaps: Mapping[str, Mapping[str, An
             )
         if a[name].fingerprint == b[name].fingerprint:
             yield f"{where}: both were made by the same encoder; there is nothing to bridge."
-
-
-_COLUMNS = (
-    "rows",
-    "dim",
-    "dtype",
-    "mean_norm",
-    "min_norm",
-    "max_norm",
-    "mean_cosine",
-    "effective_rank",
-    "duplicates",
-    "encoder",
-)
-
-
-def format_report(report: Mapping[str, Any]) -> str:
-    """A report of `inspect` as plain text: a table of each space, its gaps, the overlap, and the warnings."""
-    lines: list[str] = []
-    for one in filter(None, (report, report.get("other"))):
-        lines += [f"space {one['space']}, dim {one['dim']}, {one['rows']:,} rows ({one['path']})", ""]
-        lines += [*_table("modality", one["modalities"], _COLUMNS), ""]
-        lines += [f"modality gap {pair}: {gap:.4f}" for pair, gap in one["gaps"].items()] + [""] * bool(one["gaps"])
-    if shared := report.get("overlap"):
-        columns = tuple(dict.fromkeys(key for entry in shared.values() for key in entry))
-        lines += [
-            f"shared by {report['space']} and {report['other']['space']}",
-            "",
-            *_table("modality", shared, columns),
-            "",
-        ]
-    lines += [f"warning: {text}" for text in report["warnings"]] or ["no warnings"]
-    return "\n".join(lines)
-
-
-def _table(head: str, entries: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
-    rows = [
-        [head, *columns],
-        *([name, *(_cell(entry.get(column)) for column in columns)] for name, entry in entries.items()),
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from isthmus.core.files import one_line
+from isthmus.core.messages import one_line
 from isthmus.errors import FormatError
 
 HEADER_BYTES = 128

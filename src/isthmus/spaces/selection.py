@@ -79,3 +79,7 @@ class Selection:
         """Yield all rows in order as (at most size, dim) float32 arrays."""
         for start in range(0, len(self), size):
             yield self.whole.take(self.rows[start : start + size])
+
+
+EmbeddingRows = Embeddings | Selection
+"""A modality of a space, or some of its rows: what a bridge projects and a metric scores."""

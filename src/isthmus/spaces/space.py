@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isthmus.core.files import one_line
+from isthmus.core.files import sha256_json
 from isthmus.core.html import html_table
+from isthmus.core.messages import one_line
 from isthmus.core.replace import check_place, replaced_folder
 from isthmus.errors import SpaceError
 from isthmus.spaces.embeddings import Embeddings
@@ -88,6 +89,11 @@ class Space:
         view.modalities = tuple(view._embeddings)
         return view
 
+    @property
+    def content_hash(self) -> str:
+        """Hash of all modalities that are whole: rows, ids, metadata and what made them."""
+        return sha256_json({name: embeddings.content_hash for name, embeddings in self._embeddings.items()})
+
     def verify(self) -> dict[str, int]:
         """Hash every shard again.
 
@@ -139,6 +145,19 @@ def open_space(path: str | Path) -> Space:
             f"{folder}: the space is empty. Add to it: isthmus import FILE --into {folder} --modality MODALITY."
         )
     return space
+
+
+def as_space(space: Space | str | Path) -> Space:
+    """A space as it is, or the one in a folder.
+
+    Raises:
+        SpaceError: It is neither, or the folder holds no whole space.
+    """
+    if isinstance(space, Space):
+        return space
+    if isinstance(space, str | Path):
+        return open_space(space)
+    raise SpaceError(f"expected a space or its folder, got a {type(space).__name__}. Give isthmus.open_space(PATH).")
 
 
 def make_space(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isthmus.cli.output import format_table, output, plain, show
+from isthmus.cli.output import output, plain
 
 
 def test_json_is_one_object_and_alone_on_standard_output(capsys: pytest.CaptureFixture[str]):
@@ -44,24 +44,3 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]):
 def test_plain_gives_what_json_knows():
     value = {"a": np.arange(2), "b": (1, float("nan")), "c": {np.int64(3)}, 4: None, "d": np.bool_(True)}
     assert plain(value) == {"a": [0, 1], "b": [1, None], "c": [3], "4": None, "d": True}
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(1234567, "1,234,567"), (0.123456, "0.1235"), (None, "-"), (True, "yes"), (float("inf"), "-"), ("x", "x")],
-)
-def test_values_are_shown_for_people(value: object, text: str):
-    assert show(value) == text
-
-
-def test_a_table_aligns_numbers_right_and_words_left():
-    assert format_table(["name", "n"], [["a", 5], ["long", 1000]]).splitlines() == [
-        "name  n".replace("  n", "      n"),
-        "----  -----",
-        "a         5",
-        "long  1,000",
-    ]
-
-
-def test_an_empty_table_is_its_header():
-    assert format_table(["a", "b"], []).splitlines()[0] == "a  b"

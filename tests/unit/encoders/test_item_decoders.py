@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from isthmus.encoders.decoders.images import ImageDecoder, ImageFit
+from isthmus.encoders.item_decoders import ImageDecoder, ImageFit
 from isthmus.items import Item, Rejected
 
 

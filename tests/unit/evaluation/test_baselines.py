@@ -11,8 +11,9 @@ import pytest
 import isthmus
 from isthmus.bridges.bridge import Bridge
 from isthmus.bridges.member import BridgeSpace
+from isthmus.bridges.training_spaces import TrainingSpaces, space_of
 from isthmus.errors import BridgeError, EvaluationError
-from isthmus.evaluation.baselines import METHODS, ORACLES, Spaces, home
+from isthmus.evaluation.baselines import METHODS, ORACLES
 from isthmus.evaluation.evaluate import evaluate_bridge, format_table
 from isthmus.recipes.closed_form import fit_closed_form_bridge
 from isthmus.spaces.space import Space
@@ -137,7 +138,7 @@ def test_a_leaf_joined_through_another_leaf_goes_its_way(tmp_path: Path, world: 
     content = {"audio": (ids("a", ITEMS), sound @ turn.T), "speech": (ids("s", ITEMS), sound @ turn.T)}
     last = isthmus.make_space(tmp_path / "last.space", content, encoder="last-encoder", dtype="float32")
     bridge = fit_closed_form_bridge(world.bridge, last, via="audio", method="ridge")
-    assert Spaces(bridge, {}).path("last") == ["last", "leaf", "base"]
+    assert TrainingSpaces(bridge, {}).path("last") == ["last", "leaf", "base"]
     report = evaluate_bridge(
         bridge,
         query=last["speech"],
@@ -183,7 +184,7 @@ def test_several_overlaps_are_stacked(tmp_path: Path, world: World, rng: Rng) ->
     content["shape"] = (ids("s", ITEMS), np.asarray(world.base["image"]) @ turn.T)
     leaf = isthmus.make_space(tmp_path / "two.space", content, encoder="two-encoder", dtype="float32")
     bridge = fit_closed_form_bridge(world.base, leaf, via=["text", "image"], method="ridge")
-    spaces = Spaces(bridge, {})
+    spaces = TrainingSpaces(bridge, {})
     near, far = spaces.overlap("two", centred=False)
     assert near.shape == far.shape == (TEXTS + ITEMS, D)
     near, far = spaces.overlap("two", centred=True)
@@ -192,8 +193,8 @@ def test_several_overlaps_are_stacked(tmp_path: Path, world: World, rng: Rng) ->
 
 
 def test_overlaps_beyond_the_limit_are_thinned_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("isthmus.evaluation.baselines.FIT_ROWS", 50)
-    near, _ = Spaces(world.bridge, {}).overlap("leaf", centred=False)
+    monkeypatch.setattr("isthmus.bridges.training_spaces.FIT_ROWS", 50)
+    near, _ = TrainingSpaces(world.bridge, {}).overlap("leaf", centred=False)
     assert near.shape == (50, D)
     np.testing.assert_array_equal(near[[0, -1]], world.base["text"].unit([0, TEXTS - 1]))
 
@@ -264,9 +265,9 @@ def test_a_bridge_without_a_record_has_reasons(world: World) -> None:
 
 
 def test_home_is_where_the_encoder_is(world: World, tmp_path: Path) -> None:
-    assert home(world.both, world.far["shape"]) == "far"
+    assert space_of(world.both, world.far["shape"]) == "far"
     content = {"audio": (["a"], np.ones((1, D)))}
     other = isthmus.make_space(tmp_path / "other.space", content, encoder="another")
-    with pytest.raises(BridgeError, match="other/audio is of none of the bridge's spaces"):
-        home(world.both, other["audio"])
-    assert home(world.both, other["audio"], force=True) == "leaf"
+    with pytest.raises(BridgeError, match="other/audio was made by"):
+        space_of(world.both, other["audio"])
+    assert space_of(world.both, other["audio"], force=True) == "leaf"

@@ -54,7 +54,10 @@ def test_a_whole_declaration_is_read(tmp_path: Path):
     ("text", "message"),
     [
         (SMALL + "colour = 1\n", r"has the unknown key 'colour'. Valid keys: name, title, task, reader, modalities"),
-        (SMALL + "[data]\nsise = 'x'\n", r"unknown key 'data.sise'. Valid keys: download, place, licence, size"),
+        (
+            SMALL + "[data]\nsise = 'x'\n",
+            r"unknown key 'data.sise'. Did you mean size\? Valid keys: download, place",
+        ),
         (SMALL + "path = 'x'\n", r"unknown key 'path'"),
         (SMALL + "[[published]]\nmodel = 'X'\nfigures = {'r@1' = 50.0}\n", r"r@1 is 50.0, expected a fraction"),
         (SMALL + "[[published]]\nmodel = 'X'\nfigures = {}\nfrom = 'x'\n", r"unknown key 'published.0.from'"),

@@ -221,7 +221,8 @@ def test_closed_form_carries_one_side_alone(rng: np.random.Generator) -> None:
     with pytest.raises(ConfigError, match=r"^closed_form carries the leaf alone, .* Use solve\.$"):
         closed_form(x, x, method="dictionary", two_sided=True)
     with pytest.raises(
-        ConfigError, match=r"^unknown setting 'temprature' of a closed form\. Expected one of method, center"
+        ConfigError,
+        match=r"^unknown setting 'temprature' of a closed form\. Did you mean temperature\? Expected one of method",
     ):
         closed_form(x, x, method="dictionary", temprature=0.1)
 

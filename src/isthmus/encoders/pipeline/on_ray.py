@@ -7,40 +7,36 @@ by the same paths.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from isthmus.core.ray import ray_session
+from isthmus.encoders.pipeline.options import EncodeOptions
 from isthmus.encoders.pipeline.settings import EncodeReport
-from isthmus.errors import ConfigError
 
 _SUMS = ("items", "encoded", "present", "rejected", "duplicates", "truncated")
 
 
-def encode_parts(options: Mapping[str, Any], count: int | None, address: str | None) -> list[EncodeReport]:
+def encode_parts(call: Callable[..., EncodeReport], options: EncodeOptions) -> list[EncodeReport]:
     """Encode all parts of a call of `encode`.
 
     Args:
-        options: The call's arguments, without those that say who works.
-        count: Parts; None is one for each core of the cluster. Each loads the model.
-        address: Of the cluster; None is a local one.
+        call: `encode` with its arguments but for the options.
+        options: Its options: how many parts, and the cluster's address.
 
     Returns:
         A report a part.
 
     Raises:
-        ConfigError: The encoder is no name, or there is no part.
         DependencyError: Ray is not installed.
     """
-    if count is not None and count < 1:
-        raise ConfigError(f"tasks is {count}. Expected at least 1.")
-    if not isinstance(options["encoder"], str):
-        raise ConfigError(f"the engine 'ray' needs an encoder's name, got a {type(options['encoder']).__name__}.")
-    with ray_session(address) as ray:
-        number = count or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    with ray_session(options.address) as ray:
+        number = options.tasks or max(1, int(ray.cluster_resources().get("CPU", 1)))
         task = ray.remote(num_cpus=1, max_retries=8)(_encode_part)
-        reports: list[EncodeReport] = ray.get([task.remote(dict(options), part, number) for part in range(number)])
+        alone = replace(options, engine="local", tasks=None, address=None, workers=0, max_rejected=1.0, quiet=True)
+        reports: list[EncodeReport] = ray.get([task.remote(call, alone, (part, number)) for part in range(number)])
     return reports
 
 
@@ -58,11 +54,9 @@ def joined_report(reports: list[EncodeReport]) -> EncodeReport:
     return cast(EncodeReport, whole)
 
 
-def _encode_part(options: dict[str, Any], part: int, count: int) -> EncodeReport:
+def _encode_part(call: Callable[..., EncodeReport], options: EncodeOptions, part: tuple[int, int]) -> EncodeReport:
     import torch
-
-    from isthmus.encoders.pipeline.encode import encode
 
     # A task a core leaves a core a task, for decoding too.
     torch.set_num_threads(1)
-    return encode(**{**options, "shard": (part, count), "workers": 0, "max_rejected": 1.0, "quiet": True})
+    return call(options=replace(options, shard=part))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from isthmus.core.modality import TEXT
 from isthmus.encoders.protocol import Encoder
-from isthmus.errors import ConfigError, EncoderError
+from isthmus.errors import EncoderError
 from isthmus.items import Item
 from isthmus.spaces.shards import SHARD_ROWS
 from isthmus.spaces.writer import ModalityWriter
@@ -145,24 +144,6 @@ def cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
         return os.cpu_count() or 1
-
-
-def parse_shard(shard: str | tuple[int, int] | None) -> tuple[int, int] | None:
-    """A shard as (number, of how many), numbers from 0, from "0/8" or (0, 8).
-
-    Raises:
-        ConfigError: It is neither, or out of range.
-    """
-    if shard is None:
-        return None
-    if isinstance(shard, str):
-        match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", shard)
-        number, count = (int(part) for part in match.groups()) if match else (0, 0)
-    else:
-        number, count = shard
-    if not 0 <= number < count:
-        raise ConfigError(f"shard is {shard!r}. Expected I/N with I from 0 to N - 1, such as 0/8 to 7/8.")
-    return number, count
 
 
 def encoder_info(encoder: Encoder, modality: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from isthmus.core.messages import one_line
 from isthmus.core.runtime import resolve_device
 from isthmus.encoders.protocol import BaseEncoder, Decoder, weights_sha256
 from isthmus.encoders.toy.decoders import PREPROCESSING, ToyDecoder
@@ -97,7 +98,7 @@ def load_space(checkpoint: str, file: Path) -> ToySpace:
         space.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(file).items()})
     except (OSError, RuntimeError, SafetensorError) as error:
         raise EncoderError(
-            f"{file} does not hold the weights of toy:{checkpoint} ({str(error).splitlines()[0]}). "
+            f"{file} does not hold the weights of toy:{checkpoint} ({one_line(error)}). "
             "Reinstall isthmus, or run scripts/train_demo_encoders.py."
         ) from error
     return space.eval().requires_grad_(False)

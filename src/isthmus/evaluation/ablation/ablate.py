@@ -19,6 +19,7 @@ from isthmus.evaluation.ablation.cells import World, cell_key, open_world, read_
 from isthmus.evaluation.ablation.estimate import estimate
 from isthmus.evaluation.ablation.expand import Row, expand
 from isthmus.evaluation.ablation.grid import Grid, parse_grid, read_grid
+from isthmus.evaluation.ablation.reports import AblationEstimate, AblationReport
 from isthmus.recipes.training.loop import CHECKPOINTS
 from isthmus.spaces.manifest import lock
 
@@ -41,7 +42,7 @@ def ablate(
     dry_run: bool = False,
     keep_pairs: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> AblationReport | AblationEstimate:
     """Train and score every row of a grid over its seeds, and write one table.
 
     A cell, that is a row with a seed, is kept under the hash of its settings and of all rows of the spaces and
@@ -60,9 +61,7 @@ def ablate(
         quiet: Print no progress.
 
     Returns:
-        The content of `table.json`: see `isthmus.evaluation.ablation.ablation_table.tabulate`, with `cells` (`all`,
-        `done`, of them `found` finished before and `trained` now, `failed`), `cost` and `path`. For a dry run, that of
-        `isthmus.evaluation.ablation.estimate.estimate`.
+        What `table.json` holds, and where it lies; for a dry run, what there is to train and how long it takes.
 
     Raises:
         ConfigError: A key of the grid is unknown or out of range, or another process runs it into the same folder.
@@ -76,7 +75,7 @@ def ablate(
     place = Path(out) if out is not None else Path(f"{stem}.ablation")
     cells = _Cells(grid, rows, world, place)
     if dry_run:
-        return estimate(grid, rows, world, cells.found, device=device)
+        return AblationEstimate(**estimate(grid, rows, world, cells.found, device=device))
     _claim(place, [config, root / grid.spaces.base, root / grid.spaces.leaf, *(task.truth for task in world.tasks)])
     with _alone(place):
         cells.run(device, notifier(quiet))
@@ -85,7 +84,7 @@ def ablate(
             remove_written(place / "checkpoints", _CHECKPOINTS)
             if not keep_pairs:
                 remove_written(place / "pairs", _PAIRS)
-    return {**report, "path": str(place)}
+    return AblationReport(**report, path=str(place))
 
 
 def _claim(place: Path, inputs: Sequence[Any]) -> None:

@@ -9,6 +9,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from isthmus.core.text_table import markdown_table
+
 if TYPE_CHECKING:
     from isthmus.evaluation.ablation.expand import Row
     from isthmus.evaluation.ablation.grid import Claim, Grid
@@ -164,7 +166,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         for name in columns:
             line += [_mean(row["scores"][name]), _signed(row["scores"][name]["difference"])]
         lines.append(line + ([row.get("expect") or "", row.get("agrees") or ""] if told else []))
-    parts = [_table(head + (["the papers say", "agrees"] if told else []), lines)]
+    parts = [markdown_table(head + (["the papers say", "agrees"] if told else []), lines)]
     if report["claims"]:
         claims = [
             [
@@ -175,7 +177,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
             ]
             for each in report["claims"]
         ]
-        parts.append(_table(["the papers say", "rows", "difference", "agrees"], claims))
+        parts.append(markdown_table(["the papers say", "rows", "difference", "agrees"], claims))
     faults = [f"{row['table']}/{row['name']}: {row['fault']}" for row in report["rows"] if "fault" in row]
     return "\n".join([*parts, *faults, explained(report)]) + "\n"
 
@@ -205,11 +207,6 @@ def _mean(score: Mapping[str, Any]) -> str:
 
 def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.3f}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
 def to_csv(report: Mapping[str, Any]) -> str:

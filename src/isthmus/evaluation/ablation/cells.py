@@ -53,7 +53,7 @@ class World:
         base: The base or first space.
         leaf: The leaf or second space.
         tasks: The evaluations.
-        identity: Fingerprints and shards' hashes of everything read.
+        identity: Hashes of the content of everything read.
     """
 
     base: Space
@@ -77,14 +77,14 @@ def open_world(grid: Grid, root: Path) -> World:
     scored = [
         {
             "name": task.name,
-            "query": _content(task.query),
-            "target": _content(task.target),
+            "query": task.query.content_hash,
+            "target": task.target.content_hash,
             "truth": sha256_file(task.truth),
             "zero_shot": task.zero_shot,
         }
         for task in tasks
     ]
-    spaces = {side: _space_content(space) for side, space in (("base", base), ("leaf", leaf))}
+    spaces = {side: space.content_hash for side, space in (("base", base), ("leaf", leaf))}
     return World(base, leaf, tasks, {"spaces": spaces, "evaluate": scored})
 
 
@@ -117,16 +117,6 @@ def _open_side(reference: str, root: Path, where: str, spaces: tuple[Space, Spac
             "them with the same --name or --encoder."
         )
     return opened
-
-
-def _content(embeddings: Embeddings) -> list[str]:
-    """The encoder's fingerprint, the file hashes of every shard (rows and ids): another row is another content."""
-    files = [shard.marker[key]["sha256"] for shard in embeddings.shards for key in ("embeddings", "metadata")]
-    return [f"{embeddings.space_name}/{embeddings.modality}", embeddings.fingerprint, *files]
-
-
-def _space_content(space: Space) -> list[list[str]]:
-    return [_content(space[modality]) for modality in space.modalities]
 
 
 def cell_key(row: Row, seed: int, world: World) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from isthmus.core.messages import unknown_name
 from isthmus.errors import ConfigError
-from isthmus.evaluation.ablation.grid import Grid, RowEntry, refusal
+from isthmus.evaluation.ablation.grid import Grid, RowEntry
 from isthmus.recipes.config import RecipeConfig, make_config
 from isthmus.recipes.connect import ConnectConfig
 from isthmus.recipes.extend import ExtendConfig
@@ -81,7 +82,7 @@ def expand(grid: Grid) -> list[Row]:
     for claim in grid.claims:
         for named in (claim.row, claim.against or grid.base):
             if named not in labels:
-                raise refusal(f"the claim {claim.says!r} names the row", named, labels)
+                raise ConfigError(unknown_name(f"the claim {claim.says!r} names the row", named, labels))
         _column(claim.on, columns, f"the claim {claim.says!r}")
     return rows
 
@@ -108,7 +109,7 @@ def _words(value: Any) -> str:
 def _row(grid: Grid, entry: RowEntry, columns: Sequence[str]) -> Row:
     method, where = entry.method or grid.method, f"row {entry.name!r}"
     if method not in METHODS:
-        raise refusal(f"{where} has the unknown method", method, METHODS)
+        raise ConfigError(unknown_name(f"{where} has the unknown method", method, METHODS))
     known = known_settings(method)
     inherited = {key: value for key, value in grid.settings.items() if key in known or method == grid.method}
     settings = inherited | entry.settings
@@ -119,7 +120,7 @@ def _row(grid: Grid, entry: RowEntry, columns: Sequence[str]) -> Row:
         raise ConfigError(f"{where} sets engine_address, which no file may choose. Leave it out, or set RAY_ADDRESS.")
     for key in settings:
         if key not in known:
-            raise refusal(f"{where} has the unknown setting", key, known)
+            raise ConfigError(unknown_name(f"{where} has the unknown setting", key, known))
     changes: dict[str, Any] = dict(entry.settings)
     changes |= {key: value for key in ("method", "via") if (value := getattr(entry, key)) is not None}
     on = _column(entry.on, columns, where)
@@ -156,4 +157,4 @@ def _column(wanted: str | None, columns: Sequence[str], where: str) -> str:
     for column in columns:
         if wanted in (column, column.rpartition(" ")[0]):
             return column
-    raise refusal(f"{where} is about the unknown column", wanted, columns)
+    raise ConfigError(unknown_name(f"{where} is about the unknown column", wanted, columns))

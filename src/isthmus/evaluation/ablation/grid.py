@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from isthmus.core.messages import validation_fault
 from isthmus.core.toml import read_toml
 from isthmus.errors import ConfigError
 
@@ -190,37 +190,8 @@ def parse_grid(table: Mapping[str, Any], where: str = "grid") -> Grid:
     try:
         grid = Grid(**table)
     except ValidationError as error:
-        raise ConfigError(f"{where} {_fault(error)}") from error
+        raise ConfigError(validation_fault(error, Grid, where)) from error
     names = [task.name for task in grid.evaluate]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"{where} has two [[evaluate]] called {twice[0]!r}. Give each a name of its own.")
     return grid
-
-
-_MODELS: dict[str, type[BaseModel]] = {
-    "": Grid, "spaces": Spaces, "evaluate": Evaluation, "rows": RowEntry, "claims": Claim,
-}  # fmt: skip
-
-
-def _fault(error: ValidationError) -> str:
-    faults = error.errors()
-    # A misspelt key is also a missing one: the first says more.
-    first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] in ("extra_forbidden", "missing"):
-        *outer, key = first["loc"]
-        known = list(_MODELS[str(outer[0]) if outer else ""].model_fields)
-        if first["type"] == "missing":
-            return f"lacks the key {place!r}. Keys there: {', '.join(known)}."
-        near = difflib.get_close_matches(str(key), known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        return f"has the unknown key {place!r}.{hint} Valid keys: {', '.join(known)}."
-    message = first["msg"].removeprefix("Value error, ")
-    return f"key {place!r} got {first.get('input')!r}: {message}." if place else f"{message}."
-
-
-def refusal(what: str, got: str, known: Sequence[str]) -> ConfigError:
-    """The fault of a name that is none of those known, with the nearest one."""
-    near = difflib.get_close_matches(got, list(known), n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return ConfigError(f"{what} {got!r}.{hint} Expected one of {', '.join(known)}.")

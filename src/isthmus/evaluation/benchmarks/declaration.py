@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from inspect import isfunction, signature
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from isthmus.core.messages import unknown_key, unknown_name, validation_fault
 from isthmus.core.toml import read_toml
 from isthmus.errors import ConfigError
 from isthmus.evaluation.benchmarks.task import Reading
@@ -190,12 +190,10 @@ def _reader(benchmark: Benchmark) -> Read:
     return cast(Read, getattr(module, function))
 
 
-def _check_keys(given: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any], where: str) -> None:
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(key, list(known), n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{where} has the unknown key {key!r}.{hint} Valid keys: {', '.join(known) or 'none'}.")
+def _check_keys(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    names = list(known)
+    if unknown := next((key for key in given if key not in names), None):
+        raise ConfigError(unknown_key(where, unknown, names))
 
 
 def load_benchmark(name_or_toml: str | Path) -> Benchmark:
@@ -208,12 +206,8 @@ def load_benchmark(name_or_toml: str | Path) -> Benchmark:
     if path.suffix != ".toml":
         known = [file.stem for file in _files()]
         if str(name_or_toml) not in known:
-            near = difflib.get_close_matches(str(name_or_toml), known, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ConfigError(
-                f"there is no benchmark {str(name_or_toml)!r}.{hint} Expected one of {', '.join(known)}, or the path "
-                "of your own .toml file."
-            )
+            fault = unknown_name("there is no benchmark", str(name_or_toml), known).removesuffix(".")
+            raise ConfigError(f"{fault}, or the path of your own .toml file.")
         path = CATALOGUE / f"{name_or_toml}.toml"
     return parse_benchmark(read_toml(path, "benchmark"), path)
 
@@ -232,28 +226,11 @@ def parse_benchmark(table: Mapping[str, Any], path: Path) -> Benchmark:
     values.setdefault("title", values["name"])
     values.setdefault("headline", list(HEADLINES.get(str(values.get("task")), ("map",))))
     if "path" in table:
-        raise ConfigError(f"{path}: has the unknown key 'path'. Valid keys: {_valid(Benchmark)}.")
+        raise ConfigError(unknown_key(str(path), "path", [name for name in Benchmark.model_fields if name != "path"]))
     try:
         return Benchmark(**values, path=path)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_fault(error)}") from error
-
-
-def _fault(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        tables: dict[str, type[BaseModel]] = {"data": Data, "published": Published}
-        model = tables.get(str(first["loc"][0]), Benchmark)
-        return f"has the unknown key {where!r}. Valid keys: {_valid(model)}."
-    if first["type"] == "missing":
-        return f"lacks the key {where!r}. A benchmark has at least task, reader and modalities."
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{message}." if not where else f"key {where!r} got {first.get('input')!r}: {message}."
-
-
-def _valid(model: type[BaseModel]) -> str:
-    return ", ".join(name for name in model.model_fields if name != "path")
+        raise ConfigError(validation_fault(error, Benchmark, str(path))) from error
 
 
 def _files() -> list[Path]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.files import one_line, sha256_json
+from isthmus.core.files import sha256_json
+from isthmus.core.messages import one_line
 from isthmus.errors import ConfigError, FormatError
 from isthmus.items import Item
 

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.bridges.bridge import Bridge
+from isthmus.bridges.opening import as_bridge
 from isthmus.errors import EvaluationError
 from isthmus.evaluation.benchmarks.declaration import Benchmark, load_benchmark
 from isthmus.evaluation.suite.embed import Sides
 from isthmus.evaluation.suite.methods import Ground
 from isthmus.evaluation.suite.questions import Outcome, Values
+from isthmus.evaluation.suite.reports import Comparison
 from isthmus.evaluation.suite.run_suite import check_names, describe, prepare
 from isthmus.evaluation.suite.settings import SuiteSettings, settle
 from isthmus.metrics.bootstrap import bootstrap_means
@@ -24,29 +26,25 @@ Draws = NDArray[np.float64]
 
 
 def compare_bridges(
-    a: Bridge,
-    b: Bridge,
+    a: Bridge | str | Path,
+    b: Bridge | str | Path,
     benchmark: str | Path | Benchmark,
     data: str | Path,
     *,
     cache: str | Path | None = None,
     settings: SuiteSettings | None = None,
     **changes: Any,
-) -> dict[str, Any]:
+) -> Comparison:
     """Compare two bridges on the items of one benchmark.
 
     Args:
-        a: A bridge.
+        a: A bridge, or its folder.
         b: Another.
         benchmark: See `run_suite`.
         data: The folder of the data set.
         cache: Folder of encoded items.
         settings: Everything else; `bootstrap` is the number of resamples.
         **changes: Settings over those.
-
-    Returns:
-        The head of a suite's report, and `figures`: by figure `a`, `b`, `difference` (b - a), `ci95` and `p`; for
-        retrieval the means of both directions, and either direction under its name.
 
     Raises:
         EvaluationError: The two were scored on other items, or there is nothing to resample.
@@ -58,15 +56,21 @@ def compare_bridges(
         raise EvaluationError("a comparison is a bootstrap test: bootstrap got 0, expected a number of resamples.")
     declared = benchmark if isinstance(benchmark, Benchmark) else load_benchmark(benchmark)
     prepared = prepare(declared, data, how)
-    check_names((a, b), prepared.asked, how)
+    bridges = as_bridge(a), as_bridge(b)
+    check_names(bridges, prepared.asked, how)
     sides = Sides(how)
     outcomes = []
-    for bridge in (a, b):
+    for bridge in bridges:
         ground = Ground.of(bridge, prepared.asked, sides)
         outcomes.append(ground.through(bridge, how.force))
     found = differences(outcomes[0], outcomes[1], seed=how.seed, n=how.bootstrap)
-    head = describe(declared, data, prepared, how.limit)
-    return {**head, **found, "resamples": how.bootstrap, "seconds": time.perf_counter() - started}
+    return Comparison(
+        describe(declared, data, prepared, how.limit),
+        figures=found.pop("figures"),
+        directions=found,
+        resamples=how.bootstrap,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def differences(a: Outcome, b: Outcome, *, seed: int, n: int) -> dict[str, Any]:

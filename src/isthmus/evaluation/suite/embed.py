@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.bridges.bridge import Bridge
+from isthmus.bridges.training_spaces import space_of, spaces_with
 from isthmus.core.files import read_json, sha256_json, write_json
 from isthmus.core.runtime import notifier
 from isthmus.encoders import Encoder
 from isthmus.encoders.pipeline.encode import encode
-from isthmus.errors import BridgeError, EvaluationError, SpaceError
-from isthmus.evaluation.baselines import home
+from isthmus.errors import EvaluationError, SpaceError
 from isthmus.evaluation.benchmarks.task import Side
 from isthmus.evaluation.suite.settings import SuiteSettings
 from isthmus.items import Item
 from isthmus.spaces.embeddings import Embeddings
-from isthmus.spaces.selection import Selection
+from isthmus.spaces.selection import EmbeddingRows, Selection
 from isthmus.spaces.space import open_space
-
-Embedded = Embeddings | Selection
 
 
 class Sides:
@@ -48,20 +46,14 @@ class Sides:
             BridgeError: None of them embeds the modality, or made the embeddings.
         """
         if side.embeddings is not None:
-            return home(bridge, side.embeddings, self.settings.force)  # type: ignore[arg-type]
+            return space_of(bridge, side.embeddings, force=self.settings.force, first=True)
         if side.modality in self.settings.through:
             name = self.settings.through[side.modality]
             bridge.route(name, side.modality)
             return name
-        having = [space for space in bridge.spaces if f"{space.name}/{side.modality}" in bridge.routes]
-        if not having:
-            raise BridgeError(
-                f"the bridge has no route for {side.modality!r}. Expected one of {', '.join(bridge.routes)}: this "
-                "benchmark needs a bridge of other spaces."
-            )
-        return min(having, key=lambda space: space.role != "base").name
+        return spaces_with(bridge, side.modality)[0].name
 
-    def embed(self, bridge: Bridge, side: Side, space: str) -> Embedded:
+    def embed(self, bridge: Bridge, side: Side, space: str) -> EmbeddingRows:
         """A side as embeddings of one of a bridge's spaces.
 
         Raises:

@@ -12,11 +12,12 @@ import numpy as np
 from isthmus.bridges.bridge import Bridge
 from isthmus.errors import BridgeError, EvaluationError, IsthmusError, SpaceError
 from isthmus.evaluation.baselines import baseline_rows, figures_row
-from isthmus.evaluation.suite.embed import Embedded, Sides
+from isthmus.evaluation.suite.embed import Sides
 from isthmus.evaluation.suite.questions import WAYS, Asked, Outcome, Score
 from isthmus.evaluation.suite.retrain import trained
 from isthmus.evaluation.suite.settings import SuiteSettings
 from isthmus.metrics.results import mean_figures
+from isthmus.spaces.selection import EmbeddingRows
 
 Row = dict[str, Any]
 """`name`, `kind` (bridge, random, own, baseline, recipe), and figures with `seconds`, or the `reason` why there are
@@ -38,8 +39,8 @@ class Ground:
 
     bridge: Bridge
     asked: Asked
-    query: Embedded
-    target: Embedded
+    query: EmbeddingRows
+    target: EmbeddingRows
     spaces: tuple[str, str]
     score: Score
 
@@ -149,8 +150,8 @@ def simple_rows(ground: Ground, settings: SuiteSettings) -> list[Row]:
     """The simple methods, fit on the overlap of the bridge's training spaces; see `isthmus.evaluation.baselines`."""
     found = baseline_rows(
         ground.bridge,
-        ground.query,  # type: ignore[arg-type]
-        ground.target,  # type: ignore[arg-type]
+        ground.query,
+        ground.target,
         ground.score,
         train_pairs=settings.train_pairs,
         space_paths=settings.space_paths,

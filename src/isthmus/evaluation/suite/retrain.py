@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.bridges.bridge import Bridge, load_bridge
-from isthmus.core.files import sha256_file, sha256_json
+from isthmus.bridges.training_spaces import TrainingSpaces
+from isthmus.core.files import sha256_json
 from isthmus.core.replace import remove_written
 from isthmus.core.runtime import notifier
 from isthmus.core.version import __version__
 from isthmus.errors import ConfigError, EvaluationError, OverlapError
-from isthmus.evaluation.baselines import Spaces
 from isthmus.evaluation.suite.settings import SuiteSettings
 from isthmus.recipes.config import RecipeConfig, make_config
 from isthmus.recipes.training.loop import CHECKPOINTS
-from isthmus.spaces.space import Space
 
 Step = dict[str, Any]
 
@@ -40,13 +39,13 @@ def trained(bridge: Bridge, recipe: str, seed: int, ends: Sequence[str], setting
         ConfigError: A setting of the training is unknown or out of range.
         BridgeError: A training space is not where it was.
     """
-    spaces = Spaces(bridge, settings.space_paths)
+    spaces = TrainingSpaces(bridge, settings.space_paths)
     steps = own_steps(bridge) if recipe == "ours" else paper_steps(spaces, recipe, ends)
     steps = [{**step, "config": {**step["config"], **settings.train, "seed": seed}} for step in steps]
     for step in steps:  # a wrong setting is the user's fault, and told before anything is trained
         _config(step)
     names = list(dict.fromkeys(name for step in steps for name in step["spaces"]))
-    key = sha256_json([__version__, steps, {name: content(spaces[name]) for name in names}])[:16]
+    key = sha256_json([__version__, steps, {name: spaces[name].content_hash for name in names}])[:16]
     path = settings.cache / "trained" / f"{recipe}-{seed}-{key}.bridge"
     if not path.exists():
         notifier(settings.quiet)(f"Training {recipe}, seed {seed}")
@@ -60,33 +59,38 @@ def trained(bridge: Bridge, recipe: str, seed: int, ends: Sequence[str], setting
     return load_bridge(path)
 
 
-def content(space: Space) -> str:
-    """Hash of a space's content: its manifest and the hashes of its shards, which are written last."""
-    markers = sorted(space.path.glob("*/_done/*.json"))
-    return sha256_json([sha256_file(path) for path in (space.path / "space.json", *markers)])
-
-
 def own_steps(bridge: Bridge) -> list[Step]:
     """The steps that a bridge was made by, as its record says.
 
     Raises:
         EvaluationError: A step is a closed form, in which nothing is drawn: it is the same with every seed.
     """
-    last = {"spaces": [space.name for space in bridge.spaces], "config": bridge.config}
+    last = {"spaces": [space.name for space in bridge.spaces], "config": bridge.config, "record": bridge.record}
     steps: list[Step] = []
     for number, step in enumerate([*bridge.record.get("earlier", []), last]):
         # Who computes is the user's choice here: a record must not name a cluster that work is sent to.
         config = {key: value for key, value in step["config"].items() if key not in ("engine", "engine_address")}
-        if "learning_rate" not in config:
-            raise EvaluationError("the bridge is a closed form: nothing in it is drawn, every seed gives the same.")
+        recipe = step.get("record", {}).get("recipe") or _recipe_of(config)
+        if recipe in _UNDRAWN:
+            raise EvaluationError(f"the bridge is a {_UNDRAWN[recipe]}: nothing in it is drawn, every seed is alike.")
         via = config.pop("via")
-        kind = "connect" if "pseudo_temperature" in config else "extend"
         spaces = step["spaces"][:2] if number == 0 else step["spaces"][-1:]
-        steps.append({"kind": kind, "spaces": list(spaces), "via": via, "config": config})
+        steps.append({"kind": recipe, "spaces": list(spaces), "via": via, "config": config})
     return steps
 
 
-def paper_steps(spaces: Spaces, recipe: str, ends: Sequence[str]) -> list[Step]:
+_UNDRAWN = {"closed-form": "closed form", "official": "released head"}
+"""Recipes that no seed changes, in words."""
+
+
+def _recipe_of(config: Mapping[str, Any]) -> str:
+    """The recipe of a bridge that was made before bridges recorded it, from the settings that only it has."""
+    if "learning_rate" not in config:
+        return "closed-form"
+    return "connect" if "pseudo_temperature" in config else "extend"
+
+
+def paper_steps(spaces: TrainingSpaces, recipe: str, ends: Sequence[str]) -> list[Step]:
     """The steps of a paper's recipe over the spaces that lead from one end to the other.
 
     Raises:
@@ -108,7 +112,7 @@ def paper_steps(spaces: Spaces, recipe: str, ends: Sequence[str]) -> list[Step]:
     return steps
 
 
-def run(spaces: Spaces, steps: Sequence[Step], checkpoints: Path, settings: SuiteSettings) -> Bridge:
+def run(spaces: TrainingSpaces, steps: Sequence[Step], checkpoints: Path, settings: SuiteSettings) -> Bridge:
     """Train step by step. A step that was interrupted goes on from its checkpoint."""
     made: Bridge | None = None
     for number, step in enumerate(steps):
@@ -132,7 +136,7 @@ def _config(step: Step) -> RecipeConfig:
     return make_config(ConnectConfig if step["kind"] == "connect" else ExtendConfig, step["config"])
 
 
-def _step(spaces: Spaces, base: Bridge | None, step: Step, folder: Path, settings: SuiteSettings) -> Bridge:
+def _step(spaces: TrainingSpaces, base: Bridge | None, step: Step, folder: Path, settings: SuiteSettings) -> Bridge:
     from isthmus.recipes.connect import connect
     from isthmus.recipes.extend import extend
 
@@ -150,7 +154,7 @@ def _step(spaces: Spaces, base: Bridge | None, step: Step, folder: Path, setting
     return extend(start, opened[-1], space_paths=_places(spaces, settings.space_paths), **common)
 
 
-def _places(spaces: Spaces, given: Mapping[str, str | Path]) -> dict[str, str | Path]:
+def _places(spaces: TrainingSpaces, given: Mapping[str, str | Path]) -> dict[str, str | Path]:
     """Where the bridge's spaces lie, for a base bridge that the cache holds."""
     known = {space.name: space.path for space in spaces.bridge.spaces if space.path}
     return {**known, **given}

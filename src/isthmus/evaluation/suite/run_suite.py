@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.bridges.bridge import Bridge
+from isthmus.bridges.opening import as_bridge
 from isthmus.core.runtime import notifier
 from isthmus.errors import ConfigError, EvaluationError
 from isthmus.evaluation.benchmarks.declaration import Benchmark, load_benchmark
@@ -26,12 +27,14 @@ from isthmus.evaluation.suite.methods import (
     simple_rows,
 )
 from isthmus.evaluation.suite.questions import Asked, ask
+from isthmus.evaluation.suite.reports import BenchmarkHead, SuiteReport
 from isthmus.evaluation.suite.settings import SuiteSettings, settle
 
 EXAMPLES = 5
 """Missing items that a report names."""
 
-Bridges = Bridge | Mapping[str, Bridge]
+Bridges = Bridge | str | Path | Mapping[str, Bridge | str | Path]
+"""A bridge or its folder, or several by name."""
 
 
 def run_suite(
@@ -42,23 +45,20 @@ def run_suite(
     cache: str | Path | None = None,
     settings: SuiteSettings | None = None,
     **changes: Any,
-) -> dict[str, Any]:
+) -> SuiteReport:
     """Score bridges on a benchmark, beside simple methods, other recipes and what was published.
 
     Items that are not encoded yet are encoded by the encoders that the bridge's spaces were made by, and kept in the
     cache; a run that was interrupted goes on from there.
 
     Args:
-        bridges: A bridge, or several by name, such as one a seed; the other rows are made from the first.
+        bridges: A bridge or its folder, or several by name, such as one a seed; the other rows are made from the
+            first.
         benchmark: Name of a benchmark, the path of a TOML file, or a declaration.
         data: The folder of the data set.
         cache: Folder of encoded items and trained recipes, by default `isthmus-suite` in the current folder.
         settings: Everything else, by default `SuiteSettings()`.
         **changes: Settings over those.
-
-    Returns:
-        A report, json-ready: what was found and what is missing, `rows` (the bridges' first), the `published` rows,
-        and with `baselines` the `retention` of each space's own score.
 
     Raises:
         ConfigError: The benchmark or a setting is unknown, or a bridge is not of its modalities.
@@ -68,7 +68,7 @@ def run_suite(
     """
     started = time.perf_counter()
     how = settle(settings, {**changes, **({} if cache is None else {"cache": Path(cache)})})
-    named = {"bridge": bridges} if isinstance(bridges, Bridge) else dict(bridges)
+    named = {name: as_bridge(bridge) for name, bridge in _named(bridges).items()}
     if not named:
         raise ConfigError("a suite needs at least one bridge, got none.")
     declared = benchmark if isinstance(benchmark, Benchmark) else load_benchmark(benchmark)
@@ -76,22 +76,30 @@ def run_suite(
     check_names(named.values(), prepared.asked, how)
     sides = Sides(how)
     rows, first = _bridge_rows(named, prepared.asked, sides)
-    report: dict[str, Any] = {**describe(declared, data, prepared, how.limit), "rows": rows}
     rows.append(random_row(first[1]))
-    if "whole_picture" in report:  # large sources make the whole picture a strong guess
-        rows.append({"name": "whole picture", "kind": "baseline", **report.pop("whole_picture")})
+    if prepared.whole_picture is not None:  # large sources make the whole picture a strong guess
+        rows.append({"name": "whole picture", "kind": "baseline", **prepared.whole_picture})
+    retention = None
     if how.baselines or how.train_pairs is not None:
         notifier(how.quiet)("Scoring the simple methods and each space's own pair")
-        own, report["retention"] = own_rows(first[0], sides)
+        own, retention = own_rows(first[0], sides)
         rows += [*own, *simple_rows(first[0], how)]
     rows += recipe_rows(first[0], how)
-    return {
-        **report,
-        "spaces": dict(zip(("query", "target"), first[0].spaces, strict=True)),
-        "encoded": sides.encoded,
-        "published": [one.model_dump() for one in declared.published],
-        "seconds": time.perf_counter() - started,
-    }
+    return SuiteReport(
+        describe(declared, data, prepared, how.limit),
+        rows=rows,
+        retention=retention,
+        spaces=dict(zip(("query", "target"), first[0].spaces, strict=True)),
+        encoded=sides.encoded,
+        published=[one.model_dump() for one in declared.published],
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _named(bridges: Bridges) -> Mapping[str, Bridge | str | Path]:
+    if isinstance(bridges, Mapping):
+        return bridges
+    return {"bridge": bridges}
 
 
 class Prepared:
@@ -105,6 +113,17 @@ class Prepared:
 
     def __init__(self, reading: Reading, asked: Asked, templates: Templates | None) -> None:
         self.reading, self.asked, self.templates = reading, asked, templates
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """Queries, gallery items, true pairs and so on."""
+        return {name: value for name, value in self.asked.counts.items() if name != "whole_picture"}
+
+    @property
+    def whole_picture(self) -> dict[str, Any] | None:
+        """Figures of taking the whole picture for the source of a sound; None but for localisation."""
+        found: dict[str, Any] | None = self.asked.counts.get("whole_picture")
+        return found
 
 
 def prepare(benchmark: Benchmark, data: str | Path, settings: SuiteSettings) -> Prepared:
@@ -170,26 +189,26 @@ def choose_templates(benchmark: Benchmark, given: str | Path | None) -> Template
     return own_templates(benchmark.templates)
 
 
-def describe(benchmark: Benchmark, data: str | Path, prepared: Prepared, limit: int | None) -> dict[str, Any]:
+def describe(benchmark: Benchmark, data: str | Path, prepared: Prepared, limit: int | None) -> BenchmarkHead:
     """The head of a report: what was asked and what was found."""
     missing, templates = list(prepared.reading.missing), prepared.templates
     notes = [*prepared.reading.notes, *prepared.asked.notes]
     if limit is not None:
         notes.insert(0, f"Limited to the first {limit:,}: these figures are not the benchmark's.")
-    return {
-        "benchmark": benchmark.name,
-        "title": benchmark.title,
-        "task": benchmark.task,
-        "metric": benchmark.metric,
-        "headline": list(benchmark.headline),
-        "data": str(data),
-        "published_items": benchmark.data.items,
-        **prepared.asked.counts,
-        "missing": len(missing),
-        "missing_examples": missing[:EXAMPLES],
-        "notes": notes,
-        "templates": templates.record() if templates is not None else None,
-    }
+    return BenchmarkHead(
+        benchmark=benchmark.name,
+        title=benchmark.title,
+        task=benchmark.task,
+        metric=benchmark.metric,
+        headline=list(benchmark.headline),
+        data=str(data),
+        published_items=benchmark.data.items,
+        counts=prepared.counts,
+        missing=len(missing),
+        missing_examples=missing[:EXAMPLES],
+        notes=notes,
+        templates=templates.record() if templates is not None else None,
+    )
 
 
 def _bridge_rows(named: Mapping[str, Bridge], asked: Asked, sides: Sides) -> tuple[list[Row], tuple[Ground, Any]]:

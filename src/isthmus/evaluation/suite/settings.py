@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from isthmus.core.messages import unknown_name
+from isthmus.core.options import changed
 from isthmus.errors import ConfigError
 from isthmus.metrics.results import Settings
 
@@ -69,7 +71,7 @@ class SuiteSettings:
         object.__setattr__(self, "cache", Path(self.cache))
         for recipe in self.recipes:
             if recipe not in RECIPES:
-                raise ConfigError(f"unknown recipe {recipe!r}. Expected one of {', '.join(RECIPES)}.")
+                raise ConfigError(unknown_name("unknown recipe", recipe, RECIPES))
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ConfigError(f"seeds got {list(self.seeds)}. Expected different numbers from 0, such as 0,1,2.")
         if self.limit is not None and self.limit < 1:
@@ -89,7 +91,4 @@ def settle(settings: SuiteSettings | None, changes: Mapping[str, Any]) -> SuiteS
     Raises:
         ConfigError: A setting is unknown or out of range.
     """
-    known = [each.name for each in fields(SuiteSettings)]
-    if unknown := [name for name in changes if name not in known]:
-        raise ConfigError(f"unknown setting {unknown[0]!r} of a suite. Expected one of {', '.join(known)}.")
-    return replace(settings or SuiteSettings(), **changes)
+    return changed(settings or SuiteSettings(), changes, "a suite")

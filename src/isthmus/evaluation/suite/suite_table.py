@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from isthmus.core.text_table import aligned, figure, interval
+
 Report = Mapping[str, Any]
 
 _PLAIN = {
@@ -35,8 +37,7 @@ def table(report: Report) -> str:
     ours = [_cells(row, columns, metric) for row in report["rows"] if "reason" not in row]
     theirs = [_published(row, columns) for row in report["published"]]
     lines = [header, *ours, *([["published", *[""] * (len(header) - 1)]] if theirs else []), *theirs]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(_aligned(line, widths) for line in lines)
+    return "\n".join(aligned(lines))
 
 
 def figures_of(row: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
@@ -48,32 +49,18 @@ def figures_of(row: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
 def _cells(row: Mapping[str, Any], columns: Sequence[str], metric: str) -> list[str]:
     figures, several = figures_of(row, metric), len(row.get("seeds", ())) > 1
     spread = figures_of(row["std"], metric) if several else {}
-    ends = figures.get(f"{columns[0]}_ci95")
-    interval = f"{ends[0]:.3f} - {ends[1]:.3f}" if ends else ""
     seconds = f"{row['seconds']:.2f}" if row.get("seconds") else ""
     return [
         NAMES.get(row["name"], row["name"]),
-        *(_number(one, figures.get(one), spread.get(one)) for one in columns),
-        interval,
+        *(figure(one, figures.get(one), spread.get(one), absent="-") for one in columns),
+        interval(figures.get(f"{columns[0]}_ci95")),
         seconds,
     ]
 
 
 def _published(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     source = f" ({row['source']})" if row["source"] else ""
-    return [f"{row['model']}{source}", *(_number(one, row["figures"].get(one)) for one in columns), "", ""]
-
-
-def _number(name: str, value: float | None, spread: float | None = None) -> str:
-    if value is None:
-        return "-"
-    text = f"{value:.1f}" if name.startswith("median") else f"{value:.3f}"
-    return text if spread is None else f"{text} ± {spread:.3f}"
-
-
-def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [f"{line[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))]
-    return "  ".join(cells).rstrip()
+    return [f"{row['model']}{source}", *(figure(one, row["figures"].get(one), absent="-") for one in columns), "", ""]
 
 
 _COUNTS = {
@@ -106,10 +93,10 @@ def _head(report: Report) -> Iterator[str]:
 
 def _retained(report: Report) -> Iterator[str]:
     for space, figures in (report.get("retention") or {}).items():
-        figure = next((one for one in report["headline"] if one in figures), None)
-        if figure is not None and figures[figure]["ratio"] is not None:
-            one = figures[figure]
-            yield f"{space} keeps {one['ratio']:.1%} of its own {figure}: {one['before']:.3f}, then {one['after']:.3f}"
+        name = next((one for one in report["headline"] if one in figures), None)
+        if name is not None and figures[name]["ratio"] is not None:
+            one = figures[name]
+            yield f"{space} keeps {one['ratio']:.1%} of its own {name}: {one['before']:.3f}, then {one['after']:.3f}"
 
 
 def reasons(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.limits import excess
+from isthmus.core.messages import one_line
 from isthmus.items import Item, Rejected
 from isthmus.items.decoding import Source, require
 
@@ -163,7 +164,7 @@ def _to_rgb(image: Any, max_pixels: int, packed: int) -> Any:
     except MemoryError as error:
         raise Rejected(f"too large for memory: {width:,} x {height:,} pixels") from error
     except Exception as error:
-        raise Rejected(f"truncated or damaged ({_first_line(error)})") from error
+        raise Rejected(f"truncated or damaged ({one_line(error)})") from error
     return _flatten(_upright(image))
 
 
@@ -188,7 +189,7 @@ def _flatten(image: Any) -> Any:
             image = image.convert("LA" if image.mode == "La" else "RGBA")
         image = image.convert("RGBA")
     except (ValueError, OSError) as error:
-        raise Rejected(f"colours of mode {image.mode} cannot be converted ({_first_line(error)})") from error
+        raise Rejected(f"colours of mode {image.mode} cannot be converted ({one_line(error)})") from error
     return _in_bands(image, _on_white)
 
 
@@ -229,8 +230,3 @@ def _scale_deep(image: Any) -> Any:
         band = grey[top : top + rows].astype(np.float64)
         bytes_[top : top + rows] = np.rint(band * (255.0 / white))
     return image_module.fromarray(bytes_)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.limits import excess
+from isthmus.core.messages import one_line
 from isthmus.core.runtime import numpy_generator
 from isthmus.errors import ConfigError, FormatError
 from isthmus.items import Rejected
@@ -296,7 +297,7 @@ def _load_trimesh(data: bytes, suffix: str, colours: bool) -> Shape:
     except Rejected:
         raise
     except Exception as error:  # parsers of damaged files raise nearly anything
-        raise Rejected(f"damaged, or not {suffix[1:]} ({type(error).__name__}: {_first_line(error)})") from error
+        raise Rejected(f"damaged, or not {suffix[1:]} ({type(error).__name__}: {one_line(error)})") from error
     parts = [_checked(part) for part in found if part is not None and len(part.xyz)]
     raw = ply_colours(data) if colours and suffix == ".ply" else None
     if raw is not None and len(parts) == 1 and len(raw) == len(parts[0].xyz):
@@ -369,8 +370,3 @@ def _joined(parts: list[Shape]) -> Shape:
         np.concatenate(faces) if faces else None,
         np.concatenate(rgb) if coloured else None,
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:120] if lines else "no message"

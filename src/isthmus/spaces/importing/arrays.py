@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.files import one_line
+from isthmus.core.messages import one_line
 from isthmus.errors import FormatError
 from isthmus.spaces.npy import NpyHeader, check_npy_header, read_npy_header
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.files import one_line
+from isthmus.core.messages import one_line
 from isthmus.errors import FormatError
 from isthmus.evaluation.benchmarks.readers.shared.annotations import read_lines
 from isthmus.evaluation.benchmarks.readers.shared.clips import Places, find_clips, sound_and_picture

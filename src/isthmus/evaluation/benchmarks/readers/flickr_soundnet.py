@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.files import natural_key, one_line
+from isthmus.core.files import natural_key
+from isthmus.core.messages import one_line
 from isthmus.errors import FormatError
 from isthmus.evaluation.benchmarks.readers.shared.annotations import read_lines
 from isthmus.evaluation.benchmarks.readers.shared.box_tables import check_box

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.files import one_line
+from isthmus.core.messages import one_line
 from isthmus.core.modality import IMAGE
 from isthmus.errors import ConfigError, FormatError
 from isthmus.evaluation.benchmarks.readers.shared.annotations import read_lines, read_rows

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from isthmus.core.files import one_line, sha256_json
+from isthmus.core.files import sha256_json
 from isthmus.core.geometry import normalize
+from isthmus.core.messages import one_line
 from isthmus.core.modality import IMAGE, POINT_CLOUD
 from isthmus.errors import ConfigError, FormatError, SpaceError
 from isthmus.evaluation.benchmarks.readers.shared.captions import Folder

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from isthmus.core.files import one_line
+from isthmus.core.messages import one_line
 from isthmus.errors import FormatError
 
 MAX_BYTES = 2**30

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.files import atomic_file, one_line, sha256_json
+from isthmus.core.files import atomic_file, sha256_json
+from isthmus.core.messages import one_line
 from isthmus.core.runtime import Progress, numpy_generator
 from isthmus.errors import FormatError
 from isthmus.items import Item

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.files import one_line
+from isthmus.core.messages import one_line
 from isthmus.core.modality import POINT_CLOUD
 from isthmus.errors import FormatError
 from isthmus.evaluation.benchmarks.readers.shared.annotations import MAX_BYTES, field, read_json_file, read_lines

@@ -1,4 +1,4 @@
-"""From an item to pixels of a model's input size with Pillow, in a worker process. No torch, no torchvision."""
+"""From an item to what a model takes (a text, pixels, windows of sound, points), in a worker process, without torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.items import Item, Rejected
+from isthmus.items.decoding.audio import decode_audio, windows
 from isthmus.items.decoding.image import open_image
+from isthmus.items.decoding.point_cloud import decode_point_cloud
+from isthmus.items.decoding.text import decode_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +23,24 @@ _MANY_PIXELS = 1 << 24
 
 RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 """Pillow's filters by name; the numbers are those in the preprocessor files of transformers."""
+
+
+@dataclass(frozen=True)
+class TextDecoder:
+    """A text to itself, checked; of an item with a file the file's whole text. Tokenizing is the model's business."""
+
+    def __call__(self, item: Item) -> str:
+        """The text of an item.
+
+        Raises:
+            Rejected: It is empty or no UTF-8.
+        """
+        if item.text is not None:
+            return decode_text(item.text)
+        try:
+            return decode_text(item.read_bytes().decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise Rejected("not valid UTF-8") from error
 
 
 @dataclass(frozen=True)
@@ -107,3 +128,85 @@ class ImageDecoder:
         """
         image = open_image(item)
         return np.asarray(image, dtype=np.uint8) if self.fit is None else self.fit(image)
+
+
+@dataclass(frozen=True)
+class AudioDecoder:
+    """A sound file, or a video's sound track, to windows of equal length: always the same ones.
+
+    Attributes:
+        rate: Samples a second.
+        seconds: Length of a window.
+        hop: Seconds from one window to the next; the last one ends with the sound.
+        pad: What fills the window of a short sound, "repeat" or "zero".
+    """
+
+    rate: int
+    seconds: float
+    hop: float
+    pad: str = "repeat"
+
+    def __call__(self, item: Item) -> NDArray[np.float32]:
+        """The (windows, samples) of an item.
+
+        Raises:
+            Rejected: It holds no sound, is silent, or damaged.
+        """
+        return self.cut(decode_audio(item.content(), rate=self.rate))
+
+    def cut(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The windows of a mono signal at this rate."""
+        return windows(signal, self.rate, self.seconds, self.hop, pad=self.pad)
+
+    def describe(self) -> dict[str, Any]:
+        """For a space's preprocessing record."""
+        cut = {"sample_rate": self.rate, "window_seconds": self.seconds, "hop_seconds": self.hop}
+        return {**cut, "channels": "mean", "padding": self.pad, "pooling": "mean"}
+
+
+@dataclass(frozen=True)
+class PointDecoder:
+    """A mesh or a point cloud to points: mean at the origin, the farthest at distance 1.
+
+    Attributes:
+        points: Points sampled from a mesh, and kept of a larger cloud.
+        colours: Add red, green and blue from 0 to 1.
+        up: The axis that points up in the files.
+        fewest: Clouds with fewer points are rejected.
+        repeat: Repeat the points of a smaller cloud until there are enough; else it stays small.
+    """
+
+    points: int
+    colours: bool = False
+    up: str = "y"
+    fewest: int = 1
+    repeat: bool = True
+
+    def __call__(self, item: Item) -> NDArray[np.float32]:
+        """The (points, 3) of an item, (points, 6) with colours.
+
+        Raises:
+            Rejected: It is no shape, is damaged, or has too few points.
+        """
+        cloud = decode_point_cloud(
+            item.read_bytes(),
+            suffix=item.suffix,
+            points=self.points,
+            colours=self.colours,
+            up=self.up,
+            repeat=self.repeat,
+        )
+        if len(cloud) < self.fewest:
+            raise Rejected(f"{len(cloud)} points; at least {self.fewest} are needed")
+        return cloud
+
+    def describe(self) -> dict[str, Any]:
+        """For a space's preprocessing record."""
+        smaller = "repeated" if self.repeat else "kept"
+        return {
+            "points": self.points,
+            "smaller_clouds": smaller,
+            "colours": self.colours,
+            "up_axis": self.up,
+            "scale": "unit sphere",
+        }
