@@ -157,7 +157,7 @@ def test_benchmarks_are_listed_and_described(world: Path, capsys: pytest.Capture
         (["--through", "audio=clip"], "BridgeError: the bridge has no route for 'clip/audio'."),
         (["--encoder", "clap"], "ConfigError: --encoder got 'clap', expected SPACE=NAME."),
         (["--templates", "x.txt"], "ConfigError: templates are of classifications; retrieval is a retrieval."),
-        (["--recipes", "ex-mcr", "--train", "colour=1"], "ConfigError: unknown config key 'colour'."),
+        (["--recipes", "ex-mcr", "--train", "colour=1"], "ConfigError: config has the unknown key 'colour'."),
     ],
 )
 def test_wrong_options_are_one_line(world: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]):

@@ -121,7 +121,7 @@ def test_lists_are_read_as_a_shell_leaves_them(text: str) -> None:
 
 
 def test_an_unknown_key_is_answered_from_python_too() -> None:
-    with pytest.raises(ConfigError, match=r"unknown config key 'learning_rat'. Did you mean learning_rate\?"):
+    with pytest.raises(ConfigError, match=r"config has the unknown key 'learning_rat'. Did you mean learning_rate\?"):
         make_config(ExtendConfig, {"learning_rat": 1.0})
 
 
