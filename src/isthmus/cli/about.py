@@ -35,7 +35,7 @@ def encoders(quiet: o.Quiet = False, as_json: o.Json = False) -> None:
         out.report = {"encoders": rows}
         table = [[r["name"], ", ".join(r["modalities"]), r["dim"], install(r), r["checkpoint"]] for r in rows]
         out.table(["encoder", "modalities", "dim", "ready", "checkpoint"], table)
-        out.say("Your own: --encoder module:Class (see the encoders page of the documentation).")
+        out.note("Your own: --encoder module:Class (see the encoders page of the documentation).")
 
 
 def install(row: dict[str, object]) -> str:

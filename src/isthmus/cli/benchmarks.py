@@ -83,7 +83,7 @@ def benchmarks(
         out.report = {"benchmarks": [about(one) for one in every]}
         rows = [[one.name, one.task, " ".join(one.modalities), one.data.size, one.data.split] for one in every]
         out.table(["benchmark", "task", "modalities", "size", "split"], rows)
-        out.say("Next: isthmus benchmarks NAME, for what to download and where it goes.")
+        out.note("Next: isthmus benchmarks NAME, for what to download and where it goes.")
 
 
 def about(benchmark: Benchmark) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def show_benchmark(out: Output, benchmark: Benchmark) -> None:
             for one in benchmark.published
         ]
         out.table(["published", *benchmark.headline, "source"], rows)
-    out.say(f"Next: isthmus suite X.bridge --benchmark {benchmark.name} --data DIR --baselines")
+    out.note(f"Next: isthmus suite X.bridge --benchmark {benchmark.name} --data DIR --baselines")
 
 
 def suite(

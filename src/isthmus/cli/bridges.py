@@ -169,4 +169,4 @@ def project(
         found = verb.project(bridge, space, into=into, modalities=modality, overwrite=overwrite, force=force)
         out.report, rows = found, found.rows
         out.table(["modality", "rows"], list(rows.items()))
-        out.say(f"Next: isthmus inspect {into}")
+        out.note(f"Next: isthmus inspect {into}")

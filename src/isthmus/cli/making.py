@@ -206,4 +206,4 @@ def show_bridge(out: Output, bridge: Bridge) -> None:
         rows = [[name, before.get(name), after.get(name)] for name in {**before, **after}]
         out.table(["modality gap", "before", "after"], rows)
     out.say(f"Saved {path} in {out.report['seconds']:.1f} s.")
-    out.say(f"Next: isthmus evaluate {path} --query S.space/M --gallery T.space/M --pairs P.csv --baselines")
+    out.note(f"Next: isthmus evaluate {path} --query S.space/M --gallery T.space/M --pairs P.csv --baselines")

@@ -1,4 +1,4 @@
-"""What a verb prints: words and tables for a person on standard error, one JSON object on standard output."""
+"""What a verb prints: results on standard output, for a person or as one JSON object; all else on standard error."""
 
 from __future__ import annotations
 
@@ -23,16 +23,22 @@ class Output:
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json, self.quiet = as_json, quiet
         self.report: Mapping[str, Any] = {}
+        # Standard output is either the one object or what a person reads, never both.
+        self._results = sys.stderr if as_json else sys.stdout
 
     def say(self, text: str = "") -> None:
-        """Print a line for a person."""
+        """Print a line of the result."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            print(text, file=self._results, flush=True)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Print rows of values under a header, columns aligned."""
+        self.say(value_table(header, rows))
+
+    def note(self, text: str) -> None:
+        """Print a line that is no result: progress, a warning, or what to do next."""
         if not self.quiet:
-            print(value_table(header, rows), file=sys.stderr)
+            print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

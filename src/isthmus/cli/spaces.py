@@ -203,7 +203,7 @@ def show_written(out: Output, into: Path) -> None:
     for line in [report.get("note"), *(report.get("warnings") or [])]:
         if line:
             out.say(str(line))
-    out.say(f"Next: isthmus inspect {into}")
+    out.note(f"Next: isthmus inspect {into}")
 
 
 def inspect(
