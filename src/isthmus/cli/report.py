@@ -43,7 +43,8 @@ def report(
 
     Example: isthmus report X.bridge --query S.space/audio --gallery T.space/image --pairs P.csv --out report.html
     """
-    from isthmus.cli.references import named_paths, open_reference
+    from isthmus.cli.references import named_paths
+    from isthmus.spaces.references import open_reference
     from isthmus.export.report import ReportTask
     from isthmus.export.report import report as write
 
