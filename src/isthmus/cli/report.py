@@ -44,9 +44,9 @@ def report(
     Example: isthmus report X.bridge --query S.space/audio --gallery T.space/image --pairs P.csv --out report.html
     """
     from isthmus.cli.references import named_paths
-    from isthmus.spaces.references import open_reference
     from isthmus.export.report import ReportTask
     from isthmus.export.report import report as write
+    from isthmus.spaces.references import open_reference
 
     truths = [(path, False) for path in pairs or []] + [(path, True) for path in labels or []]
     counts = (len(query or []), len(gallery or []), len(truths))
