@@ -188,7 +188,7 @@ def test_rows_that_fail_are_told_and_tried_again_and_the_others_are_trained(
     (tmp_path / "grid.toml").write_text(text + '[[rows]]\nname = "large"\nsettings = { batch_size = 4096 }\n')
     failing = ["ablate", "--config", str(tmp_path / "grid.toml"), "--data", str(made), "--out", str(tmp_path / "out")]
     assert main([*failing, "--dry-run"]) == 0
-    assert "large fails: 180 pseudo pairs are too few for batches of 4,096" in capsys.readouterr().err
+    assert "large fails: 180 pseudo pairs are too few for batches of 4,096" in capsys.readouterr().out
     for found in (0, 4):
         assert main(failing) == 1
         err = capsys.readouterr().err

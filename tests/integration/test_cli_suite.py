@@ -90,10 +90,10 @@ def test_a_retrieval_of_raw_files_with_every_row(world: Path, capsys: pytest.Cap
     # Again: nothing is encoded or trained a second time, and the figures are the same.
     capsys.readouterr()
     assert main(arguments) == 0
-    said = capsys.readouterr().err
-    assert "Encoding" not in said
-    assert "Training" not in said
-    assert "Somebody (a paper)" in said
+    said = capsys.readouterr()
+    assert "Encoding" not in said.err
+    assert "Training" not in said.err
+    assert "Somebody (a paper)" in said.out
     again = {row["name"]: row for row in told(arguments, capsys)["rows"]}
     assert {name: row.get("map") for name, row in again.items()} == {
         name: row.get("map") for name, row in found.items()
@@ -131,7 +131,7 @@ def test_bridges_are_compared(world: Path, capsys: pytest.CaptureFixture[str]):
     assert all(one["difference"] == 0 and one["p"] == 1 for one in same["figures"].values())
     capsys.readouterr()
     assert main(["compare", ridge, trained, *given]) == 0
-    assert "map q>g" in capsys.readouterr().err
+    assert "map q>g" in capsys.readouterr().out
 
 
 def test_benchmarks_are_listed_and_described(world: Path, capsys: pytest.CaptureFixture[str]):
@@ -140,7 +140,7 @@ def test_benchmarks_are_listed_and_described(world: Path, capsys: pytest.Capture
     one = told(["benchmarks", "esc-50"], capsys)
     assert (one["task"], one["data"]["items"], one["options"]["fold"]) == ("classification", 2000, 0)
     assert main(["benchmarks", "esc-50"]) == 0
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     for words in ("download: ", "place: ", "licence: ", "size: ", "split: ", "options: fold=0", "published", "C-MCR"):
         assert words in said
     assert told(["benchmarks", str(world / "names.toml")], capsys)["templates"] == "sounds"

@@ -34,11 +34,23 @@ def test_a_fault_leaves_standard_output_empty(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == ""
 
 
+def test_results_are_on_standard_output_and_notes_on_standard_error(capsys: pytest.CaptureFixture[str]):
+    with output() as out:
+        print("a library that chats")
+        out.say("words")
+        out.table(["a"], [[1]])
+        out.note("Next: something")
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == ["words", "a", "-", "1"]
+    assert captured.err.splitlines() == ["a library that chats", "Next: something"]
+
+
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]):
     with output(quiet=True) as out:
         out.say("words")
         out.table(["a"], [[1]])
-    assert capsys.readouterr().err == ""
+        out.note("a note")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_plain_gives_what_json_knows():
