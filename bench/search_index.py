@@ -52,7 +52,8 @@ class Model:
 
     def search(self, query: np.ndarray, k: int, passes: Any = None) -> list[str]:
         keys = [key for key, (_, row) in self.items.items() if passes is None or passes(row)]
-        x = np.stack([self.items[key][0] for key in keys]).astype(np.float64)
+        # The index scales what it is given to unit length, whatever it is given.
+        x = normalize(np.stack([self.items[key][0] for key in keys])).astype(np.float64)
         scores = x @ normalize(query).astype(np.float64)
         return [keys[place] for place in np.lexsort((np.arange(len(keys)), -scores))[:k]]
 

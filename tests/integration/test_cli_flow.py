@@ -141,7 +141,15 @@ def test_project_writes_what_python_projects(capsys: pytest.CaptureFixture[str])
         np.asarray(unified["audio"]), isthmus.load_bridge("ridge.bridge").project(clap["audio"])
     )
     assert unified["audio"].info["encoder"]["library"] == "isthmus"
-    assert main(["project", "ridge.bridge", "clap.space", "--into", "u.space"]) == 2
+    assert main(["project", "ridge.bridge", "clap.space", "--into", "u.space", "--modality", "audio"]) == 2
+    # The base joins its leaf in the folder; rows in the unified space are taken as they are.
+    report = told(["project", "ridge.bridge", "clip.space", "clap.space", "--into", "u.space"], capsys)
+    assert set(report["rows"]) == {"text", "image"}
+    unified, bridge = isthmus.open_space("u.space"), isthmus.load_bridge("ridge.bridge")
+    clip = isthmus.open_space("clip.space")
+    np.testing.assert_array_equal(bridge.project(unified["image"]), bridge.project(clip["image"]))
+    assert main(["project", "ridge.bridge", "clap.space", "--into", "clip.space"]) == 2
+    assert "is no space that this bridge projected" in capsys.readouterr().err
 
 
 RETRIEVAL = ["--query", "clap.space/audio", "--gallery", "clip.space/image", "--pairs", "pairs.csv"]

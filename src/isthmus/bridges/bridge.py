@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.bridges.card import card, route_words, summary
+from isthmus.bridges.fingerprint import bridge_fingerprint, unified_fingerprint
 from isthmus.bridges.folder import FORMAT_VERSION, plain, read_folder, write_folder
 from isthmus.bridges.member import ROLES, BridgeSpace, EmbeddingsLike, check_rows, other_encoder
 from isthmus.bridges.routes import Arrays, Route, apply_route, rename_arrays, validate_route
@@ -193,6 +194,10 @@ class Bridge:
         size: int = 65536,
     ) -> Iterator[Array]:
         """`project` for what does not fit into memory: blocks of unit rows in order. Faults as there."""
+        made_by = unified_fingerprint(x)
+        if made_by is not None and space is None and (force or made_by == bridge_fingerprint(self)):
+            yield from self._projected_blocks(x, size)
+            return
         modality = modality or x.modality
         name = space_of(self, x, space=space, modality=modality, force=force)
         where = f"{x.space_name}/{x.modality}"
@@ -200,6 +205,14 @@ class Bridge:
         start = 0
         for block in x.blocks(size):
             yield self._run(route, block, where, x.ids, start)
+            start += len(block)
+
+    def _projected_blocks(self, x: EmbeddingsLike, size: int) -> Iterator[Array]:
+        """Rows that this bridge projected before: they are in the unified space already."""
+        start = 0
+        for block in x.blocks(size):
+            check_rows(block, f"{x.space_name}/{x.modality}", x.ids, start)
+            yield np.asarray(block, dtype=np.float32)
             start += len(block)
 
     def _project_array(self, x: NDArray[Any], space: str | None, modality: str | None) -> Array:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isthmus.bridges.fingerprint import bridge_fingerprint, unified_fingerprint
 from isthmus.bridges.member import BridgeSpace, EmbeddingsLike, other_encoder
 from isthmus.core.geometry import Array, centroid, evenly_spaced, normalize
-from isthmus.errors import BridgeError
+from isthmus.errors import BridgeError, FingerprintError
 from isthmus.spaces.overlap import overlap
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ def space_of(
         FingerprintError: They come from an encoder that the bridge does not know.
         BridgeError: The bridge has no such route, or it could be several spaces.
     """
+    if (made_by := unified_fingerprint(x)) is not None:
+        raise FingerprintError(
+            f"{x.space_name}/{x.modality} was projected by another bridge ({made_by[:12]}, this one is "
+            f"{bridge_fingerprint(bridge)[:12]}). Project its source by this bridge, or use it with its own."
+        )
     modality = modality or x.modality
     candidates = [bridge.space(space)] if space else spaces_with(bridge, modality)
     same = [each for each in candidates if each.fingerprints.get(modality) == x.fingerprint]

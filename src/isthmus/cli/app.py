@@ -14,6 +14,7 @@ from isthmus.cli import ablation as ablations
 from isthmus.cli import about, bridges, report, serving, spaces
 from isthmus.cli import benchmarks as suites
 from isthmus.cli import evaluation as scores
+from isthmus.cli import search as searching
 from isthmus.cli import vocabulary as names
 from isthmus.core.replace import home_path
 from isthmus.core.runtime import heed_interrupts
@@ -47,7 +48,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "extend": bridges.extend,
     "project": bridges.project,
     "evaluate": scores.evaluate,
-    "search": scores.search,
+    "search": searching.search,
     "serve": serving.serve,
     "report": report.report,
     "benchmarks": suites.benchmarks,

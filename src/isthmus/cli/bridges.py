@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -149,24 +150,92 @@ def open_base(path: Path) -> Any:
 
 def project(
     bridge: o.BridgePath,
-    space: o.SpacePath,
-    into: Annotated[Path, typer.Option("--into", metavar="U.space", help="The space to write.", show_default=False)],
+    spaces: Annotated[
+        list[Path],
+        typer.Argument(metavar="S.space...", help="Spaces, the base and its leaves together.", show_default=False),
+    ],
+    into: Annotated[
+        str,
+        typer.Option(
+            "--into",
+            metavar="U.space|URL",
+            help="The space to write, or a store: lance:DIR, postgresql://..., qdrant:URL_OR_DIR.",
+            show_default=False,
+        ),
+    ],
     modality: Annotated[
         list[str] | None,
         typer.Option(
             metavar="M", help="Only this modality; repeatable (default: all that have a route).", show_default=False
         ),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Into a store: only part I of N, such as 0/8.", show_default=False),
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Into a store: delete rows that the space does not hold any more.")
+    ] = False,
     overwrite: o.Overwrite = False,
     force: o.Force = False,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Project a space through a bridge into the unified space."""
+    """Project spaces through a bridge, into a folder or a vector store."""
+    from isthmus.search.stores.load import is_store
+
+    if is_store(into):
+        if overwrite:
+            raise ConfigError("--overwrite is of folders. A store is brought up to date; --prune drops the rest.")
+        load_store(bridge, spaces, into, modality, shard, prune, force, quiet, as_json)
+        return
+    if shard or prune:
+        raise ConfigError("--shard and --prune are of stores (lance:DIR, postgresql://..., qdrant:...).")
     from isthmus.bridges import project as verb
 
     with output(as_json=as_json, quiet=quiet) as out:
-        found = verb.project(bridge, space, into=into, modalities=modality, overwrite=overwrite, force=force)
+        found = verb.project(bridge, spaces, into=into, modalities=modality, overwrite=overwrite, force=force)
         out.report, rows = found, found.rows
         out.table(["modality", "rows"], list(rows.items()))
         out.note(f"Next: isthmus inspect {into}")
+
+
+def load_store(
+    bridge: Path,
+    spaces: list[Path],
+    url: str,
+    modality: list[str] | None,
+    shard: str | None,
+    prune: bool,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Project spaces into a vector store and say what was written."""
+    from isthmus.bridges.bridge import load_bridge
+    from isthmus.search.stores.load import load_spaces
+    from isthmus.search.stores.postgres import without_secrets
+    from isthmus.spaces.space import open_space
+
+    with output(as_json=as_json, quiet=quiet) as out:
+        started = time.monotonic()
+        opened, place = [open_space(path) for path in spaces], without_secrets(url)
+        reports = load_spaces(
+            load_bridge(bridge),
+            opened,
+            url,
+            modalities=modality,
+            shard=shard,
+            prune=prune,
+            force=force,
+            quiet=quiet,
+        )
+        columns = ["gallery", "rows", "written", "unchanged", "deleted"]
+        out.table(columns, [[getattr(report, name) for name in columns] for report in reports])
+        out.report = {
+            "path": place,
+            "rows": {report.gallery: report.rows for report in reports},
+            "loaded": [vars(report) for report in reports],
+            "seconds": time.monotonic() - started,
+        }
+        out.note(f"Next: isthmus search {bridge} --in '{place}' --text TEXT")

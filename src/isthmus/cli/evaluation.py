@@ -1,20 +1,15 @@
-"""Verbs that use the unified space: evaluate, search."""
+"""The verb evaluate: a bridge against true pairs or class labels."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from isthmus.cli import options as o
 from isthmus.cli.output import Output, output
 from isthmus.errors import ConfigError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from isthmus.bridges.bridge import Bridge
 
 
 def evaluate(
@@ -93,83 +88,3 @@ def show_scores(out: Output) -> None:
     else:
         out.say(f"{report['n']:,} items, {report['classes']:,} classes")
     out.say(format_table(report))
-
-
-def search(
-    bridge: o.BridgePath,
-    gallery: Annotated[
-        list[str], typer.Option(metavar="T.space/M", help="What is searched; repeatable.", show_default=False)
-    ],
-    text: Annotated[str | None, typer.Option(metavar="T", help="Query: a text.", show_default=False)] = None,
-    image: Annotated[Path | None, typer.Option(metavar="F", help="Query: an image file.", show_default=False)] = None,
-    audio: Annotated[Path | None, typer.Option(metavar="F", help="Query: a sound file.", show_default=False)] = None,
-    point_cloud: Annotated[
-        Path | None, typer.Option(metavar="F", help="Query: a mesh or point file.", show_default=False)
-    ] = None,
-    item: Annotated[
-        str | None,
-        typer.Option("--id", metavar="S.space/M/ID", help="Query: an item of a space.", show_default=False),
-    ] = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The encoder of the query, if the bridge does not know.", show_default=False),
-    ] = None,
-    encoder_options: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="KEY=VALUE", help="For --encoder; repeatable.", show_default=False),
-    ] = None,
-    k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many hits.")] = 10,
-    device: o.Device = None,
-    force: o.Force = False,
-    quiet: o.Quiet = False,
-    as_json: o.Json = False,
-) -> None:
-    """Search galleries with a text, a file or an item of a space."""
-    from isthmus.bridges.bridge import load_bridge
-    from isthmus.cli.config import parse_assignment
-    from isthmus.cli.references import find_local_encoders
-    from isthmus.spaces.references import open_item
-
-    with output(as_json=as_json, quiet=quiet) as out:
-        find_local_encoders(encoder)
-        files = {"text": text, "image": image, "audio": audio, "point_cloud": point_cloud}
-        given = {name: value for name, value in files.items() if value is not None}
-        if len(given) + (item is not None) != 1:
-            raise ConfigError("search needs one query: --text, --image, --audio, --point-cloud or --id.")
-        unified = load_bridge(bridge)
-        if item is not None:
-            vector = unified.project(open_item(item, option="--id"), force=force)
-        else:
-            ((modality, value),) = given.items()
-            options = dict(map(parse_assignment, encoder_options or []))
-            vector = unified.encode(
-                [value], modality=modality, encoder=encoder, encoder_options=options, device=device, force=force
-            )
-        out.report = {
-            "query": str(item or next(iter(given.values()))),
-            "hits": find(unified, vector, gallery, k, force),
-        }
-        show_hits(out)
-
-
-def find(bridge: Bridge, vector: np.ndarray, galleries: list[str], k: int, force: bool) -> list[dict[str, Any]]:
-    """Search every gallery and merge the hits by score."""
-    from isthmus.search.index import SearchIndex
-    from isthmus.spaces.references import open_reference
-
-    hits: list[dict[str, Any]] = []
-    for reference in galleries:
-        index = SearchIndex.from_bridge(bridge, open_reference(reference, option="--gallery"), force=force)
-        for hit in index.search(vector, k=k)[0]:
-            hits.append({"score": float(hit.score), "id": hit.id, "gallery": reference, "metadata": hit.metadata})
-    hits.sort(key=lambda hit: -hit["score"])
-    return [{"rank": rank, **hit} for rank, hit in enumerate(hits[:k], start=1)]
-
-
-def show_hits(out: Output) -> None:
-    """Print the hits as a table: rank, score, id, where from, and what it is."""
-    rows = []
-    for hit in out.report["hits"]:
-        about = [str(value) for name, value in (hit["metadata"] or {}).items() if name != "id" and value is not None]
-        rows.append([hit["rank"], round(hit["score"], 4), hit["id"], hit["gallery"], " ".join(about)[:60]])
-    out.table(["rank", "cosine", "id", "gallery", "what"], rows)

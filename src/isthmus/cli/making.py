@@ -108,7 +108,7 @@ class Making:
             keep = True
             raise
         finally:
-            if self.checkpoint_dir is None and not (keep and any(checkpoints.glob("**/*.*"))):
+            if self.checkpoint_dir is None and not (keep and any(checkpoints.glob("*.safetensors"))):
                 remove_written(checkpoints, CHECKPOINTS)
 
 

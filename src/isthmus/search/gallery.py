@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isthmus.bridges.fingerprint import bridge_fingerprint, unified_fingerprint
-from isthmus.core.geometry import Array, normalize
-from isthmus.errors import ConfigError, FingerprintError
+from isthmus.bridges.fingerprint import bridge_fingerprint
+from isthmus.errors import ConfigError
 from isthmus.search.index import SearchIndex
 
 if TYPE_CHECKING:
@@ -17,27 +16,6 @@ if TYPE_CHECKING:
 
     from isthmus.bridges.bridge import Bridge
     from isthmus.spaces.embeddings import Embeddings
-
-
-def unified_blocks(bridge: Bridge, x: Embeddings, *, force: bool = False, size: int = 65_536) -> Iterator[Array]:
-    """Rows of a modality in the unified space, (at most size, dim) unit float32 blocks, in order.
-
-    A modality that this bridge projected already is taken as it is; another bridge's is refused.
-
-    Raises:
-        FingerprintError: The rows come from an encoder that the bridge does not know, or from another bridge.
-    """
-    made_by = unified_fingerprint(x)
-    if made_by is None:
-        yield from bridge.project_blocks(x, force=force, size=size)
-        return
-    if made_by != bridge_fingerprint(bridge) and not force:
-        raise FingerprintError(
-            f"{x.space_name}/{x.modality} was projected by another bridge ({made_by[:12]}, this one is "
-            f"{bridge_fingerprint(bridge)[:12]}). Project its source by this bridge, or search it with its own."
-        )
-    for block in x.blocks(size):
-        yield normalize(block)
 
 
 def index_of(
@@ -65,7 +43,7 @@ def index_of(
     rows = np.empty((sum(len(each) for each in named.values()), bridge.dim), np.float32)
     start = 0
     for each in named.values():
-        for block in unified_blocks(bridge, each, force=force):
+        for block in bridge.project_blocks(each, force=force):
             rows[start : start + len(block)] = block
             start += len(block)
     modalities = [each.modality for each in named.values() for _ in range(len(each))]

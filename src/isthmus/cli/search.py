@@ -1,0 +1,213 @@
+"""The verb search: one query of several items, and a gallery, a world's index or a vector store that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from isthmus.cli import options as o
+from isthmus.cli.output import Output, output
+from isthmus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from isthmus.bridges.bridge import Bridge
+    from isthmus.search.ask import QueryPart
+    from isthmus.search.index import Hit
+    from isthmus.search.query import QueryItem
+
+WORLD_BRIDGE, WORLD_INDEX = "unified.bridge", "index"
+
+
+def search(
+    bridge: Annotated[
+        Path,
+        typer.Argument(metavar="X.bridge|W.world", help="A bridge, or a world that join made.", show_default=False),
+    ],
+    gallery: Annotated[
+        list[str] | None,
+        typer.Option(metavar="T.space/M", help="What is searched; repeatable.", show_default=False),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--in", metavar="URL", help="Search a store: lance:DIR, postgresql://..., qdrant:...", show_default=False
+        ),
+    ] = None,
+    text: Annotated[str | None, typer.Option(metavar="T", help="Query: a text.", show_default=False)] = None,
+    image: Annotated[Path | None, typer.Option(metavar="F", help="Query: an image file.", show_default=False)] = None,
+    audio: Annotated[Path | None, typer.Option(metavar="F", help="Query: a sound file.", show_default=False)] = None,
+    point_cloud: Annotated[
+        Path | None, typer.Option(metavar="F", help="Query: a mesh or point file.", show_default=False)
+    ] = None,
+    item: Annotated[
+        str | None,
+        typer.Option("--id", metavar="S.space/M/ID", help="Query: an item of a space.", show_default=False),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[W*]M=V",
+            help='One more item, such as "0.5*text=at night" or "-1*image=day.png"; repeatable.',
+            show_default=False,
+        ),
+    ] = None,
+    filter: Annotated[
+        str | None,
+        typer.Option(metavar="EXPR", help="Only items whose metadata pass: year > 2010.", show_default=False),
+    ] = None,
+    balance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="quota|none",
+            help="Give each modality its share of hits (default where they are several), or rank all by score.",
+            show_default=False,
+        ),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say why each hit matches.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Pass over an approximate index.")] = False,
+    encoder: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The encoder of the query, if the bridge does not know.", show_default=False),
+    ] = None,
+    encoder_options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="For --encoder; repeatable.", show_default=False),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many hits.")] = 10,
+    device: o.Device = None,
+    force: o.Force = False,
+    quiet: o.Quiet = False,
+    as_json: o.Json = False,
+) -> None:
+    """Search galleries, a world or a store with one item or several."""
+    from isthmus.bridges.bridge import load_bridge
+    from isthmus.cli.config import parse_assignment
+    from isthmus.cli.references import find_local_encoders
+    from isthmus.search.ask import embed_parts
+
+    with output(as_json=as_json, quiet=quiet) as out:
+        find_local_encoders(encoder)
+        files = {"text": text, "image": image, "audio": audio, "point_cloud": point_cloud}
+        parts = query_parts(files, item, also or [])
+        world = bridge if (bridge / WORLD_BRIDGE).is_dir() else None
+        unified = load_bridge(bridge if world is None else world / WORLD_BRIDGE)
+        answer = answerer(unified, world, gallery or [], store, force=force, exact=exact)
+        options = dict(map(parse_assignment, encoder_options or []))
+        items = embed_parts(unified, parts, encoder=encoder, encoder_options=options, device=device, force=force)
+        hits = answer(items, k=k, filter=filter, balance=balance)
+        out.report = {"query": " + ".join(map(str, parts)), "hits": hit_rows(hits)}
+        show_hits(out)
+        if explain:
+            show_explanations(out, unified, items, hits)
+
+
+def query_parts(files: dict[str, Any], item: str | None, also: Sequence[str]) -> list[QueryPart]:
+    """The items of a query, as the options name them.
+
+    Raises:
+        ConfigError: There is none, or several without weights; or `--also` is no `[WEIGHT*]MODALITY=VALUE`.
+    """
+    from isthmus.search.ask import QueryPart
+    from isthmus.spaces.references import open_item
+
+    given = {name: str(value) for name, value in files.items() if value is not None}
+    if len(given) + (item is not None) > 1 or not (given or item or also):
+        raise ConfigError(
+            "search needs one query: --text, --image, --audio, --point-cloud or --id; further items go by --also."
+        )
+    parts = [QueryPart(name, value) for name, value in given.items()]
+    if item is not None:
+        one = open_item(item, option="--id")
+        parts.append(QueryPart(one.modality, one.ids[0], source=one.whole))
+    for text in also:
+        weight, star, rest = text.partition("*")
+        head, equals, value = (rest if star and "=" not in weight else text).partition("=")
+        number = weight if star and "=" not in weight else "1"
+        if not equals or not value or not head.strip().isidentifier() or not _is_number(number):
+            raise ConfigError(f'--also got {text!r}, expected [WEIGHT*]MODALITY=VALUE such as "0.5*text=at night".')
+        parts.append(QueryPart(head.strip(), value, float(number)))
+    return parts
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def answerer(
+    bridge: Bridge, world: Path | None, galleries: Sequence[str], url: str | None, *, force: bool, exact: bool
+) -> Callable[..., list[Hit]]:
+    """What answers a query: a store, galleries, or the index of a world; opened before anything is embedded.
+
+    Raises:
+        ConfigError: None or several of them are given.
+    """
+    from isthmus.search import ask
+    from isthmus.search.index import SearchIndex
+    from isthmus.spaces.references import open_reference
+
+    if url is not None and galleries:
+        raise ConfigError("search looks into --in or into --gallery, got both. Give one of them.")
+    if url is not None:
+        from isthmus.search.stores.load import open_store_of
+
+        store = open_store_of(bridge, url)
+        return lambda items, **options: ask.search_store(store, items, exact=exact, **options)
+    if galleries or world is None:
+        named = {reference: open_reference(reference, option="--gallery") for reference in galleries}
+        if not named:
+            raise ConfigError("search needs something to search: --gallery T.space/M, or --in URL.")
+        return lambda items, **options: ask.search_galleries(bridge, items, named, force=force, **options)
+    index = SearchIndex.open(world / WORLD_INDEX)
+    return lambda items, **options: ask.search_index(bridge, items, index, exact=exact, **options)
+
+
+def hit_rows(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+    """Hits as --json prints them."""
+    return [
+        {
+            "rank": rank,
+            "score": float(hit.score),
+            "id": hit.id,
+            "modality": hit.modality,
+            "gallery": hit.gallery,
+            "metadata": hit.metadata,
+        }
+        for rank, hit in enumerate(hits, start=1)
+    ]
+
+
+def show_hits(out: Output) -> None:
+    """Print the hits as a table: rank, score, id, where from, and what it is."""
+    rows = []
+    for hit in out.report["hits"]:
+        own = {"id", "modality"}
+        about = [str(value) for name, value in (hit["metadata"] or {}).items() if name not in own and value is not None]
+        source = hit["gallery"] or hit["modality"]
+        rows.append([hit["rank"], round(hit["score"], 4), hit["id"], source, " ".join(about)[:60]])
+    out.table(["rank", "cosine", "id", "gallery", "what"], rows)
+
+
+def show_explanations(out: Output, bridge: Bridge, items: Sequence[QueryItem], hits: Sequence[Hit]) -> None:
+    """Add to each hit why it matches, and print it.
+
+    Raises:
+        ConfigError: The bridge's routes do not tell.
+    """
+    from isthmus.search.ask import explanations
+
+    why = explanations(bridge, items, hits)
+    if why is None:
+        raise ConfigError(
+            "--explain needs routes that name what they recognise, got a bridge whose routes do not tell. Connect with "
+            "--method posterior."
+        )
+    for row, reason in zip(out.report["hits"], why, strict=True):
+        row["why"] = reason
+        out.say(f"{row['rank']:>4}  {reason}")
