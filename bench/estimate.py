@@ -114,6 +114,8 @@ def measure(given: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     (work / "estimates").mkdir(parents=True, exist_ok=True)
     for name, variant, kind, method, seed in dict.fromkeys(plan(given)):
         kept = work / "estimates" / f"{name}-{variant}-{kind}-{method}-{seed}.json".replace(" ", "_")
+        if given.kept and not kept.is_file():
+            continue
         if not kept.is_file():
             benchmark = spaces.benchmark(name, variant, seed)
             if kind:
@@ -159,6 +161,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path(os.environ.get("ISTHMUS_SHARED", "../shared")))
     parser.add_argument("--work", type=Path, help="keeps spaces and finished rows; default: nowhere")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--kept", action="store_true", help="measure nothing: write the rows that --work keeps")
     parser.add_argument("--judged", default="auto", help="the method whose bridges are flagged")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "estimate.json")
     given = parser.parse_args()

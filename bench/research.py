@@ -33,7 +33,7 @@ from isthmus.spaces.overlap import overlap  # noqa: E402
 
 TAU = {"leaf": 0.05, "base": 0.06}
 BASE_ROWS, ANCHORS = 5000, 1500
-WIDENED = 5000
+WIDENED = 2500
 CLUSTERS, SUPPORTED, LEAF_ITEMS, BASE_ITEMS = 300, 40, 4, 6
 unit, softmax = real.unit, real.softmax
 
