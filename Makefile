@@ -9,11 +9,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow lint format types docs pages page bench results clean
+.PHONY: help demo test test-slow mutants lint format types docs pages page bench results clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
-	@echo "Targets: demo test test-slow lint format types docs pages page bench results clean"
+	@echo "Targets: demo test test-slow mutants lint format types docs pages page bench results clean"
 
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "isthmus needs Python >= 3.10; give one: make PYTHON=python3.12"; exit 2; }
@@ -29,6 +29,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(PYTEST) -n $(JOBS) -m slow
+
+mutants: $(READY)
+	$(BIN)/python tests/mutants/run_mutants.py --out bench/results/mutants.json
 
 lint: $(READY)
 	$(BIN)/ruff check .

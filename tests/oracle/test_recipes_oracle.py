@@ -159,7 +159,7 @@ def test_extend_with_every_switch(layout: str, settings: dict[str, Any], switche
     ],
 )
 def test_connect_with_every_switch(layout: str, settings: dict[str, Any], switches: dict[str, Any]) -> None:
-    check(compare("connect", layout, 40, Switches(**switches), **{"dim": 12, **settings}))
+    check(compare("connect", layout, 40, Switches(**switches), **{"dim": 12, **settings}), single=2.5e-6)
 
 
 @pytest.mark.parametrize(("recipe", "tau"), [("extend", 0.05), ("connect", 0.01)])

@@ -211,3 +211,18 @@ def test_lazy_arrays_are_asked_for_their_shape_only(arrays: dict[str, np.ndarray
             raise AssertionError("read")
 
     assert validate_route([{"kind": "normalize"}, DICTIONARY], Lazy(arrays), D) == 3
+
+
+@pytest.mark.parametrize("eps", [1e-5, 0.5])
+def test_batch_norm_adds_the_eps_that_a_route_names(eps: float) -> None:
+    """A hidden unit that hardly varies has a variance no larger than eps."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5, 3)).astype(np.float32)
+    held = {
+        "w": rng.standard_normal(3), "b": rng.standard_normal(3), "m": rng.standard_normal(3),
+        "v": np.array([1e-6, 1e-5, 1.0]),
+    }  # fmt: skip
+    held = {name: value.astype(np.float32) for name, value in held.items()}
+    route = [{"kind": "mlp", "layers": [{"batch_norm": ["w", "b", "m", "v"], "eps": eps}]}]
+    expected = (x - held["m"]) / np.sqrt(held["v"].astype(np.float64) + eps) * held["w"] + held["b"]
+    np.testing.assert_allclose(apply_route(route, held, x), expected, rtol=1e-4)

@@ -271,3 +271,56 @@ def test_home_is_where_the_encoder_is(world: World, tmp_path: Path) -> None:
     with pytest.raises(BridgeError, match="other/audio was made by"):
         space_of(world.both, other["audio"])
     assert space_of(world.both, other["audio"], force=True) == "leaf"
+
+
+def shifted(world: World, folder: Path, rng: Rng) -> tuple[Space, Space]:
+    """Test items whose own means are elsewhere than the training modalities' means."""
+    meaning = rng.standard_normal((40, D)) + np.eye(D)[0]
+    made = []
+    for name, modality in (("leaf", "audio"), ("base", "image")):
+        seen = (meaning + 0.15 * rng.standard_normal(meaning.shape)) @ world.turns[name].T
+        content = {modality: (ids(modality[0], 40), seen)}
+        made.append(isthmus.make_space(folder / f"{name}-test.space", content, encoder=f"{name}-encoder"))
+    return made[0], made[1]
+
+
+SHIFTED = [(f"a{i}", f"i{i}") for i in range(40)]
+
+
+@pytest.mark.parametrize("method", ["procrustes", "ridge", "cca"])
+def test_centring_takes_the_training_means_and_none_of_the_test_items(
+    world: World, tmp_path: Path, rng: Rng, method: str
+) -> None:
+    """The test items' own mean would tell of the others what no query may know."""
+    audio, image = shifted(world, tmp_path, rng)
+    task = {"query": audio["audio"], "gallery": image["image"], "pairs": SHIFTED}
+    found = evaluate_bridge(world.bridge, baselines=True, **task)["baselines"][f"{method}_centred"]
+    bridge = fit_closed_form_bridge(world.base, world.leaf, via="text", method=method, center=True)
+    own = evaluate_bridge(bridge, **task)
+    for figure in ("r@1", "map", "median_rank"):
+        assert found["mean"][figure] == pytest.approx(own["mean"][figure]), figure
+
+
+def test_the_two_sided_dictionary_has_two_sides(world: World) -> None:
+    found = rows(world)
+    bridge = fit_closed_form_bridge(world.base, world.leaf, via="text", method="dictionary", two_sided=True)
+    own = evaluate_bridge(bridge, query=world.leaf["audio"], gallery=world.base["image"], pairs=PAIRS)
+    assert found["dictionary_two_sided"]["mean"]["map"] == pytest.approx(own["mean"]["map"])
+    assert found["dictionary_two_sided"]["mean"]["map"] != found["dictionary"]["mean"]["map"]
+
+
+@pytest.mark.parametrize("method", ORACLES)
+def test_an_oracle_is_its_method_on_the_true_pairs(world: World, method: str) -> None:
+    from isthmus.bridges.routes import apply_route
+    from isthmus.metrics.results import score_retrieval
+    from isthmus.recipes.solvers import ClosedFormConfig, solve
+
+    train = PAIRS[: ITEMS // 2]
+    audio, image = world.leaf["audio"].unit(), world.base["image"].unit()
+    far, near = audio[: len(train)], image[: len(train)]
+    fit = solve(near, far, ClosedFormConfig(method=method))
+    x, y = apply_route(fit.leaf, fit.arrays, audio), apply_route(fit.base, fit.arrays, image)
+    every = np.arange(ITEMS)
+    own = score_retrieval(*(a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, y)), (every, every)).to_dict()
+    found = rows(world, train_pairs=train)[f"paired_{method}"]
+    assert found["mean"]["map"] == pytest.approx(own["mean"]["map"], abs=1e-6)

@@ -92,3 +92,18 @@ def test_initialisation_follows_its_generator_alone() -> None:
         initialize(module, torch.Generator().manual_seed(5))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("scheme", ["torch", "xavier"])
+def test_initial_weights_are_as_large_as_their_scheme_says(scheme: str) -> None:
+    """Xavier's bound goes by both widths, torch's by the input alone; biases are torch's either way."""
+    module = LeafProjector(["audio"], 40, 20)
+    initialize(module, torch.Generator().manual_seed(0), scheme=scheme)
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)}
+    assert len(layers) == 5
+    for name, layer in layers.items():
+        torch_bound = layer.in_features**-0.5
+        bound = torch_bound if scheme == "torch" else (6 / (layer.in_features + layer.out_features)) ** 0.5
+        if not name.startswith("linear"):
+            assert 0.97 * bound < float(layer.weight.detach().abs().max()) <= bound
+        assert 0.5 * torch_bound < float(layer.bias.detach().abs().max()) <= torch_bound

@@ -1,0 +1,115 @@
+"""Faults that no test noticed once, by name; the tests that see a fault in a file; faults that change nothing."""
+
+RECIPES, ORACLE, TRAINING = (
+    "tests/unit/recipes",
+    "tests/oracle/test_recipes_oracle.py",
+    "tests/oracle/test_training_oracle.py",
+)
+UNIT = f"{RECIPES}/test_training.py"
+_T = "recipes/training"
+
+TESTS: dict[str, list[str]] = {
+    f"{_T}/losses.py": [f"{RECIPES}/test_losses.py", ORACLE],
+    f"{_T}/projectors.py": [f"{RECIPES}/test_projectors.py", UNIT],
+    f"{_T}/loop.py": [TRAINING, UNIT],
+    f"{_T}/noise.py": [TRAINING, UNIT],
+    f"{_T}/schedule.py": [TRAINING, UNIT],
+    f"{_T}/state.py": [UNIT],
+    f"{_T}/objective.py": [UNIT],
+    "recipes/connect.py": [ORACLE, f"{RECIPES}/test_recipe_settings.py"],
+    "recipes/extend.py": [ORACLE, f"{RECIPES}/test_recipe_settings.py", UNIT],
+    "recipes/config.py": [f"{RECIPES}/test_recipe_settings.py"],
+    "core/geometry.py": [TRAINING, UNIT, "tests/unit/evaluation/test_baselines.py"],
+    "memory/method.py": ["tests/unit/memory/test_judge.py", "tests/unit/memory/test_memory.py"],
+    "pairs/kinds.py": ["tests/unit/pairs"],
+    "pairs/aggregation.py": ["tests/unit/pairs"],
+    "bridges/routes.py": ["tests/unit/bridges/test_routes.py"],
+    "evaluation/baselines.py": ["tests/unit/evaluation/test_baselines.py"],
+}
+"""By file below src/isthmus."""
+
+NAMED: list[tuple[str, str, str, str]] = [
+    (
+        "connect's image-audio term times 0", "recipes/connect.py",
+        "(torch.stack(pseudo).mean() if pseudo else 0.0)", "(0.0 * torch.stack(pseudo).mean() if pseudo else 0.0)",
+    ),
+    (
+        "connect's intra loss with the wrong sign", "recipes/connect.py",
+        "return inter + self.config.intra_weight * intra", "return inter - self.config.intra_weight * intra",
+    ),
+    (
+        "tau 3 ignored", "recipes/connect.py",
+        "tau = self.config.pseudo_temperature or self.config.temperature", "tau = self.config.temperature",
+    ),
+    ("Xavier missing from extend's paper preset", "recipes/extend.py", '        "initialization": "xavier",\n', ""),
+    ("Xavier missing from connect's paper preset", "recipes/connect.py", '        "initialization": "xavier",\n', ""),
+    (
+        "xavier equal to torch", f"{_T}/projectors.py",
+        "nn.init.xavier_uniform_(layer.weight, generator=generator)",
+        "nn.init.uniform_(layer.weight, -bound, bound, generator=generator)",
+    ),
+    (
+        "extend without any intra loss", "recipes/extend.py",
+        "return align + self.config.intra_weight * intra", "return align + 0.0 * intra",
+    ),
+    (
+        "extend's intra target shuffled", "recipes/extend.py",
+        "target, squared = batch[self.shared[0]],", "target, squared = batch[self.shared[0]].flip(0),",
+    ),
+    (
+        "noise frozen", f"{_T}/loop.py",
+        "noise_generator(device, config.seed, state.step, member)", "noise_generator(device, config.seed, 0, member)",
+    ),
+    ("weight decay dropped", f"{_T}/loop.py", "weight_decay=config.weight_decay", "weight_decay=0.0"),
+    (
+        "learning rate never decayed", f"{_T}/loop.py",
+        "schedule.learning_rate(config.learning_rate, state.step)", "config.learning_rate",
+    ),
+    (
+        "the same order every epoch", f"{_T}/schedule.py",
+        "numpy_generator(seed, _PERMUTATION, epoch, member)", "numpy_generator(seed, _PERMUTATION, 0, member)",
+    ),
+    (
+        "the incoming gradient of the loss ignored", f"{_T}/losses.py",
+        "scale = gradients[0] * (0.5 /", "scale = torch.ones_like(gradients[0]) * (0.5 /",
+    ),
+    (
+        "column sums overwritten in the blocked path", f"{_T}/losses.py",
+        "column_sums[part[0]] += block.sum(1)", "column_sums[part[0]] = block.sum(1)",
+    ),
+    (
+        "the gradient by z overwritten in the blocked path", f"{_T}/losses.py",
+        "grad_z, ctx.low, add=True)", "grad_z, ctx.low)",
+    ),
+    (
+        "aggregation's check does not look at the smallest cosine", "memory/method.py",
+        'if found["min_cosine"] < 1.0 - self.tolerance:', "if False:",
+    ),
+    (
+        "aggregation's check does not look at the 99th percentile", "memory/method.py",
+        'if found["p99"] > allowed:', "if False:",
+    ),
+    (
+        "aggregation's sample is always the first queries", "memory/method.py",
+        "chosen = numpy_generator(seed, 256).choice(queries.n, min(CHECKED, queries.n), replace=False)",
+        "chosen = np.arange(min(CHECKED, queries.n))",
+    ),
+    (
+        "baselines centred by the test items' own mean", "evaluation/baselines.py",
+        "centred_rows(unit, self.spaces.mean(end.space, end.items.modality))", "centred_rows(unit, unit.mean(0))",
+    ),
+    (
+        "the two-sided dictionary silently one-sided", "evaluation/baselines.py",
+        'settings = {"two_sided": True} if two_sided else {}', 'settings = {"two_sided": False} if two_sided else {}',
+    ),
+    (
+        "the paired oracle by another method", "evaluation/baselines.py",
+        "fit = solve(near, far, ClosedFormConfig(method=method))\n    return",
+        'fit = solve(near, far, ClosedFormConfig(method="procrustes"))\n    return',
+    ),
+    ("BatchNorm's eps ignored in routes", "bridges/routes.py", "np.sqrt(var + np.float32(eps))", "np.sqrt(var)"),
+]  # fmt: skip
+"""Name, file, what stands there, what stands there instead."""
+
+EQUIVALENT: dict[tuple[str, str], str] = {}
+"""Generated faults that change no result: file and line as changed, and why."""
