@@ -39,7 +39,7 @@ def report(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Write a report of a bridge: one HTML file that opens anywhere, or Markdown.
+    """Write a report of a bridge, as one HTML file or Markdown.
 
     Example: isthmus report X.bridge --query S.space/audio --gallery T.space/image --pairs P.csv --out report.html
     """

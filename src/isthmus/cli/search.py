@@ -15,7 +15,7 @@ from isthmus.errors import ConfigError
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
     from isthmus.search.ask import QueryPart
-    from isthmus.search.index import Hit
+    from isthmus.search.hits import Hit
     from isthmus.search.query import QueryItem
 
 WORLD_BRIDGE, WORLD_INDEX = "unified.bridge", "index"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -46,8 +47,9 @@ def serve(
     device: o.Device = None,
     force: o.Force = False,
     quiet: o.Quiet = False,
+    as_json: o.Json = False,
 ) -> None:
-    """Serve galleries over HTTP: a page at /, a typed interface at /openapi.json.
+    """Serve galleries over HTTP, with a page to search them.
 
     Example: isthmus serve unified.bridge --gallery pictures.space/image --gallery sounds.space/audio
     """
@@ -67,8 +69,14 @@ def serve(
         encoders=named_encoders(encoder),
         device=device,
         log=None if quiet else sys.stderr,
+        started=lambda address: tell(address, as_json=as_json),
         force=force,
     )
+
+
+def tell(address: str, *, as_json: bool) -> None:
+    """Say where the page is, once it can be opened."""
+    print(json.dumps({"address": address}) if as_json else f"Serving at {address} (Ctrl-C ends it)", flush=True)
 
 
 def galleries_of(path: Path, given: list[str] | None) -> tuple[Path, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from html import escape
 from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ class Result(dict[str, Any]):
 
     def __post_init__(self) -> None:
         self.update(self.to_dict())
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the tables that the command prints."""
+        return f"<pre>{escape(str(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain dicts, lists, numbers and texts: what the command prints with `--json`."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.geometry import Array
+from isthmus.core.html import html_table
 from isthmus.metrics.bootstrap import bootstrap_intervals
 from isthmus.metrics.chance import chance_figures
 from isthmus.metrics.ranks import Ints, Ranking
@@ -95,6 +96,12 @@ class RetrievalResult:
     def _sides(self) -> dict[str, Ranking]:
         return {"query_to_gallery": self.query_to_gallery, "gallery_to_query": self.gallery_to_query}
 
+    def _repr_html_(self) -> str:
+        figures = self.scores()
+        return figures_html(
+            f"retrieval, {len(self.query_to_gallery.rows):,} queries", figures | {"chance": self.chance()["mean"]}
+        )
+
     def to_dict(self) -> Figures:
         """Everything that `isthmus evaluate --json` prints; fractions are 0 to 1.
 
@@ -139,6 +146,10 @@ class ZeroShotResult:
         figures = chance_figures(self.ranking.positives, self.classes, ks=self.how.ks)
         return {f"accuracy@{k}": figures[f"r@{k}"] for k in self.how.ks}
 
+    def _repr_html_(self) -> str:
+        rows = {"this": self.scores(), "chance": self.chance()}
+        return figures_html(f"zero-shot, {len(self.ranking.rows):,} items in {self.classes:,} classes", rows)
+
     def to_dict(self) -> Figures:
         """Everything that `isthmus evaluate --json` prints; `n` counts the queries that have a label."""
         return {
@@ -149,6 +160,22 @@ class ZeroShotResult:
             **self.scores(),
             "chance": self.chance(),
         }
+
+
+def figures_html(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Rows of figures as a notebook shows them, each with its interval where it has one."""
+    names = [name for name in next(iter(rows.values())) if not name.endswith("_ci95")]
+    table = [
+        [row.replace("_", " "), *(_with_interval(figures, name) for name in names)] for row, figures in rows.items()
+    ]
+    return html_table(title, ["", *names], table)
+
+
+def _with_interval(figures: Mapping[str, Any], name: str) -> str:
+    value, interval = figures.get(name), figures.get(f"{name}_ci95")
+    if not isinstance(value, (int, float)):
+        return "-"
+    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
 def score_retrieval(

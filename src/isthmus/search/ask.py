@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from isthmus.bridges.fingerprint import bridge_fingerprint
 from isthmus.core.geometry import Array
 from isthmus.errors import ConfigError, FingerprintError
-from isthmus.search.index import Hit, SearchIndex
+from isthmus.search.hits import Hit
+from isthmus.search.index import SearchIndex
 from isthmus.search.query import QueryItem, combine
 
 if TYPE_CHECKING:

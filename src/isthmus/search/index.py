@@ -8,7 +8,6 @@ since are searched exactly beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from isthmus.errors import ConfigError, EvaluationError
 from isthmus.metrics.checks import embedding_matrix
 from isthmus.search.approximate import AnnSettings, Approximate, build
 from isthmus.search.filters import Filter, mask, read_filter
+from isthmus.search.hits import Hit, Hits
 from isthmus.search.metadata import Metadata, metadata_rows
 from isthmus.search.query import QueryItem, combine
 from isthmus.search.rows import GrowingRows, Mask, Rows, best_of, exact_cosines, exact_nearest, renumbered
@@ -36,27 +36,6 @@ ANN_SHARE = 0.02
 """Below this share of wanted rows exact search over them is faster than an approximate one that passes the others."""
 
 BALANCES = ("none", "quota")
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One item of the result.
-
-    Attributes:
-        id: Its id.
-        score: Cosine with the query, higher is better.
-        row: Its row in the index, counted over the items that are there.
-        metadata: What is known of it; empty where the index has no metadata.
-        modality: Its modality; empty where the index does not know.
-        gallery: The gallery that it came with; empty where there is only one.
-    """
-
-    id: str
-    score: float
-    row: int
-    metadata: dict[str, Any] = field(default_factory=dict)
-    modality: str = ""
-    gallery: str = ""
 
 
 class SearchIndex:
@@ -378,7 +357,7 @@ class SearchIndex:
         balance: str = "none",
         quota: Mapping[str, int] | None = None,
         exact: bool = False,
-    ) -> list[list[Hit]]:
+    ) -> list[Hits]:
         """The k nearest items of each query, best first; equal scores stand in the order of the rows.
 
         Args:
@@ -414,7 +393,7 @@ class SearchIndex:
         ranked = [self._hits([part]) for part in parts]
         return [interleave([hits[number] for hits in ranked], k) for number in range(len(q))]
 
-    def search_items(self, items: Sequence[QueryItem], k: int = 10, **options: Any) -> list[Hit]:
+    def search_items(self, items: Sequence[QueryItem], k: int = 10, **options: Any) -> Hits:
         """Search with several items at once (see `isthmus.search.query.combine`); options are those of `search`.
 
         In a centred index each item is centred by its own modality before they are added.
@@ -501,10 +480,10 @@ class SearchIndex:
             return exact_nearest(matrix, queries, k, wanted)
         return best_of(which, rows, scores, len(queries), k)
 
-    def _hits(self, parts: Sequence[tuple[Array, Rows]]) -> list[list[Hit]]:
+    def _hits(self, parts: Sequence[tuple[Array, Rows]]) -> list[Hits]:
         number = renumbered(self._rows.living)
         return [
-            [self._hit(int(place), float(score), int(row)) for score, place, row in zip(*one, strict=True)]
+            Hits(self._hit(int(place), float(score), int(row)) for score, place, row in zip(*one, strict=True))
             for scores, places in parts
             for one in zip(scores, places, number(places), strict=True)
         ]
@@ -571,10 +550,10 @@ class SearchIndex:
         return read_index(cls, Path(path), verify=verify)
 
 
-def interleave(parts: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
+def interleave(parts: Sequence[Sequence[Hit]], k: int) -> Hits:
     """Several rankings as one: the best of each, by score, then the second of each, and so on, the first k."""
     ranked = [(rank, -hit.score, hit.row, hit) for part in parts for rank, hit in enumerate(part)]
-    return [hit for *_, hit in sorted(ranked, key=lambda one: one[:3])[:k]]
+    return Hits(hit for *_, hit in sorted(ranked, key=lambda one: one[:3])[:k])
 
 
 def _labels(given: str | Sequence[str], count: int, what: str) -> list[str]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from isthmus.core.geometry import Array
 from isthmus.errors import ConfigError
-from isthmus.search.index import Hit, SearchIndex
+from isthmus.search.hits import Hit, Hits
+from isthmus.search.index import SearchIndex
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,7 +93,7 @@ class Gallery:
         """What is known of an item as it is told to others: without paths of this machine."""
         return shown(self.metadata(name))
 
-    def search(self, queries: Array, k: int, where: str | None) -> list[list[Hit]]:
+    def search(self, queries: Array, k: int, where: str | None) -> list[Hits]:
         """The k nearest items of each of (q, dim) queries whose metadata pass a filter.
 
         Raises:

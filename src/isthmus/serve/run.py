@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ def serve(
     device: str | None = None,
     limits: Limits | None = None,
     log: Any = sys.stderr,
+    started: Callable[[str], None] | None = None,
     force: bool = False,
 ) -> None:
     """Serve a bridge and galleries over HTTP until interrupted: a page at `/`, the interface at `/openapi.json`.
@@ -47,6 +48,7 @@ def serve(
         device: Where models go.
         limits: Bounds on requests.
         log: Where a line of JSON goes for each request, never with its content; None writes none.
+        started: Called with the address of the page once it listens.
         force: Take galleries of encoders that the bridge does not know.
 
     Raises:
@@ -91,10 +93,26 @@ def serve(
         h11_max_incomplete_event_size=64 * 1024,
         limit_concurrency=4 * service.limits.concurrent,
     )
+    server = uvicorn.Server(config)
+    if started is not None:
+        _tell_start(server, host, started)
     try:
-        uvicorn.Server(config).run()
+        server.run()
     finally:
         service.close()
+
+
+def _tell_start(server: Any, host: str, started: Callable[[str], None]) -> None:
+    """Have `started` called when the server listens, with the port that it got."""
+    begin = server.startup
+
+    async def startup(sockets: Any = None) -> None:
+        await begin(sockets)
+        if server.started:
+            port = server.servers[0].sockets[0].getsockname()[1]
+            started(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+
+    server.startup = startup
 
 
 def check_address(host: str, token: str | None) -> bool:

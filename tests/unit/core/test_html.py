@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from html import escape
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from isthmus import extend, make_space
+from isthmus import SearchIndex, evaluate_bridge, extend, make_space
 from isthmus.core.html import MOST_ROWS, html_table
 from isthmus.core.runtime import Progress
 from worlds import three_spaces
@@ -50,3 +52,25 @@ def test_progress_in_a_notebook_rewrites_one_line(monkeypatch: pytest.MonkeyPatc
         progress.advance()
     assert stream.getvalue().count("\n") == 1
     assert "\r" in stream.getvalue()
+
+
+def test_results_show_the_tables_of_the_command(tmp_path: Path):
+    first, second, _ = three_spaces(tmp_path)
+    bridge = extend(base=first, leaf=second, via="text", method="procrustes")
+    pairs = [(name, name) for name in first["text"].ids]
+    told = evaluate_bridge(bridge, query=second["text"], gallery=first["text"], pairs=pairs)
+    assert told._repr_html_() == f"<pre>{escape(str(told))}</pre>"
+    shown = told.scores._repr_html_()
+    assert f"{told['mean']['map']:.3f} (" in shown
+    assert "<td style='text-align:left'>chance</td>" in shown
+
+
+def test_hits_show_pictures_and_escape_words(tmp_path: Path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (300, 200), (200, 10, 10)).save(path)
+    index = SearchIndex(np.eye(2, 4), ["<b>", "y"], {"image_path": [str(path), "/nowhere.png"]}, modalities="image")
+    shown = index.search(np.eye(4)[0], k=2)[0]._repr_html_()
+    assert shown.count("data:image/webp;base64,") == 1
+    assert "<b>" not in shown
+    assert "&lt;b&gt;" in shown
+    assert "1.000" in shown

@@ -13,7 +13,8 @@ import isthmus
 from isthmus.bridges.bridge import Bridge
 from isthmus.errors import ConfigError, EvaluationError
 from isthmus.search import rows as module
-from isthmus.search.index import Hit, SearchIndex
+from isthmus.search.hits import Hit
+from isthmus.search.index import SearchIndex
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from isthmus.core.geometry import normalize
 from isthmus.errors import ConfigError, EvaluationError, FingerprintError, FormatError
 from isthmus.search import gallery, rows
 from isthmus.search.filters import matches, parse_filter
-from isthmus.search.index import Hit, SearchIndex
+from isthmus.search.hits import Hit
+from isthmus.search.index import SearchIndex
 from isthmus.search.query import QueryItem, combine
 
 FILTER = 'year > 2005 and (label in ("dog", "cat") or label is null)'

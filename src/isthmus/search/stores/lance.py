@@ -9,7 +9,7 @@ from typing import Any
 from isthmus.core.geometry import Array
 from isthmus.errors import ConfigError, DependencyError
 from isthmus.search.filters import Combination, Filter, Membership, Missing, Value, to_sql, values_of
-from isthmus.search.index import Hit
+from isthmus.search.hits import Hit
 from isthmus.search.stores.protocol import CONTENT, GALLERY, ID, MODALITY, OWN, VECTOR, Batch, Record, checked_filter
 
 KEY = b"isthmus"

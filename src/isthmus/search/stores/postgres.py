@@ -10,7 +10,7 @@ from isthmus.core.geometry import Array
 from isthmus.core.messages import one_line
 from isthmus.errors import ConfigError, DependencyError
 from isthmus.search.filters import Filter, Value, to_sql
-from isthmus.search.index import Hit
+from isthmus.search.hits import Hit
 from isthmus.search.stores.protocol import CONTENT, GALLERY, ID, MODALITY, OWN, VECTOR, Batch, Record, checked_filter
 
 MOST_INDEXED = 2000

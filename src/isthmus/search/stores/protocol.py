@@ -23,7 +23,7 @@ from isthmus.search.filters import Filter, arrow_kind, check_filter, read_filter
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from isthmus.search.index import Hit
+    from isthmus.search.hits import Hit
 
 GALLERY, ID, MODALITY, CONTENT, VECTOR = "gallery", "id", "modality", "_content", "_vector"
 OWN = (GALLERY, ID, MODALITY, CONTENT, VECTOR)

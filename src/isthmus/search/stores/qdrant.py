@@ -10,7 +10,7 @@ from isthmus.core.geometry import Array
 from isthmus.core.messages import one_line
 from isthmus.errors import ConfigError, DependencyError
 from isthmus.search.filters import Comparison, Filter, Membership, Missing, Value
-from isthmus.search.index import Hit
+from isthmus.search.hits import Hit
 from isthmus.search.stores.postgres import without_password
 from isthmus.search.stores.protocol import CONTENT, GALLERY, ID, MODALITY, OWN, Batch, Record, checked_filter
 

@@ -1,0 +1,67 @@
+"""Hits: what a search found, as a list that a notebook shows with pictures and players."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from isthmus.items import Rejected
+from isthmus.items.preview import STILL_TYPES, Preview, item_of
+
+PIXELS, SECONDS, SHOWN = 140, 4.0, 24
+"""Of a picture, a sound and the hits that a notebook shows."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One item of the result.
+
+    Attributes:
+        id: Its id.
+        score: Cosine with the query, higher is better.
+        row: Its row in the index, counted over the items that are there.
+        metadata: What is known of it; empty where the index has no metadata.
+        modality: Its modality; empty where the index does not know.
+        gallery: The gallery that it came with; empty where there is only one.
+    """
+
+    id: str
+    score: float
+    row: int
+    metadata: dict[str, Any] = field(default_factory=dict)
+    modality: str = ""
+    gallery: str = ""
+
+
+class Hits(list[Hit]):
+    """Hits of one query, best first."""
+
+    def _repr_html_(self) -> str:
+        cards = "".join(_card(hit) for hit in self[:SHOWN])
+        rest = f"<div>and {len(self) - SHOWN:,} more</div>" if len(self) > SHOWN else ""
+        return f"<div style='display:flex;flex-wrap:wrap;gap:8px'>{cards}</div>{rest}"
+
+
+def _card(hit: Hit) -> str:
+    label = str(hit.metadata.get("text") or hit.id)
+    words = f"<div style='overflow-wrap:anywhere'>{escape(label)}</div>"
+    foot = f"<small>{hit.score:.3f} {escape(hit.gallery)}</small>"
+    return f"<div style='width:{PIXELS + 12}px'>{_seen(hit, label)}{words}{foot}</div>"
+
+
+def _seen(hit: Hit, label: str) -> str:
+    """The item's picture or player, or nothing where its metadata name no file that can be shown."""
+    modality = hit.modality or next((m for m in STILL_TYPES if f"{m}_path" in hit.metadata), "")
+    item = item_of(hit.metadata, modality, hit.id) if modality in STILL_TYPES else None
+    if item is None:
+        return ""
+    try:
+        data = Preview(modality, pixels=PIXELS, seconds=SECONDS, still=True)(item)
+    except Rejected:
+        return ""
+    source = f"data:{STILL_TYPES[modality]};base64,{base64.b64encode(data).decode()}"
+    if modality == "audio":
+        return f"<audio controls preload='none' style='width:{PIXELS}px' src='{source}'></audio>"
+    return f"<img alt='{escape(label, quote=True)}' style='max-width:{PIXELS}px;max-height:{PIXELS}px' src='{source}'>"
