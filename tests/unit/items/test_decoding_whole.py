@@ -50,7 +50,7 @@ def av_sound(kind: str, codec: str) -> bytes:
 @pytest.mark.parametrize("white", [32768.0, 127.0, 2.0**31, 8_388_608.0])
 def test_float_samples_of_another_scale_are_rejected_with_their_range(white: float):
     x = SOUND / np.abs(SOUND).max() * white
-    with pytest.raises(Rejected, match="samples from -.*, far beyond full scale, which is 1"):
+    with pytest.raises(Rejected, match=r"samples from -.*, far beyond full scale, which is 1"):
         decode_audio(sound("WAV", "FLOAT", x), rate=RATE)
     with pytest.raises(Rejected, match="far beyond full scale"):
         decode_audio(sound("AU", "DOUBLE", x), rate=16_000)
