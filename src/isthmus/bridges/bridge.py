@@ -18,6 +18,7 @@ from isthmus.bridges.folder import FORMAT_VERSION, plain, read_folder, write_fol
 from isthmus.bridges.member import ROLES, BridgeSpace, EmbeddingsLike, check_rows, other_encoder
 from isthmus.bridges.routes import Arrays, Route, apply_route, rename_arrays, validate_route
 from isthmus.bridges.training_spaces import space_of, spaces_with
+from isthmus.core.arrays import to_numpy
 from isthmus.core.geometry import Array, normalize
 from isthmus.core.html import html_table
 from isthmus.errors import BridgeError, ConfigError
@@ -176,7 +177,7 @@ class Bridge:
             BridgeError: The bridge has no such route, the dimension differs, or a row is zero or not finite.
         """
         if isinstance(x, np.ndarray) or not hasattr(x, "blocks"):
-            return self._project_array(np.asarray(x), space, modality)
+            return self._project_array(to_numpy(x), space, modality)
         out = np.empty((len(x), self.dim), dtype=np.float32)
         start = 0
         for block in self.project_blocks(x, space=space, modality=modality, force=force):
@@ -240,7 +241,7 @@ class Bridge:
 
     def encode(
         self,
-        items: Sequence[str | Path],
+        items: Any,
         *,
         modality: str,
         space: str | None = None,
@@ -253,7 +254,8 @@ class Bridge:
         """Raw items into the unified space, through the encoder that the space was made by.
 
         Args:
-            items: Paths of files; for the modality `text`, the texts themselves.
+            items: A list of paths, or for the modality `text` of texts; also of PIL images, arrays, sounds as
+                {"array", "sampling_rate"}, or bytes (see `isthmus.items.as_items`). One of them alone is one row.
             modality: Their modality.
             space: Which space's encoder; by default that of the first space that has the modality, the base first.
             encoder: An encoder, or the name to load it by, where the recorded identity does not say enough, or names
@@ -269,9 +271,13 @@ class Bridge:
         Raises:
             FingerprintError: The encoder at hand is not the recorded one.
             EncoderError: It cannot be loaded, or an item cannot be encoded.
+            FormatError: An item is of a type that is no item.
             BridgeError: The bridge has no route for the modality.
         """
-        from isthmus.encoders import Item, embed_items
+        from isthmus.encoders import embed_items
+        from isthmus.items import as_items
+
+        wrapped = as_items(items, modality)
 
         target = self.space(space) if space else spaces_with(self, modality)[0]
         self.route(target.name, modality)
@@ -279,10 +285,6 @@ class Bridge:
             encoder = target.load_encoder(modality, encoder, device=device, options=encoder_options)
         if not force:
             target.check_encoder(encoder, modality)
-        wrapped = [
-            Item(id=str(i), text=str(item)) if modality == "text" else Item(id=str(i), path=str(item))
-            for i, item in enumerate(items)
-        ]
         embedded = embed_items(encoder, wrapped, modality=modality, batch_size=batch_size)
         return self.project(embedded, space=target.name, modality=modality)
 

@@ -62,7 +62,9 @@ def noise_cosine(variance: float, dim: int) -> float:
 def effective_rank(x: Array) -> float:
     """Exponential of the entropy of the normalised singular values of (n, d) centred rows (Roy and Vetterli, 2007)."""
     centred = np.asarray(x, dtype=np.float64) - np.asarray(x, dtype=np.float64).mean(axis=0)
-    eigenvalues = np.linalg.eigvalsh(centred.T @ centred)
+    # Both products have the same eigenvalues but for zeros: the smaller one costs the cube of the smaller side.
+    few = len(centred) < centred.shape[1]
+    eigenvalues = np.linalg.eigvalsh(centred @ centred.T if few else centred.T @ centred)
     singular = np.sqrt(np.clip(eigenvalues, 0.0, None))
     total = singular.sum()
     if total == 0.0:

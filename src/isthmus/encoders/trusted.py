@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,27 @@ def trusted_file() -> Path | None:
         return None
 
 
+_NAMED: list[Trusted] = []
+
+
+def allow_in_this_process(name: str, options: Mapping[str, Any]) -> None:
+    """Note a registered encoder with a path that the user's program named itself, as `encode(encoder=...)` does.
+
+    A program that encodes with a model in a folder and then searches what it made has said which folder it means; a
+    file that names another gains nothing by it. Classes are not noted: a file names no code, whatever ran before.
+    """
+    entry = Trusted(name, options=dict(options))
+    if entry not in _NAMED:
+        _NAMED.append(entry)
+
+
 def find_trusted(name: str) -> list[Trusted]:
-    """The entries of a name in the user's file: one for each set of options that is allowed.
+    """The entries of a name that this program named itself or the user's file has: one for each set of options.
 
     Raises:
         ConfigError: The file can be changed by other users, or is not what it should be.
     """
-    return [one for one in read_trusted() if one.name == name]
+    return [one for one in (*_NAMED, *read_trusted()) if one.name == name]
 
 
 def read_trusted() -> list[Trusted]:

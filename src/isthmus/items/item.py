@@ -37,6 +37,8 @@ class Item:
         columns: Further metadata columns of the item, as its table gave them. Not sent to workers.
         box: The part of a picture that is meant: xmin, ymin, xmax, ymax as fractions of its upright width and height.
             `isthmus.items.decoding.image` cuts it out; the item's bytes stay those of the whole picture.
+        data: The bytes themselves, of an item that is in no file.
+        kind: The suffix that a file of `data` would have, such as ".png".
     """
 
     id: str
@@ -45,9 +47,11 @@ class Item:
     member: tuple[str, int, int] | None = None
     columns: Mapping[str, Any] = field(default_factory=lambda: _NO_COLUMNS, compare=False)
     box: tuple[float, float, float, float] | None = None
+    data: bytes | None = None
+    kind: str = ""
 
     def __reduce__(self) -> tuple[type[Item], tuple[Any, ...]]:
-        return Item, (self.id, self.path, self.text, self.member, {}, self.box)
+        return Item, (self.id, self.path, self.text, self.member, {}, self.box, self.data, self.kind)
 
     @property
     def source(self) -> str:
@@ -69,6 +73,8 @@ class Item:
         """Suffix of the file or tar member in lower case, such as `.png`; empty for a text."""
         if self.text is not None:
             return ""
+        if self.data is not None:
+            return self.kind
         return Path(self.member[0] if self.member is not None else self.path or "").suffix.lower()
 
     def content(self) -> bytes | str:
@@ -77,7 +83,7 @@ class Item:
         Raises:
             Rejected: As `read_bytes`.
         """
-        plain = self.path is not None and self.text is None and self.member is None
+        plain = self.path is not None and self.text is None and self.member is None and self.data is None
         if plain and self.path:
             self._check_regular()
             return self.path
@@ -94,6 +100,8 @@ class Item:
         Raises:
             Rejected: The file is missing, unreadable, or shorter than the tar's index said.
         """
+        if self.data is not None:
+            return self.data
         if self.text is not None or self.path is None:
             return (self.text or "").encode("utf-8", "surrogateescape")
         self._check_regular()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.arrays import to_numpy
 from isthmus.errors import EvaluationError
 
 
@@ -16,7 +17,7 @@ def scores_matrix(scores: Any, name: str = "scores") -> NDArray[Any]:
     Raises:
         EvaluationError: Not two-dimensional, not numbers, or NaN at a named row and column.
     """
-    array = np.asarray(scores)
+    array = to_numpy(scores)
     if array.ndim != 2 or array.dtype.kind not in "fiub":
         raise EvaluationError(f"{name} must be a 2-d array of numbers, got shape {array.shape} of {array.dtype}.")
     if array.dtype.kind != "f":
@@ -37,7 +38,7 @@ def vector(
     Raises:
         EvaluationError: Empty, of another shape, or NaN at a named entry.
     """
-    array = np.asarray(values, dtype=np.float64)
+    array = np.asarray(to_numpy(values), dtype=np.float64)
     if array.ndim != 1 or (size is not None and len(array) != size):
         expected = "(n,)" if size is None else f"({size},)"
         raise EvaluationError(f"{name} must have shape {expected}, got {array.shape}.")
@@ -55,7 +56,7 @@ def mask_matrix(mask: Any, shape: tuple[int, ...], name: str) -> NDArray[np.bool
     Raises:
         EvaluationError: Another shape, or values other than true and false.
     """
-    array = np.asarray(mask)
+    array = to_numpy(mask)
     if array.shape != shape:
         raise EvaluationError(f"{name} has shape {array.shape}, expected {shape}, that of the scores.")
     if array.dtype.kind != "b" and not np.isin(array, (0, 1)).all():
@@ -69,7 +70,7 @@ def embedding_matrix(x: Any, name: str, dim: int | None = None) -> NDArray[np.fl
     Raises:
         EvaluationError: Another shape or dimension, empty, or a non-finite entry in a named row.
     """
-    array = np.asarray(x)
+    array = to_numpy(x)
     if array.ndim != 2 or not array.shape[0] or not array.shape[1] or array.dtype.kind not in "fiu":
         raise EvaluationError(
             f"{name} must be a non-empty (n, d) array of numbers, got shape {array.shape} of {array.dtype}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from isthmus.metrics.ranks import Ints
 
 PAIR_COLUMNS = ("query_id", "gallery_id")
 LABEL_COLUMNS = ("query_id", "class_id")
+
+_ALIASES = {"query_id": ("query-id", "qid"), "gallery_id": ("corpus-id", "doc_id", "docid")}
+_SCORES = ("score", "relevance", "rel")
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def read_columns(source: Any, columns: tuple[str, str], what: str) -> tuple[list
 
     Args:
         source: Path of a .csv, .tsv, .parquet or .jsonl file; a table or a mapping with the two columns; a (p, 2)
-            array; or a list of 2-tuples.
+            array; or a list of 2-tuples. Of a table with a column `score` or `relevance` the rows above 0 count.
         columns: Names of the two columns.
         what: What they are, for messages: "pairs", "labels".
 
@@ -92,7 +96,13 @@ def read_columns(source: Any, columns: tuple[str, str], what: str) -> tuple[list
 
         name, source = str(source), read_table(source)
     if hasattr(source, "column_names") or isinstance(source, Mapping):
+        source = _named_as_here(source, columns)
+        relevant = _relevant(source, name)
         left, right = (_column(source, column, columns, name) for column in columns)
+        if relevant is not None and len(relevant) == len(left) == len(right):
+            left, right = (list(compress(side, relevant)) for side in (left, right))
+            if not left:
+                raise EvaluationError(f"{name}: no row has a score above 0, so there are no true {what}.")
     else:
         left, right = _unzip(source, columns, name)
     if not left:
@@ -100,6 +110,40 @@ def read_columns(source: Any, columns: tuple[str, str], what: str) -> tuple[list
     if len(left) != len(right):
         raise EvaluationError(f"{name}: the columns have {len(left):,} and {len(right):,} entries. Expected as many.")
     return left, right, name
+
+
+def _named_as_here(table: Any, columns: tuple[str, str]) -> Any:
+    """A table whose columns have the names that BEIR and TREC give them, under ours; others as they are."""
+    present = list(table) if isinstance(table, Mapping) else list(table.column_names)
+    found = [
+        next((name for name in (column, *_ALIASES.get(column, ())) if name in present), column) for column in columns
+    ]
+    if tuple(found) == columns:
+        return table
+    scores = {name: table[name] for name in _SCORES if name in present}
+    return {**{ours: table[name] for ours, name in zip(columns, found, strict=True) if name in present}, **scores}
+
+
+def _relevant(table: Any, name: str) -> list[bool] | None:
+    """Of each row whether its score says that the pair is a true one, by the rule of TREC: above 0; None without one.
+
+    Raises:
+        EvaluationError: A score is no number; its row is named.
+    """
+    present = list(table) if isinstance(table, Mapping) else list(table.column_names)
+    column = next((one for one in _SCORES if one in present), None)
+    if column is None:
+        return None
+    values = table[column]
+    relevant = []
+    for row, value in enumerate(values.to_pylist() if hasattr(values, "to_pylist") else list(values), 1):
+        try:
+            relevant.append(float(value) > 0.0)
+        except (TypeError, ValueError) as error:
+            raise EvaluationError(
+                f"{name}: row {row:,} has the {column} {value!r}, expected a number: above 0 is a true pair."
+            ) from error
+    return relevant
 
 
 def _column(table: Any, column: str, columns: tuple[str, str], name: str) -> list[Any]:

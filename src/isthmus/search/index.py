@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.arrays import to_numpy
 from isthmus.core.geometry import Array, centroid, normalize
 from isthmus.errors import ConfigError, EvaluationError
 from isthmus.metrics.checks import embedding_matrix
@@ -403,7 +404,10 @@ class SearchIndex:
         """
         if self.centroids:
             items = [
-                QueryItem(self._away(normalize(np.asarray(item.vector, np.float32)), item.modality, None), item.weight)
+                QueryItem(
+                    self._away(normalize(np.asarray(item.vector, np.float32)), item.modality, None),
+                    item.weight,
+                )
                 for item in items
             ]
             options = {**options, "mean": np.zeros(self.dim, np.float32)}
@@ -419,7 +423,7 @@ class SearchIndex:
     def _checked(self, queries: Any, k: int, modality: str | None, mean: Any) -> Array:
         if k < 1:
             raise ConfigError(f"k must be at least 1, got {k}.")
-        array = np.asarray(queries)
+        array = to_numpy(queries)
         q = normalize(embedding_matrix(array[None] if array.ndim == 1 else array, "queries", self.dim))
         return q if not self.centroids else self._away(q, modality, mean)
 

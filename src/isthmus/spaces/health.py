@@ -31,7 +31,9 @@ COLLAPSED_RANK = 0.05
 FEW_SHARED = 1_000
 _SAMPLE = 10_000
 _NEIGHBOUR_SAMPLE = 4_000
-_BLOCK = 16_384
+_BLOCK_VALUES = 2**23
+_RANK_VALUES = 2**25
+_RANK_SIDE = 2_048
 
 
 def inspect(
@@ -98,7 +100,7 @@ def _moments(embeddings: Embeddings) -> _Moments:
     total = np.zeros(embeddings.dim, np.float64)
     factors = numpy_generator(0).integers(0, 2**63, embeddings.dim, dtype=np.uint64) | np.uint64(1)
     row = 0
-    for x in embeddings.blocks(_BLOCK):
+    for x in embeddings.blocks(max(_BLOCK_VALUES // embeddings.dim, 1)):
         here = slice(row, row + len(x))
         length = np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))
         if not (finite := np.isfinite(length)).all():
@@ -152,7 +154,7 @@ def _space_warnings(
 
 
 def _modality_report(embeddings: Embeddings, moments: _Moments, sample: int, seed: int) -> dict[str, Any]:
-    rows = sample_rows(len(embeddings), sample, seed)
+    rows = sample_rows(len(embeddings), min(sample, _rank_rows(embeddings.dim)), seed)
     rows = rows[moments.norms[rows] > 0.0]
     x = embeddings.take(rows) / np.asarray(moments.norms[rows], np.float32)[:, None]
     encoder = embeddings.info["encoder"]
@@ -166,11 +168,17 @@ def _modality_report(embeddings: Embeddings, moments: _Moments, sample: int, see
         "unit_share": round(float(np.mean(np.abs(moments.norms - 1.0) <= UNIT_TOLERANCE)), 6),
         "mean_cosine": round(moments.mean_cosine, 6),
         "effective_rank": round(effective_rank(x), 2) if len(x) else 0.0,
+        "effective_rank_rows": len(x),
         "unusable": int(np.count_nonzero(moments.norms == 0.0)),
         "duplicates": len(moments.hashes) - len(np.unique(moments.hashes)),
         "encoder": None if encoder["library"] == "unknown" else encoder["id"],
         "fingerprint": embeddings.fingerprint,
     }
+
+
+def _rank_rows(dim: int) -> int:
+    """Rows that enter the effective rank: of wide embeddings fewer, since it costs the cube of the smaller side."""
+    return _SAMPLE if dim <= _RANK_SIDE else max(min(_RANK_SIDE, _RANK_VALUES // dim), 2)
 
 
 def sample_rows(rows: int, sample: int, seed: int) -> NDArray[np.int64]:
@@ -188,7 +196,7 @@ def _modality_warnings(embeddings: Embeddings, report: Mapping[str, Any], moment
             f"nearly collapsed: rows have a mean cosine of {report['mean_cosine']:.3f}, so neighbours mean little. "
             "Check the encoder and its preprocessing."
         )
-    possible = min(report["dim"], report["rows"] - 1)
+    possible = min(report["dim"], report["effective_rank_rows"] - 1)
     if possible >= 20 and report["effective_rank"] < COLLAPSED_RANK * possible:
         yield (
             f"uses few directions: its effective rank is {report['effective_rank']:.1f} of {possible} possible. "

@@ -7,8 +7,7 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from isthmus.core.arrays import ids_of, to_numpy
 from isthmus.core.files import sha256_json
 from isthmus.core.html import html_table
 from isthmus.core.messages import one_line
@@ -175,8 +174,8 @@ def make_space(
 
     Args:
         path: Folder to make.
-        modalities: By modality `(ids, array)` or `(ids, array, metadata)`: unique ids, (n, dim) floats, and a pyarrow
-            table or a mapping of columns with n rows.
+        modalities: By modality `(ids, array)` or `(ids, array, metadata)`: unique ids (texts, whole numbers), (n, dim)
+            floats of numpy, torch, pandas, polars or Arrow, and a pyarrow table or a mapping of columns with n rows.
         name: Name of the space, by default the folder's: `clip` for `clip.space`.
         encoder: Identity of the encoder (library, id, revision, weights_sha256), or its id.
         preprocessing: Image size, sample rate and so on: what else the embeddings depend on.
@@ -193,7 +192,7 @@ def make_space(
     info = {"encoder": encoder, "preprocessing": preprocessing}
     with replaced_folder(folder, SPACE, overwrite=overwrite) as aside:
         for modality, (ids, array, *rest) in modalities.items():
-            x = np.asarray(array)
+            x = to_numpy(array)
             if x.ndim != 2:
                 raise SpaceError(f"{folder}: {modality!r} has embeddings of shape {x.shape}, expected (rows, dim).")
             try:
@@ -207,7 +206,7 @@ def make_space(
                     name=name or default_name(folder),
                     shard_rows=shard_rows,
                 ) as writer:
-                    writer.append(list(ids), x, table)
+                    writer.append(ids_of(ids, f"{folder}: {modality!r}", SpaceError), x, table)
             except SpaceError as error:  # the user knows the folder by its own name
                 raise SpaceError(str(error).replace(str(aside), str(folder))) from error
     return open_space(folder)

@@ -20,7 +20,8 @@ from isthmus.encoders.pipeline.options import EncodeOptions
 from isthmus.encoders.pipeline.rejected import reasons
 from isthmus.encoders.pipeline.settings import EncodeReport, Settings, check_one_space, encoder_info
 from isthmus.encoders.protocol import Encoder
-from isthmus.encoders.registry import load_encoder
+from isthmus.encoders.registry import REGISTRY, load_encoder
+from isthmus.encoders.trusted import allow_in_this_process
 from isthmus.errors import CheckFailed, ConfigError, EncoderError
 from isthmus.items import Found, Item, check_unique, find_items
 from isthmus.spaces.manifest import check_target, default_name
@@ -91,7 +92,11 @@ def encode(
 def _load(encoder: str | Encoder, options: EncodeOptions) -> Encoder:
     """The encoder of a name, or an encoder moved to where it is wanted."""
     if isinstance(encoder, str):
-        return load_encoder(encoder, device=options.device, **dict(options.encoder_options or {}))
+        made_with = dict(options.encoder_options or {})
+        loaded = load_encoder(encoder, device=options.device, **made_with)
+        if encoder.partition(":")[0] in REGISTRY:
+            allow_in_this_process(encoder, made_with)
+        return loaded
     if options.device is not None and hasattr(encoder, "to"):
         encoder.to(options.device)
     return encoder
