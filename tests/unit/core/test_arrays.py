@@ -40,7 +40,7 @@ def test_numbers_in_every_container(name: str, tmp_path: Path):
     space = isthmus.make_space(tmp_path / "a.space", {"text": (IDS, x)}, dtype="float32")
     assert np.allclose(np.asarray(space["text"]), X, atol=0.02)
     scores = isthmus.evaluate_retrieval(x, x, [(k, k) for k in range(6)], bootstrap=0)
-    assert scores["query_to_gallery"]["r@1"] == 1.0
+    assert scores.to_dict()["query_to_gallery"]["r@1"] == 1.0
     assert isthmus.SearchIndex(x).search(to_numpy(x)[0], k=1)
 
 

@@ -121,3 +121,36 @@ def test_labels_by_id_and_by_number(tmp_path: Path) -> None:
         read_labels(np.array([0, 0, 2]), QUERY, classes)
     with pytest.raises(EvaluationError, match="class_id 'cow'"):
         read_labels([("b", "cow")], QUERY, classes)
+
+
+QUERIES, PICTURES = Names.of("query", ["q0", "q1", "q2"], 3), Names.of("gallery", ["g0", "g1", "g2"], 3)
+
+
+@pytest.mark.parametrize("score", ["score", "relevance", "rel"])
+def test_only_scores_above_zero_make_true_pairs(tmp_path: Path, score: str) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text(f"query_id,gallery_id,{score}\nq0,g0,1\nq0,g1,0\nq1,g2,-1\nq2,g2,0.5\nq2,g0,3\n")
+    query, gallery = read_pairs(path, QUERIES, PICTURES)
+    assert list(zip(query.tolist(), gallery.tolist(), strict=True)) == [(0, 0), (2, 2), (2, 0)]
+    table = {"query_id": ["q0", "q1"], "gallery_id": ["g0", "g1"], score: [2, 0]}
+    assert read_pairs(table, QUERIES, PICTURES)[0].tolist() == [0]
+
+
+def test_the_columns_of_beir_and_trec_are_known(tmp_path: Path) -> None:
+    for header in ("query-id\tcorpus-id\tscore", "qid\tdocid\trel"):
+        (tmp_path / "q.tsv").write_text(f"{header}\nq0\tg1\t1\nq1\tg1\t0\n")
+        assert [side.tolist() for side in read_pairs(tmp_path / "q.tsv", QUERIES, PICTURES)] == [[0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("q0,g0,high\n", r"row 1 has the score 'high', expected a number: above 0 is a true pair"),
+        ("q0,g0,1\nq1,g1,\n", r"row 2 has the score '', expected a number"),
+        ("q0,g0,0\nq1,g1,-2\n", r"no row has a score above 0, so there are no true pairs"),
+    ],
+)
+def test_faults_of_scores(tmp_path: Path, rows: str, message: str) -> None:
+    (tmp_path / "q.csv").write_text("query_id,gallery_id,score\n" + rows)
+    with pytest.raises(EvaluationError, match=message):
+        read_pairs(tmp_path / "q.csv", QUERIES, PICTURES)

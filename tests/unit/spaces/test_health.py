@@ -235,3 +235,26 @@ def test_the_real_spaces(shared: Path, tmp_path: Path):
     assert text["shared"] == 17_427
     assert text["agreement"] > 50 * text["agreement_chance"]
     assert report["other"]["modalities"]["audio"]["rows"] == 3_478
+
+
+def test_wide_embeddings_cost_no_cube_of_their_width(tmp_path: Path):
+    import time
+
+    rng = np.random.default_rng(0)
+    make_space(tmp_path / "w.space", {"text": ([f"t{k}" for k in range(3000)], rng.normal(size=(3000, 6000)))})
+    begin = time.process_time()
+    report = inspect(open_space(tmp_path / "w.space"))["modalities"]["text"]
+    assert time.process_time() - begin < 60.0
+    assert report["effective_rank_rows"] == 2048
+    assert 1500 < report["effective_rank"] <= 2048
+    assert not [text for text in inspect(open_space(tmp_path / "w.space"))["warnings"] if "few directions" in text]
+
+
+@pytest.mark.parametrize("shape", [(10, 300), (300, 10), (50, 50)])
+def test_the_effective_rank_is_the_same_from_either_side(shape: tuple[int, int]):
+    from isthmus.core.geometry import effective_rank
+
+    x = np.random.default_rng(0).normal(size=shape)
+    singular = np.linalg.svd(x - x.mean(axis=0), compute_uv=False)
+    p = singular[singular > 1e-9] / singular.sum()
+    assert effective_rank(x) == pytest.approx(float(np.exp(-(p * np.log(p)).sum())), rel=1e-6)
