@@ -43,8 +43,11 @@ def read_npy_header(path: Path) -> NpyHeader:
         return check_npy_header(stream, path.stat().st_size, str(path))
 
 
-def check_npy_header(stream: IO[bytes], size: int, where: str) -> NpyHeader:
-    """Read the header of a .npy that is `size` bytes long, from its first byte on; see `read_npy_header`."""
+def check_npy_header(stream: IO[bytes], size: int, where: str, *, objects: bool = False) -> NpyHeader:
+    """Read the header of a .npy that is `size` bytes long, from its first byte on; see `read_npy_header`.
+
+    With `objects` one of pickled objects is described too: whoever wants its values refuses them.
+    """
     begin = stream.read(len(_MAGIC))
     if begin != _MAGIC:
         got = "nothing" if not begin else "a pickle" if begin[:1] == b"\x80" else repr(begin)
@@ -59,6 +62,8 @@ def check_npy_header(stream: IO[bytes], size: int, where: str) -> NpyHeader:
         ) from error
     header = NpyHeader(shape, dtype, fortran, stream.tell())
     if dtype.hasobject:
+        if objects:
+            return header
         raise FormatError(
             f"{where}: holds pickled Python objects (dtype {dtype}), which are never loaded. "
             "Expected float16 or float32: stack the rows with numpy.stack and save again."

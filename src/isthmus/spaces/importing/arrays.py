@@ -6,24 +6,36 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.limits import excess
 from isthmus.core.messages import one_line
+from isthmus.core.table_files import listed
 from isthmus.errors import FormatError
 from isthmus.spaces.npy import NpyHeader, check_npy_header, read_npy_header
 
-NAMES = ("embeddings", "embedding", "emb")
-"""Names under which an array or a column holds embeddings, in order of preference."""
+NAMES = ("embeddings", "embedding", "emb", "vector", "vectors", "values")
+"""Names under which an array or a column holds embeddings, in order of preference; the last are of vector stores."""
+
+EACH_ARRAY = "*"
+"""Given as the column: each array of a file is one embedding, and its name is the id."""
+
+Columns = dict[str, Callable[[], NDArray[Any]]]
+"""Arrays beside the embeddings, by name, each unpacked when it is called."""
 
 _HEADER_LIMIT = 64 * 2**20
-_COLUMN_LIMIT = 4 * 2**30
 _TENSOR_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
+
+
+class EmptyFile(FormatError):
+    """A file of embeddings without a row, which a folder may hold beside others."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,7 @@ def _exactly(stream: IO[bytes], count: int, path: Path) -> bytes:
     return data
 
 
-def open_arrays(path: Path, key: str | None = None) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
+def open_arrays(path: Path, key: str | None = None) -> tuple[ArrayFile, Columns]:
     """Find the embeddings in a .npy, .npz or .safetensors file.
 
     Args:
@@ -130,30 +142,80 @@ def _check(where: str, shape: tuple[int, ...], dtype: str, *, float_like: bool) 
     if len(shape) != 2:
         raise FormatError(f"{where}: has shape {shape}, expected (rows, dim). Reshape or stack it to two dimensions.")
     if not shape[0] or not shape[1]:
-        raise FormatError(f"{where}: is empty, shape {shape}. Expected at least one row and one dimension.")
+        raise EmptyFile(f"{where}: is empty, shape {shape}. Expected at least one row and one dimension.")
 
 
-def _open_npz(path: Path, wanted: str | None) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
+def _open_npz(path: Path, wanted: str | None) -> tuple[ArrayFile, Columns]:
+    """The embeddings of a .npz by their header, and the arrays beside them, unpacked only when asked for."""
+    headers = _npz_headers(path)
+    if wanted == EACH_ARRAY:
+        raise FormatError(f"{path}: {EACH_ARRAY!r} is for arrays that are embeddings one by one.")
+    key = _choose(path, {name: header.shape for name, header in headers.items() if header.dtype.kind == "f"}, wanted)
+    array = _array_file(path, key, headers[key])
+    packed = path.stat().st_size
+    if headers[key].fortran and (fault := excess(headers[key].bytes, packed)):
+        raise FormatError(f"{path}: array {key!r} has its columns one after another and {fault}.")
+    beside = [name for name, header in headers.items() if header.shape == (array.rows,)]
+    return array, {name: partial(_npz_column, path, name, headers[name]) for name in beside}
+
+
+def _npz_headers(path: Path) -> dict[str, NpyHeader]:
+    """The header of each array of a .npz, by name. Nothing else of them is unpacked."""
+    headers: dict[str, NpyHeader] = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            headers: dict[str, NpyHeader] = {}
             for member in archive.infolist():
                 if member.filename.endswith(".npy"):
                     with archive.open(member) as stream:
                         key = member.filename[:-4]
-                        headers[key] = check_npy_header(stream, member.file_size, f"{path}: array {key!r}")
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+                        headers[key] = check_npy_header(
+                            stream, member.file_size, f"{path}: array {key!r}", objects=True
+                        )
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError) as error:
         raise FormatError(
-            f"{path}: cannot be read as .npz ({error}). Write it with numpy.savez(path, embeddings=array, ids=ids)."
+            f"{path}: cannot be read as .npz ({one_line(error)}). Write it with numpy.savez(path, embeddings=array, "
+            "ids=ids)."
         ) from error
-    key = _choose(path, {name: header.shape for name, header in headers.items() if header.dtype.kind == "f"}, wanted)
-    array = _array_file(path, key, headers[key])
-    beside = [name for name, header in headers.items() if header.shape == (array.rows,)]
-    if large := [name for name in beside if headers[name].bytes > _COLUMN_LIMIT]:
-        raise FormatError(f"{path}: array {large[0]!r} takes {headers[large[0]].bytes:,} bytes. Store it as a parquet.")
+    return headers
+
+
+def _npz_column(path: Path, name: str, header: NpyHeader) -> NDArray[Any]:
+    if header.dtype.hasobject:
+        raise FormatError(
+            f"{path}: array {name!r} holds pickled Python objects, which are never loaded. Save it as text, "
+            f"{name}.astype(str), or give the ids with --ids FILE."
+        )
+    if fault := excess(header.bytes, path.stat().st_size):
+        raise FormatError(f"{path}: array {name!r} of type {header.dtype} {fault}.")
     try:
         with np.load(path, allow_pickle=False) as loaded:
-            return array, {name: loaded[name] for name in beside}
+            column: NDArray[Any] = loaded[name]
+            return column
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise FormatError(f"{path}: is damaged ({one_line(error)}). Copy or write the file again.") from error
+
+
+def named_arrays(path: Path) -> tuple[list[str], NDArray[Any]]:
+    """Names and rows of a .npz that holds one embedding an array, its name the id.
+
+    Raises:
+        FormatError: The arrays are not all floats of one length, or take too much memory.
+    """
+    headers = _npz_headers(path)
+    if not headers:
+        raise FormatError(f"{path}: is empty, it has no arrays. Expected one embedding an array.")
+    first = next(iter(headers.values()))
+    for name, header in headers.items():
+        if header.dtype.kind != "f" or len(header.shape) != 1 or header.shape != first.shape:
+            raise FormatError(
+                f"{path}: array {name!r} has shape {header.shape} of {header.dtype}, expected floats of shape "
+                f"{first.shape[:1]} in every array, one embedding each."
+            )
+    if fault := excess(sum(header.bytes for header in headers.values()), path.stat().st_size):
+        raise FormatError(f"{path}: {fault}.")
+    try:
+        with np.load(path, allow_pickle=False) as loaded:
+            return list(headers), np.stack([loaded[name] for name in headers])
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         raise FormatError(f"{path}: is damaged ({one_line(error)}). Copy or write the file again.") from error
 
@@ -164,14 +226,16 @@ def _choose(path: Path, shapes: dict[str, tuple[int, ...]], wanted: str | None) 
     named = [name for name in ([wanted] if wanted else NAMES) if name in shapes]
     if named or (len(flat) == 1 and not wanted):
         return (named or flat)[0]
-    have = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "no array of floats"
+    have = listed([f"{name} {shape}" for name, shape in shapes.items()], 4) or "no array of floats"
+    each = len(shapes) > 1 and len(set(shapes.values())) == 1 and len(next(iter(shapes.values()))) == 1
+    hint = f" If each array is one embedding and its name the id, give --column '{EACH_ARRAY}'." if each else ""
     raise FormatError(
         f"{path}: which array holds the embeddings? Got {have}; expected one of shape (rows, dim), or one named "
-        f"{NAMES[0]!r}."
+        f"{NAMES[0]!r}. Name it with --column.{hint}"
     )
 
 
-def _open_safetensors(path: Path, wanted: str | None) -> tuple[ArrayFile, dict[str, NDArray[Any]]]:
+def _open_safetensors(path: Path, wanted: str | None) -> tuple[ArrayFile, Columns]:
     headers = _safetensors_headers(path)
     key = _choose(
         path,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from isthmus.core.table_files import parquet_faults
 from isthmus.errors import FormatError
-from isthmus.spaces.importing.arrays import NAMES, ArrayFile, open_arrays
+from isthmus.spaces.importing.arrays import NAMES, ArrayFile, Columns, EmptyFile, open_arrays
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,34 +70,42 @@ def open_file(path: Path, column: str | None = None) -> EmbeddingFile:
 class ArrayWithColumns:
     """Embeddings of a .npy, .npz or .safetensors, with the one-dimensional arrays beside them as columns."""
 
-    def __init__(self, array: ArrayFile, beside: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, array: ArrayFile, beside: Columns) -> None:
         self._array, self._beside = array, beside
         self.path, self.rows, self.dim, self.dtype = array.path, array.rows, array.dim, array.dtype
-        self.columns = tuple(beside)
+        self.columns, self.notes = tuple(beside), list[str]()
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A whole column, such as the ids."""
-        return self._table().column(name)
+        import pyarrow as pa
+
+        values = self._beside[name]()
+        try:
+            array = pa.array(np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values)
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise FormatError(
+                f"{self.path}: array {name!r} of {values.dtype} is no column of a table ({error})."
+            ) from error
+        return pa.chunked_array([array])
 
     def blocks(self, start: int, size: int) -> Iterator[Block]:
         """Yield rows from `start` on, and the rows of the other columns."""
-        table = self._table() if self._beside else None
+        table = self._table
         for block in self._array.blocks(start, size):
             yield block, table.slice(start, len(block)) if table is not None else None
             start += len(block)
 
-    def _table(self) -> pa.Table:
+    @cached_property
+    def _table(self) -> pa.Table | None:
         import pyarrow as pa
 
         columns = {}
-        for name, values in self._beside.items():
+        for name in self._beside:
             try:
-                columns[name] = pa.array(np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values)
-            except (pa.ArrowException, UnicodeDecodeError) as error:
-                raise FormatError(
-                    f"{self.path}: array {name!r} of {values.dtype} is no column of a table ({error})."
-                ) from error
-        return pa.table(columns)
+                columns[name] = self.column(name)
+            except FormatError as error:  # nobody asked for it: ids that are wanted are read by themselves
+                self.notes.append(f"left out: {error}")
+        return pa.table(columns) if columns else None
 
 
 class ParquetFile:
@@ -115,7 +124,7 @@ class ParquetFile:
             raise FormatError(f"{path}: two columns have one name ({', '.join(schema.names)}). Rename one of them.")
         self.rows: int = self._file.metadata.num_rows
         if not self.rows:
-            raise FormatError(f"{path}: is empty, it has no rows. Expected at least one embedding.")
+            raise EmptyFile(f"{path}: is empty, it has no rows. Expected at least one embedding.")
         self.dtype = {"halffloat": "float16", "float": "float32", "double": "float64"}[
             str(schema.field(self._name).type.value_type)
         ]

@@ -228,6 +228,9 @@ def _report(plan: Plan, norm: dict[str, float], resumed: int | None, seconds: fl
 
 
 def _warnings(plan: Plan, entries: Mapping[str, Any], norm: Mapping[str, float]) -> Iterator[str]:
+    yield from plan.source.notes
+    for file in plan.source.files:
+        yield from getattr(file, "notes", ())
     own = entries[plan.modality]["encoder"]
     if own["library"] == "unknown":
         yield (

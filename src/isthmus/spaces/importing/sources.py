@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from isthmus.core.files import expand_paths, natural_key
 from isthmus.core.modality import TEXT, embedding_stem
 from isthmus.core.table_files import TABLE_SUFFIXES, parquet_faults, read_table
 from isthmus.errors import FormatError
+from isthmus.spaces.importing.arrays import EmptyFile
 from isthmus.spaces.importing.formats import SUFFIXES, Block, EmbeddingFile, holds_embeddings, open_file
 from isthmus.spaces.manifest import MANIFEST
 
@@ -30,11 +31,13 @@ class Source:
         path: What the user gave.
         files: The files, in natural order.
         tables: Metadata that lies in files of its own, one for each of `files`, or nothing.
+        notes: What was passed over, a line each.
     """
 
     path: Path
     files: list[EmbeddingFile]
     tables: list[Path]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -103,10 +106,10 @@ def merge(first: pa.Table | None, second: pa.Table | None) -> pa.Table | None:
     """Columns of two tables side by side; the second's win."""
     if first is None or second is None:
         return first if second is None else second
-    for field in second.schema:
-        column = second.column(field.name)
-        at = first.schema.get_field_index(field.name)
-        first = first.append_column(field, column) if at < 0 else first.set_column(at, field, column)
+    for name in second.column_names:
+        column = second.column(name)
+        at = first.schema.get_field_index(name)
+        first = first.append_column(name, column) if at < 0 else first.set_column(at, name, column)
     return first
 
 
@@ -132,7 +135,7 @@ def open_source(path: str | Path, modality: str, column: str | None = None) -> S
     """
     path = Path(path)
     arrays, tables = ([path], []) if path.is_file() else _find(path, modality, column)
-    files = [open_file(file, column) for file in arrays]
+    files, tables, notes = _opened(arrays, tables, column)
     for file in files:
         if file.dim != files[0].dim:
             raise FormatError(
@@ -144,7 +147,26 @@ def open_source(path: str | Path, modality: str, column: str | None = None) -> S
             raise FormatError(
                 f"{table}: has {rows:,} rows of metadata, {file.path} has {file.rows:,} embeddings. Give one a row."
             )
-    return Source(path, files, tables)
+    return Source(path, files, tables, notes)
+
+
+def _opened(
+    arrays: list[Path], tables: list[Path], column: str | None
+) -> tuple[list[EmbeddingFile], list[Path], list[str]]:
+    """The files of a source, those without rows passed over and told. One that is alone is refused."""
+    files: list[EmbeddingFile] = []
+    kept: list[Path] = []
+    notes: list[str] = []
+    for number, path in enumerate(arrays):
+        try:
+            files.append(open_file(path, column))
+        except EmptyFile:
+            if len(arrays) - len(notes) == 1:
+                raise
+            notes.append(f"{path} has no rows and was passed over")
+            continue
+        kept += tables[number : number + 1]
+    return files, kept, notes
 
 
 def _rows(table: Path) -> int:
