@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_CACHED_VALUES = 2**17
+
+
 def as_stored(
     x: NDArray[Any], dtype: str, name: Callable[[int], str], fault: type[IsthmusError] = SpaceError
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
@@ -33,13 +36,24 @@ def as_stored(
     """
     with np.errstate(over="ignore", invalid="ignore"):
         stored = np.ascontiguousarray(x, dtype=np.dtype(dtype).newbyteorder("<"))
-        wide = stored.astype(np.float64) if dtype == "float32" else stored.astype(np.float32)
-        squares = np.einsum("nd,nd->n", wide, wide)
+        squares = _squares(stored, np.float64 if dtype == "float32" else np.float32)
     bad = np.flatnonzero(~((squares > 0.0) & np.isfinite(squares)))
     if len(bad):
         row = int(bad[0])
         raise fault(f"{name(row)}: {_row_fault(np.asarray(x[row], np.float64), dtype)}")
     return stored, np.sqrt(squares, dtype=np.float64)
+
+
+def _squares(x: NDArray[Any], kind: type[np.floating[Any]]) -> NDArray[Any]:
+    """Sums of squares of rows, (n,), in a wider type: a stretch at a time, so that the wide copy stays in the cache."""
+    rows = max(_CACHED_VALUES // max(x.shape[1], 1), 1)
+    wide = np.empty((min(rows, len(x)), x.shape[1]), kind)
+    squares = np.empty(len(x), kind)
+    for first in range(0, len(x), rows):
+        part = wide[: min(rows, len(x) - first)]
+        np.copyto(part, x[first : first + len(part)])
+        np.einsum("nd,nd->n", part, part, out=squares[first : first + len(part)])
+    return squares
 
 
 def _row_fault(row: NDArray[np.float64], dtype: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.files import read_json, sha256_file, sync, write_json
+from isthmus.core.files import read_json, sha256_file, sha256_json, sync, write_json
 from isthmus.core.modality import embedding_stem
 from isthmus.errors import FormatError, SpaceError
 from isthmus.spaces.npy import HEADER_BYTES, npy_header, read_npy_header
@@ -124,6 +124,11 @@ def _not_whole(file: Path, fault: str) -> SpaceError:
     )
 
 
+def content_hash(shards: Sequence[Shard]) -> str:
+    """Hash of what shards hold, from their markers: nothing else is read."""
+    return sha256_json([[shard.marker[key]["sha256"] for key in ("embeddings", "metadata")] for shard in shards])
+
+
 def verify_shard(shard: Shard) -> int:
     """Hash both files of a shard again and return their bytes.
 
@@ -154,15 +159,17 @@ class ShardWriter:
         self.layout, self.index, self.dim, self.rows = layout, index, dim, 0
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self._tables: list[pa.Table] = []
+        self._norms: list[NDArray[np.float64]] = []
         layout.aside.mkdir(parents=True, exist_ok=True)
         self._path = layout.aside / layout.embeddings(index).name
         self._stream = self._path.open("wb")
         self._stream.write(bytes(HEADER_BYTES))
 
-    def write(self, array: NDArray[Any], table: pa.Table) -> None:
-        """Add (k, dim) rows of the shard's type, and the table of k rows that goes with them."""
+    def write(self, array: NDArray[Any], table: pa.Table, norms: NDArray[np.float64]) -> None:
+        """Add (k, dim) rows of the shard's type, the table of k rows that goes with them, and their norms (k,)."""
         self._stream.write(np.ascontiguousarray(array, dtype=self.dtype).data)
         self._tables.append(table)
+        self._norms.append(norms)
         self.rows += len(array)
 
     def abort(self) -> None:
@@ -181,7 +188,7 @@ class ShardWriter:
             "rows": self.rows,
             "embeddings": _seal(self._path, self.layout.embeddings(self.index)),
             "metadata": _seal(meta, self.layout.metadata(self.index)),
-            "norm": measure_norms(self._path, self.rows, self.dim, self.dtype),
+            "norm": summarize_norms(np.concatenate(self._norms)),
         }
         # All three are made aside, so that a kill leaves nothing in the folders that others read.
         seal = self.layout.aside / self.layout.marker(self.index).name
@@ -212,13 +219,8 @@ def write_metadata(path: Path, tables: list[pa.Table]) -> None:
     pq.write_table(table, path, row_group_size=_ROW_GROUP, compression="zstd")
 
 
-def measure_norms(path: Path, rows: int, dim: int, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Sum, least and greatest norm of a shard's rows, and how many are of unit length."""
-    values = np.memmap(path, dtype, "r", HEADER_BYTES, (rows, dim))
-    norms = np.empty(rows, np.float64)
-    for first in range(0, rows, 8192):
-        block = np.asarray(values[first : first + 8192], np.float32)
-        norms[first : first + 8192] = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64))
+def summarize_norms(norms: NDArray[np.float64]) -> dict[str, Any]:
+    """Sum, least and greatest of the norms (n,) of a shard's rows, and how many are of unit length."""
     unit = int(np.count_nonzero(np.abs(norms - 1.0) <= UNIT_TOLERANCE))
     return {
         "sum": round(math.fsum(norms), 3),

@@ -27,7 +27,7 @@ from isthmus.spaces.manifest import (
     default_name,
     identity,
 )
-from isthmus.spaces.shards import SHARD_ROWS, Layout, ShardWriter, merge_norms, read_shard
+from isthmus.spaces.shards import SHARD_ROWS, Layout, ShardWriter, content_hash, merge_norms, read_shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,6 +142,7 @@ class ModalityWriter:
         metadata: pa.Table | None = None,
         *,
         checked: bool = False,
+        norms: NDArray[np.float64] | None = None,
     ) -> None:
         """Add rows.
 
@@ -150,6 +151,7 @@ class ModalityWriter:
             array: (k, dim) floats, finite and not zero.
             metadata: Table of k rows; a column `id` in it is replaced by `ids`.
             checked: The caller has made sure that the ids are unique and new.
+            norms: (k,) norms of the rows as stored, of a caller that has checked them with `as_stored`.
 
         Raises:
             SpaceError: Counts or dim disagree, an id is not new, or a row is zero or not finite. Nothing is kept then.
@@ -159,7 +161,8 @@ class ModalityWriter:
         names = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(list(ids), pa.string())
         x = np.asarray(array)
         self._check_shape(x, len(names), metadata)
-        x, _ = as_stored(x, self.dtype, lambda row: f"{self.space}: {self.modality} id {names[row].as_py()!r}")
+        if norms is None:
+            x, norms = as_stored(x, self.dtype, lambda row: f"{self.space}: {self.modality} id {names[row].as_py()!r}")
         if not checked:
             self._check_new(names.to_pylist())
         table = with_ids(names, metadata)
@@ -168,7 +171,7 @@ class ModalityWriter:
             if self._shard is None:
                 self._shard = ShardWriter(self._layout, len(self._shards), dim=self.dim, dtype=self.dtype)
             stop = min(len(x), start + self.shard_rows - self._shard.rows)
-            self._shard.write(x[start:stop], table.slice(start, stop - start))
+            self._shard.write(x[start:stop], table.slice(start, stop - start), norms[start:stop])
             start = stop
             if self._shard.rows == self.shard_rows:
                 self._finish_shard()
@@ -231,6 +234,9 @@ class ModalityWriter:
             source = entry.pop("pending", {}).get("source")
             if self.pending_rows and source is not None:
                 record = {**source, "start": self.committed_rows, "rows": self.pending_rows}
+                if "mark" in source:  # by which the same import is known again
+                    added = [shard for shard in self._shards if shard.start >= self.committed_rows]
+                    record["content"] = content_hash(added)
                 entry.setdefault("sources", []).append(record)
             norm = merge_norms([shard.marker for shard in self._shards])
             entry.update(

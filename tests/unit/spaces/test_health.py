@@ -152,10 +152,11 @@ def test_neighbour_agreement_is_that_of_the_oracle(n: int, k: int):
 
 
 def test_neighbour_agreement_between_one_and_chance():
-    x = normalize(RNG.normal(size=(2000, 16)))
-    rotation = np.linalg.qr(RNG.normal(size=(16, 16)))[0].astype(np.float32)
+    rng = np.random.default_rng(0)
+    x = normalize(rng.normal(size=(2000, 16)))
+    rotation = np.linalg.qr(rng.normal(size=(16, 16)))[0].astype(np.float32)
     assert neighbour_agreement(x, normalize(x @ rotation), 10)["agreement"] > 0.999
-    random = neighbour_agreement(x, normalize(RNG.normal(size=(2000, 16))), 10)
+    random = neighbour_agreement(x, normalize(rng.normal(size=(2000, 16))), 10)
     assert random["agreement"] == pytest.approx(random["agreement_chance"], rel=0.2)
 
 

@@ -73,7 +73,7 @@ class ArrayWithColumns:
     def __init__(self, array: ArrayFile, beside: Columns) -> None:
         self._array, self._beside = array, beside
         self.path, self.rows, self.dim, self.dtype = array.path, array.rows, array.dim, array.dtype
-        self.columns, self.notes = tuple(beside), list[str]()
+        self.columns, self.notes, self.embedding_column = tuple(beside), list[str](), array.key
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A whole column, such as the ids."""
@@ -118,7 +118,7 @@ class ParquetFile:
         with parquet_faults(path):
             self._file = pq.ParquetFile(path, memory_map=True)
         schema = self._file.schema_arrow
-        self._name = _embedding_column(path, schema, column)
+        self._name = self.embedding_column = _embedding_column(path, schema, column)
         self.columns = tuple(name for name in schema.names if name != self._name)
         if len(set(schema.names)) < len(schema.names):
             raise FormatError(f"{path}: two columns have one name ({', '.join(schema.names)}). Rename one of them.")

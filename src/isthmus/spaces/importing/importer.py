@@ -14,7 +14,7 @@ from isthmus.core.runtime import Progress
 from isthmus.errors import FormatError, SpaceError
 from isthmus.spaces.checks import as_stored
 from isthmus.spaces.embeddings import Rows, find_rows
-from isthmus.spaces.importing.prepared import Plan, generate_ids, make_plan, row_as_stored, same_rows
+from isthmus.spaces.importing.prepared import PreparedImport, generate_ids, prepare_import, row_as_stored, same_rows
 from isthmus.spaces.importing.sources import Ids, open_source
 from isthmus.spaces.manifest import check_modality
 from isthmus.spaces.shards import SHARD_ROWS, UNIT_TOLERANCE
@@ -91,15 +91,20 @@ def import_embeddings(
     """
     started = time.monotonic()
     found = open_source(source, check_modality(modality), column)
-    plan = make_plan(found, Path(into), modality, ids, encoder, preprocessing, name, dtype)
+    plan = prepare_import(found, Path(into), modality, ids, encoder, preprocessing, name, dtype)
+    if plan.before is not None:
+        norm = dict(plan.before["norm"])
+        _check_declared(plan, norm, normalized)
+        return _report(plan, norm, None, time.monotonic() - started)
     norm = _check(plan, normalized, quiet=quiet)
+    plan.info["source"]["norm"] = norm
     resumed = _resumed(plan, restart=restart)
     if resumed is not None:
         _write(plan, shard_rows, restart=restart, quiet=quiet)
     return _report(plan, norm, resumed, time.monotonic() - started)
 
 
-def _check(plan: Plan, normalized: bool | None, *, quiet: bool) -> dict[str, float]:
+def _check(plan: PreparedImport, normalized: bool | None, *, quiet: bool) -> dict[str, float]:
     """Check every row and measure the norms."""
     norms = np.empty(plan.source.rows, np.float64)
     row = 0
@@ -108,8 +113,15 @@ def _check(plan: Plan, normalized: bool | None, *, quiet: bool) -> dict[str, flo
             norms[row : row + len(x)] = as_stored(x, plan.dtype, partial(plan.where, row), FormatError)[1]
             row += len(x)
             progress.advance(len(x))
+    plan.norms = norms
     share = float(np.mean(np.abs(norms - 1.0) <= UNIT_TOLERANCE))
     norm = {"mean": float(norms.mean()), "min": float(norms.min()), "max": float(norms.max()), "unit_share": share}
+    _check_declared(plan, norm, normalized)
+    return norm
+
+
+def _check_declared(plan: PreparedImport, norm: Mapping[str, float], normalized: bool | None) -> None:
+    share = norm["unit_share"]
     if normalized is not None and normalized != (share == 1.0):
         declared = "of unit length" if normalized else "not of unit length"
         raise FormatError(
@@ -117,10 +129,9 @@ def _check(plan: Plan, normalized: bool | None, *, quiet: bool) -> dict[str, flo
             f"{share:.1%} have "
             "unit length. Check the source, or leave the declaration out: rows are normalised when they are used."
         )
-    return norm
 
 
-def _resumed(plan: Plan, *, restart: bool) -> int | None:
+def _resumed(plan: PreparedImport, *, restart: bool) -> int | None:
     """Rows of the source that an interrupted run has written, or None if all of them count already.
 
     Raises:
@@ -129,19 +140,19 @@ def _resumed(plan: Plan, *, restart: bool) -> int | None:
     if plan.ids is None:
         if _generated_before(plan):
             return None
-        plan.ids = generate_ids(plan.modality, plan.counted, plan.source.rows)
-    if plan.there is None:
+        plan.ids = generate_ids(plan.modality, plan.committed_rows, plan.source.rows)
+    if plan.existing is None:
         return 0
-    rows = find_rows(plan.ids, plan.there.id_array)
-    known = np.flatnonzero((rows >= 0) & (rows < plan.counted))
+    rows = find_rows(plan.ids, plan.existing.id_array)
+    known = np.flatnonzero((rows >= 0) & (rows < plan.committed_rows))
     if len(known) == len(rows) and same_rows(plan, rows):
         return None
     if len(known):
         _refuse_known(plan, rows, int(known[0]), len(known))
     if restart:
         return 0
-    pending = len(plan.there) - plan.counted
-    if not np.array_equal(rows[:pending], np.arange(plan.counted, len(plan.there))) or not same_rows(
+    pending = len(plan.existing) - plan.committed_rows
+    if not np.array_equal(rows[:pending], np.arange(plan.committed_rows, len(plan.existing))) or not same_rows(
         plan, rows[:pending]
     ):
         raise SpaceError(
@@ -151,8 +162,8 @@ def _resumed(plan: Plan, *, restart: bool) -> int | None:
     return pending
 
 
-def _refuse_known(plan: Plan, rows: Rows, row: int, count: int) -> None:
-    same = plan.there is not None and np.array_equal(row_as_stored(plan, row), plan.there.take([rows[row]])[0])
+def _refuse_known(plan: PreparedImport, rows: Rows, row: int, count: int) -> None:
+    same = plan.existing is not None and np.array_equal(row_as_stored(plan, row), plan.existing.take([rows[row]])[0])
     raise SpaceError(
         f"{plan.where(row)} is in {plan.into} already, as row {rows[row]} of {plan.modality!r} with "
         f"{'the same' if same else 'another'} embedding ({count:,} of {len(rows):,} ids are). "
@@ -160,20 +171,20 @@ def _refuse_known(plan: Plan, rows: Rows, row: int, count: int) -> None:
     )
 
 
-def _generated_before(plan: Plan) -> bool:
+def _generated_before(plan: PreparedImport) -> bool:
     """Whether rows with generated ids are those of an import before."""
-    if plan.there is None:
+    if plan.existing is None:
         return False
-    for record in plan.there.info.get("sources", []):
+    for record in plan.existing.info.get("sources", []):
         if record.get("ids") == "generated" and record["rows"] == plan.source.rows:
             rows = np.arange(record["start"], record["start"] + record["rows"])
             if same_rows(plan, rows):
-                plan.ids = plan.there.id_array.take(rows)
+                plan.ids = plan.existing.id_array.take(rows)
                 return True
     return False
 
 
-def _write(plan: Plan, shard_rows: int, *, restart: bool, quiet: bool) -> None:
+def _write(plan: PreparedImport, shard_rows: int, *, restart: bool, quiet: bool) -> None:
     writer = ModalityWriter(
         plan.into,
         plan.modality,
@@ -185,19 +196,20 @@ def _write(plan: Plan, shard_rows: int, *, restart: bool, quiet: bool) -> None:
         restart=restart,
     )
     with writer:
-        if writer.committed_rows != plan.counted:
+        if writer.committed_rows != plan.committed_rows:
             raise SpaceError(
                 f"{plan.into}: another process changed {plan.modality!r} meanwhile. Run the command again."
             )
         done = writer.pending_rows
         with Progress("import", plan.source.rows, unit="rows", quiet=quiet, done=done) as progress:
             for x, table in plan.blocks(done):
-                writer.append(plan.ids.slice(done, len(x)), x, table, checked=True)
+                norms = None if plan.norms is None else plan.norms[done : done + len(x)]
+                writer.append(plan.ids.slice(done, len(x)), x, table, checked=True, norms=norms)
                 done += len(x)
                 progress.advance(len(x))
 
 
-def _report(plan: Plan, norm: dict[str, float], resumed: int | None, seconds: float) -> ImportReport:
+def _report(plan: PreparedImport, norm: dict[str, float], resumed: int | None, seconds: float) -> ImportReport:
     space = open_space(plan.into)
     embeddings = space[plan.modality]
     rows, maker = plan.source.rows, embeddings.info["encoder"]
@@ -227,7 +239,7 @@ def _report(plan: Plan, norm: dict[str, float], resumed: int | None, seconds: fl
     }
 
 
-def _warnings(plan: Plan, entries: Mapping[str, Any], norm: Mapping[str, float]) -> Iterator[str]:
+def _warnings(plan: PreparedImport, entries: Mapping[str, Any], norm: Mapping[str, float]) -> Iterator[str]:
     yield from plan.source.notes
     for file in plan.source.files:
         yield from getattr(file, "notes", ())

@@ -20,6 +20,8 @@ from isthmus.spaces.manifest import MANIFEST
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_NUMPY = {"float16": "f2", "bfloat16": "f4", "float32": "f4", "float64": "f8"}
+
 Ids = str | Path | Sequence[str] | None
 
 
@@ -48,6 +50,16 @@ class Source:
     def dim(self) -> int:
         """Length of a row."""
         return self.files[0].dim
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that all rows take in memory."""
+        return sum(file.rows * file.dim * np.dtype(_NUMPY[file.dtype]).itemsize for file in self.files)
+
+    @property
+    def slow(self) -> bool:
+        """Whether reading costs more than a copy, since a file is packed."""
+        return any(file.path.suffix.lower() not in (".npy", ".safetensors") for file in self.files)
 
     @property
     def dtype(self) -> str:

@@ -1,0 +1,83 @@
+"""What an import costs beside a plain copy of the file: processor seconds, the two measured in turns.
+
+    python bench/import_speed.py [--rows 200000] [--dim 512] [--rounds 5]
+
+Writes bench/results/import_speed.json: medians over the rounds of the processor seconds (user and system) of copying
+an .npy of float16 into a new file and syncing it, of importing it into a new space, and of the same import once more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import isthmus
+
+OUT = Path(__file__).parent / "results" / "import_speed.json"
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
+def copy(source: Path, target: Path) -> None:
+    """A plain copy through main memory, on disk when it returns."""
+    with source.open("rb") as read, target.open("wb") as write:
+        while block := read.read(1 << 20):
+            write.write(block)
+        write.flush()
+        os.fsync(write.fileno())
+
+
+def measure(rows: int, dim: int, rounds: int, folder: Path) -> dict[str, list[float]]:
+    source = folder / "e.npy"
+    np.save(source, np.random.default_rng(0).normal(size=(rows, dim)).astype(np.float16))
+    found: dict[str, list[float]] = {"copy": [], "first_import": [], "import_again": []}
+
+    def run(into: Path) -> object:
+        return isthmus.import_embeddings(source, into, modality="image", encoder="clip:bench")
+
+    run(folder / "warm.space")
+    for number in range(rounds):
+        into = folder / f"{number}.space"
+        found["copy"].append(seconds(lambda: copy(source, folder / "copy.npy")))
+        found["first_import"].append(seconds(lambda into=into: run(into)))
+        found["import_again"].append(seconds(lambda into=into: run(into)))
+        shutil.rmtree(into)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in (("rows", 200_000), ("dim", 512), ("rounds", 5)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(given.rows, given.dim, given.rounds, Path(folder))
+    middle = {name: round(statistics.median(values), 4) for name, values in found.items()}
+    report = {
+        "rows": given.rows,
+        "dim": given.dim,
+        "dtype": "float16",
+        "rounds": given.rounds,
+        "cpu_seconds": middle,
+        "first_over_copy": round(middle["first_import"] / middle["copy"], 2),
+        "again_over_first": round(middle["import_again"] / middle["first_import"], 3),
+    }
+    OUT.write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
