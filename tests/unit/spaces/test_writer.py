@@ -427,3 +427,14 @@ def test_reading_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert isinstance(space, Space)
     assert space["image"].shape == (50, 6)
     assert len(space.fingerprint("image")) == 64
+
+
+def test_norms_of_half_precision_are_exact_for_every_number():
+    every = np.arange(65536, dtype=np.uint16).view(np.float16)
+    x = every[np.isfinite(every) & (every != 0)][:, None]
+    stored, norms = as_stored(x, "float16", str)
+    assert stored.dtype == np.float16
+    assert np.array_equal(norms, np.sqrt(np.square(x[:, 0].astype(np.float32)), dtype=np.float64))
+    for bad in (np.nan, np.inf, -np.inf):
+        with pytest.raises(SpaceError, match="not finite"):
+            as_stored(np.array([[1.0, 2.0], [bad, 1.0]], np.float16), "float16", str)

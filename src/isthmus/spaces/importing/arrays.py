@@ -30,6 +30,7 @@ EACH_ARRAY = "*"
 Columns = dict[str, Callable[[], NDArray[Any]]]
 """Arrays beside the embeddings, by name, each unpacked when it is called."""
 
+_MAPPED_BYTES = 2**26
 _HEADER_LIMIT = 64 * 2**20
 _TENSOR_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
 
@@ -69,12 +70,14 @@ class ArrayFile:
             yield _widen(block) if self.dtype == "bfloat16" else block
 
     def _mapped_blocks(self, start: int, size: int) -> Iterator[NDArray[Any]]:
-        for first in range(start, self.rows, size):
-            # Mapped anew for each block, so that pages of a file larger than memory are let go.
-            mapped = np.memmap(
+        span = max(_MAPPED_BYTES // max(self.dim * self.stored.itemsize * size, 1), 1) * size
+        for begin in range(start, self.rows, span):
+            # Mapped anew now and then, so that pages of a file larger than memory are let go.
+            mapped: NDArray[Any] = np.memmap(
                 self.path, self.stored, "r", self.offset, (self.rows, self.dim), "F" if self.fortran else "C"
-            )
-            yield np.array(mapped[first : first + size])
+            ).view(np.ndarray)
+            for first in range(begin, min(begin + span, self.rows), size):
+                yield mapped[first : min(first + size, begin + span)]
 
     def _member_blocks(self, start: int, size: int) -> Iterator[NDArray[Any]]:
         with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as stream:
