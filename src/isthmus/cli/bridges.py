@@ -181,7 +181,7 @@ def project(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Project spaces through a bridge, into a folder or a vector store."""
+    """Project spaces through a bridge, into a folder or a store."""
     from isthmus.search.stores.load import is_store
 
     if is_store(into):
