@@ -273,7 +273,8 @@ def pool(shared: Path) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     from isthmus.pairs.builder import Builder
-    from isthmus.pairs.pairs import Side, choose_kinds
+    from isthmus.pairs.kinds import choose_kinds
+    from isthmus.pairs.side import Side
     from isthmus.recipes.config import RecipeConfig
 
     sides = []
@@ -289,11 +290,12 @@ def pool(shared: Path) -> dict[str, Any]:
             size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
         slow, fast = take_seconds(pairs, builder, kind)
         steps = [
-            at_papers_memory(shared, *name.split(": "), told["weights"]) for name, told in builder.neighbours.items()
+            at_papers_memory(shared, *name.partition(" (from ")[0].split(": "), row["weights"])
+            for name, row in pairs.effective_neighbours.items()
         ]
         count = PAPER_MEMORIES[kind.query.modality]
         kinds.append({
-            "kind": builder.describe(kind), "queries": len(pairs), "bytes_per_query": size / len(pairs),
+            "kind": next(iter(pairs.composition)), "queries": len(pairs), "bytes_per_query": size / len(pairs),
             "build_seconds": spent, "take_seconds": slow, "take_dense_seconds": fast, "aggregations": steps,
             "papers_queries": count, "gigabytes_as_here": count * size / len(pairs) / 1e9,
             "gigabytes_grown": count * sum(4 + 4 * step["rows_grown"] for step in steps) / 1e9,

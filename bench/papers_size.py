@@ -26,7 +26,9 @@ from aggregate import machine, orthonormal, real, synchronize, unit, write
 
 from isthmus.memory import MemoryBank
 from isthmus.pairs.builder import Builder
-from isthmus.pairs.pairs import PseudoPairs, Side, Slot, choose_kinds
+from isthmus.pairs.kinds import choose_kinds
+from isthmus.pairs.pairs import PseudoPairs
+from isthmus.pairs.side import Side, Slot
 from isthmus.recipes.extend import DenseAlignment, ExtendConfig, make_projector
 from isthmus.recipes.training.loop import train, working_folder
 from isthmus.recipes.training.schedule import make_schedule

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from isthmus.core.runtime import torch_generator
-from isthmus.pairs.pairs import Slot
+from isthmus.pairs.side import Slot
 from isthmus.recipes.extend import DenseAlignment, ExtendConfig
 from isthmus.recipes.training.loop import autocast, product_type
 from isthmus.recipes.training.losses import dense_info_nce, reused_memory

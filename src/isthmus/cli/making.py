@@ -108,7 +108,7 @@ class Making:
             keep = True
             raise
         finally:
-            if self.checkpoint_dir is None and not (keep and any(checkpoints.glob("*.safetensors"))):
+            if self.checkpoint_dir is None and not (keep and any(checkpoints.glob("**/*.*"))):
                 remove_written(checkpoints, CHECKPOINTS)
 
 

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 
+_ALIGNMENT = 64
+"""Bytes of a cache line, and of the widest vector register."""
+
+
 def normalize(x: Array, eps: float = 1e-12) -> Array:
     """Scale rows to unit length.
 
@@ -23,6 +27,26 @@ def normalize(x: Array, eps: float = 1e-12) -> Array:
     x = np.asarray(x, dtype=np.float32)
     norms = np.sqrt(np.einsum("...d,...d->...", x, x, dtype=np.float32))[..., None]
     return np.asarray(x / np.maximum(norms, np.float32(eps)), dtype=np.float32)
+
+
+def aligned_empty(shape: tuple[int, ...]) -> Array:
+    """A float32 array that begins where a vector register does.
+
+    numpy lets arrays begin at any 16 bytes, another place in every process, and a matrix product may sum in another
+    order by it: results that shall repeat to the last digit are made of operands that begin alike.
+    """
+    bytes_ = np.empty(4 * int(np.prod(shape)) + _ALIGNMENT, np.uint8)
+    start = -bytes_.ctypes.data % _ALIGNMENT
+    return bytes_[start : start + 4 * int(np.prod(shape))].view(np.float32).reshape(shape)
+
+
+def aligned(x: Array) -> Array:
+    """The array as it is where it is float32 and begins as `aligned_empty` does, else a copy that does."""
+    if x.dtype == np.float32 and x.flags.c_contiguous and x.ctypes.data % _ALIGNMENT == 0:
+        return x
+    out = aligned_empty(x.shape)
+    out[...] = x
+    return out
 
 
 def centroid(x: Array) -> Array:

@@ -176,15 +176,16 @@ def probe(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float, m
     Where a query needs more than `most` rows it stops there, for it may be nearly all of a large memory.
     """
     scan = Scan(work, sketch, threshold, queries, most * len(queries))
-    pieces: list[tuple[torch.Tensor, torch.Tensor]] = []
+    pieces: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
     largest = torch.full((len(queries),), _NONE, device=queries.device)
 
     def add(part: slice, start: int, chunk: torch.Tensor, found: Found) -> None:
         found.raise_largest(largest[part])
-        pieces.append((found.queries + part.start, found.logits))
+        pieces[start, part.start] = found.queries + part.start, found.logits
 
     scan.run(add)
-    asked, logits = (torch.cat(x) for x in zip(*pieces, strict=True))
+    # Threads end in any order; sums of floats must not, or one seed gives other last digits in every process.
+    asked, logits = (torch.cat(x) for x in zip(*(pieces[key] for key in sorted(pieces)), strict=True))
     relative = logits - largest[asked]
     weights = torch.exp(relative)
     total = torch.zeros_like(largest).index_add_(0, asked, weights)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,44 @@ Columns = dict[str, NDArray[Any]]
 Neighbours = dict[str, dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Block:
+    """What is kept of a kind of pseudo pairs.
+
+    Attributes:
+        columns: Arrays by name, mapped and not read.
+        neighbours: What is known of its aggregations, by their names.
+        arithmetic: What they were made with (`isthmus.core.products.arithmetic`).
+    """
+
+    columns: Columns
+    neighbours: Neighbours
+    arithmetic: dict[str, Any]
+
+
 def digest(array: NDArray[Any]) -> str:
     """Hash of an array's shape, type and values."""
     told = hashlib.blake2b(f"{array.shape} {array.dtype}".encode(), digest_size=16)
     told.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return told.hexdigest()
+
+
+def digest_blocks(blocks: Iterable[NDArray[Any]]) -> str:
+    """Hash of the blocks of a matrix that is not read whole."""
+    told = hashlib.blake2b(digest_size=16)
+    for block in blocks:
+        told.update(digest(block).encode())
+    return told.hexdigest()
+
+
+def open_store(pairs_dir: str | Path | None, checkpoints: Path | None) -> PairStore | None:
+    """Where a run keeps its pseudo pairs: the folder for other runs, else beside its checkpoints, else nowhere.
+
+    A run that is taken up again then trains on the very pairs that it was stopped on, whatever machine it is on by now.
+    """
+    if pairs_dir is not None:
+        return PairStore(pairs_dir)
+    return PairStore(checkpoints / "pairs") if checkpoints is not None else None
 
 
 class PairStore:
@@ -39,20 +74,42 @@ class PairStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def take(self, key: str) -> tuple[Columns, Neighbours] | None:
-        """A block's columns, mapped and not read, and its effective neighbours; None where there is no whole block."""
+    def load(self, key: str) -> Block | None:
+        """The block of that key, or None where there is no whole one."""
         place = self.folder / key
         try:
             about = read_json(place / _ABOUT, kind="block of pseudo pairs")
             names: list[str] = about["columns"]
             columns = {name: np.load(place / f"{n}.npy", "r", allow_pickle=False) for n, name in enumerate(names)}
+            return Block(columns, dict(about["neighbours"]), dict(about["arithmetic"]))
         except (FormatError, OSError, ValueError, KeyError, TypeError):
             return None
-        return columns, about["neighbours"]
 
-    def keep(self, key: str, columns: Mapping[str, NDArray[Any]], neighbours: Neighbours) -> None:
+    def save(self, key: str, block: Block) -> None:
         """Write a block whole, over a damaged one of the same key."""
         with atomic_folder(self.folder / key, overwrite=True) as aside:
-            for n, column in enumerate(columns.values()):
+            for n, column in enumerate(block.columns.values()):
                 np.save(aside / f"{n}.npy", column, allow_pickle=False)
-            write_json(aside / _ABOUT, {"columns": list(columns), "neighbours": neighbours})
+            self._describe(aside, block)
+
+    @contextmanager
+    def fill(self, key: str, shapes: Mapping[str, tuple[int, int]]) -> Iterator[Block]:
+        """Lend a block of float32 arrays on disk, to be filled; it is kept when the context ends without a fault.
+
+        For what is too large to be held: `save` writes what is.
+        """
+        with atomic_folder(self.folder / key, overwrite=True) as aside:
+            columns: Columns = {
+                name: np.lib.format.open_memmap(aside / f"{n}.npy", mode="w+", dtype=np.float32, shape=shape)
+                for n, (name, shape) in enumerate(shapes.items())
+            }
+            block = Block(columns, {}, {})
+            yield block
+            for column in columns.values():
+                column.flush()  # type: ignore[attr-defined]
+            self._describe(aside, block)
+
+    @staticmethod
+    def _describe(folder: Path, block: Block) -> None:
+        about = {"columns": list(block.columns), "neighbours": block.neighbours, "arithmetic": block.arithmetic}
+        write_json(folder / _ABOUT, about)

@@ -20,15 +20,10 @@ Column: TypeAlias = "NDArray[Any] | StoredRows"
 """An (n, dim) array or memory map, or anything with that shape that gives float32 rows by number (`take`)."""
 
 
-def pick(column: Column, rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Rows of a column as they are stored."""
-    return np.asarray(column[rows]) if isinstance(column, np.ndarray) else column.take(rows)
-
-
-def pick_units(column: Column, rows: NDArray[np.int64]) -> Array:
-    """Rows of a column as float32; those stored in another type get back the unit length that it cost them."""
-    picked = pick(column, rows)
-    return picked if picked.dtype == np.float32 else normalize(picked.astype(np.float32))
+def pick(column: Column, rows: NDArray[np.int64]) -> Array:
+    """Rows of a column, by number, as float32."""
+    taken = column[rows] if isinstance(column, np.ndarray) else column.take(rows)
+    return np.asarray(taken, dtype=np.float32)
 
 
 class OwnRows:
@@ -103,5 +98,5 @@ class Joined:
         out = np.empty((len(wanted), self.shape[1]), dtype=np.float32)
         for number in np.unique(part):
             here = np.flatnonzero(part == number)
-            out[here] = pick_units(self.parts[number], wanted[here] - self.starts[number])
+            out[here] = pick(self.parts[number], wanted[here] - self.starts[number])
         return out

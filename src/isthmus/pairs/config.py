@@ -24,9 +24,11 @@ class PairConfig(BaseModel):
         aggregation_method: How memory banks are averaged: exact, bf16, compressed, or the soonest whose error on a
             sample, which is done exactly too, stays within 1 % (auto).
         normalize_aggregates: Scale aggregated embeddings to unit length after every hop.
-        memory_limit: Bytes of pseudo pairs kept in memory ("4GB"); more are streamed from a folder.
+        memory_limit: Bytes of pseudo pairs kept in memory ("4GB"); more are streamed from a folder. Dense pairs are the
+            same to the last bit wherever they lie; the form "auto" takes beyond the limit is part of a run's identity.
         pair_storage: "dense" averages; "sparse" rows and weights, averaged anew for each batch, refused where more than
-            1 % off; "auto": dense within `memory_limit`, beyond it sparse, or dense where refused.
+            1 % off; "auto": dense within `memory_limit` and where `aggregation_method` is "exact", beyond it sparse, or
+            dense where refused.
         engine: Who aggregates pseudo pairs: "local" is this process, "processes" one a core, "ray" the machines of a
             Ray cluster. The last two aggregate exactly and on CPUs.
         engine_address: Of the Ray cluster; None is a local one.

@@ -25,8 +25,9 @@ from isthmus.core.runtime import notifier, resolve_device, torch_generator
 from isthmus.core.version import versions
 from isthmus.errors import ConfigError
 from isthmus.pairs.builder import Builder
-from isthmus.pairs.cache import PairStore
-from isthmus.pairs.pairs import Slot, choose_kinds
+from isthmus.pairs.cache import open_store
+from isthmus.pairs.kinds import choose_kinds
+from isthmus.pairs.side import Slot
 from isthmus.recipes.config import RecipeConfig, check_space_names, settle
 from isthmus.recipes.sides import space_side
 from isthmus.recipes.training.loop import train, working_folder
@@ -94,7 +95,7 @@ def connect(
         device: cpu, cuda, cuda:N, mps or auto.
         checkpoint_dir: Folder to checkpoint to and resume from.
         pairs_dir: Folder that keeps pseudo pairs for later runs, which take them up where their spaces and settings
-            of pseudo pairs are the same; None makes them anew.
+            of pseudo pairs are the same; None keeps them beside the checkpoints, for this run alone.
         callback: Called with each epoch's row of the history.
         quiet: Show no progress.
 
@@ -114,9 +115,9 @@ def connect(
     started = time.monotonic()
     place = resolve_device(device or "auto")
     sides = (space_side(first), space_side(second))
-    store = PairStore(pairs_dir) if pairs_dir is not None else None
-    builder = Builder(*sides, names, settings, device=place, notify=notifier(quiet), store=store)
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
+    store = open_store(pairs_dir, folder)
+    builder = Builder(*sides, names, settings, device=place, notify=notifier(quiet), store=store)
     with working_folder(folder) as work:
         pairs = builder.build(choose_kinds(*sides, names, settings.centric), work / "pairs")
         paired = time.monotonic()
@@ -145,6 +146,7 @@ def connect(
         "steps": result.steps,
         "best_step": result.best_step,
         "products": result.products,
+        "arithmetic": {"pairs": list(pairs.arithmetic), "training": result.arithmetic},
         "parameters": parameter_count(projectors),
         "seeds": [settings.seed],
         "versions": versions(),

@@ -30,8 +30,9 @@ from isthmus.core.runtime import notifier, resolve_device, torch_generator
 from isthmus.core.version import versions
 from isthmus.errors import ConfigError
 from isthmus.pairs.builder import Builder
-from isthmus.pairs.cache import PairStore
-from isthmus.pairs.pairs import Side, Slot, choose_kinds
+from isthmus.pairs.cache import open_store
+from isthmus.pairs.kinds import choose_kinds
+from isthmus.pairs.side import Side, Slot
 from isthmus.recipes.config import RecipeConfig, check_space_names, settle
 from isthmus.recipes.sides import bridge_side, space_side
 from isthmus.recipes.training.loop import train, working_folder
@@ -113,7 +114,7 @@ def extend(
         checkpoint_dir: Folder to checkpoint to and resume from.
         space_paths: Where spaces of a base bridge lie now, by name.
         pairs_dir: Folder that keeps pseudo pairs for later runs, which take them up where their spaces and settings
-            of pseudo pairs are the same; None makes them anew.
+            of pseudo pairs are the same; None keeps them beside the checkpoints, for this run alone.
         callback: Called with each epoch's row of the history.
         quiet: Show no progress.
         **options: Settings of the closed forms, such as `center="leaf"` (see
@@ -147,9 +148,9 @@ def extend(
     near = bridge_side(base, names, space_paths) if isinstance(base, Bridge) else space_side(base)
     far = leaf_side(leaf, names, settings.modalities)
     check_space_names(settings, (near.name, far.name))
-    store = PairStore(pairs_dir) if pairs_dir is not None else None
-    builder = Builder(near, far, names, settings, device=place, notify=notifier(quiet), store=store)
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
+    store = open_store(pairs_dir, folder)
+    builder = Builder(near, far, names, settings, device=place, notify=notifier(quiet), store=store)
     with working_folder(folder) as work:
         pairs = builder.build(choose_kinds(near, far, names, settings.centric), work / "pairs")
         paired = time.monotonic()
@@ -180,6 +181,7 @@ def extend(
         "steps": sum(result.steps for result in results),
         "best_steps": [result.best_step for result in results],
         "products": results[0].products,
+        "arithmetic": {"pairs": list(pairs.arithmetic), "training": results[0].arithmetic},
         "parameters": sum(map(parameter_count, projectors)),
         "seeds": [settings.seed],
         "versions": versions(),
@@ -219,7 +221,8 @@ def leaf_side(leaf: Space, via: Sequence[str], modalities: Sequence[str] | None)
                 f"{', '.join(own) or 'it has none'}."
             )
     chosen = [name for name in side.embeddings if name in via or modalities is None or name in modalities]
-    return Side(side.name, {n: side.ids[n] for n in chosen}, {n: side.embeddings[n] for n in chosen})
+    ids, embeddings = {n: side.ids[n] for n in chosen}, {n: side.embeddings[n] for n in chosen}
+    return Side(side.name, ids, embeddings, {n: side.content[n] for n in chosen})
 
 
 def make_projector(leaf: Side, base: Side, via: Sequence[str], settings: ExtendConfig, member: int) -> LeafProjector:

@@ -13,8 +13,10 @@ from isthmus.errors import CheckFailed
 from isthmus.memory import SparseWeights
 from isthmus.pairs.builder import Builder
 from isthmus.pairs.cache import PairStore
-from isthmus.pairs.columns import Joined, OwnRows, Recomposed, pick, pick_units, value_rows
-from isthmus.pairs.pairs import OnDevice, PseudoPairs, Slot, choose_kinds, near
+from isthmus.pairs.columns import Joined, OwnRows, Recomposed, pick, value_rows
+from isthmus.pairs.kinds import choose_kinds
+from isthmus.pairs.pairs import OnDevice, PseudoPairs, to_device_if_it_fits
+from isthmus.pairs.side import Slot
 from isthmus.recipes.config import RecipeConfig
 from isthmus.recipes.connect import ConnectConfig, connect
 from isthmus.recipes.extend import ExtendConfig, extend
@@ -61,11 +63,10 @@ def test_joined_columns_are_read_by_the_number_in_all_of_them() -> None:
     a, b, c = units(5, 3, 0), units(4, 3, 1).astype(np.float16), OwnRows(units(6, 3, 2), np.array([2, 4, 0]))
     column = Joined([a, b, c])
     assert column.shape == (12, 3)
-    whole = np.concatenate([a, pick_units(b, np.arange(4)), c.take(np.arange(3))])
+    whole = np.concatenate([a, b.astype(np.float32), c.take(np.arange(3))])
     rows = np.array([11, 0, 8, 5, 4, 9, 0])
     assert np.array_equal(column.take(rows), whole[rows])
-    np.testing.assert_allclose(np.linalg.norm(column.take(rows), axis=1), 1.0, atol=1e-6)
-    assert pick(b, rows[:0]).dtype == np.float16
+    assert pick(b, rows[:0]).dtype == np.float32
 
 
 # Pools made of them
@@ -150,7 +151,7 @@ def test_beyond_the_limit_weights_are_kept_and_nothing_dense(
     )
     weights = [row["weights"] for row in pairs.effective_neighbours.values()]
     size = sum(path.stat().st_size for path in (tmp_path / "pairs").rglob("*.npy"))
-    assert len(weights) == 4
+    assert len(weights) == 6
     assert size < 2 * sum(w["bytes"] for w in weights) + 128 * 2 * 6
 
 
@@ -162,14 +163,14 @@ def test_a_kind_that_is_not_sparse_stays_dense_and_says_why(spaces: tuple[Space,
     dense = Builder(*sides, ["text"], limited.model_copy(update={"memory_limit": 10**9}), device=CPU).build(kinds)
     expected, got = every(dense), every(pairs)
     assert all(error(got[slot], expected[slot]) <= 0.03 for slot in expected)
-    lines = [line for line in said if "kept dense in float16, as" in line]
+    lines = [line for line in said if ": kept dense, as " in line]
     assert len(lines) == 3
-    assert lines[0].startswith("pseudo pairs: text: kept dense in float16, as sparse weights at temperature 3, mass")
+    assert lines[0].startswith("pseudo pairs: text: kept dense, as sparse weights at temperature 3, mass")
     assert said[0] == (
         "pseudo pairs: 633,600 bytes are over memory_limit (1); kept as sparse weights, where these hold"
     )
-    # Beside the blocks of weights that do hold, of which there are none.
-    assert len(list((tmp_path / "pairs").glob("*/*_*.npy"))) == 3 * 4
+    # A column a modality of both sides, and no block of weights, of which none hold.
+    assert len(list((tmp_path / "pairs").glob("*/*.npy"))) == 3 * 4
     sparse = Builder(*sides, ["text"], limited.model_copy(update={"pair_storage": "sparse"}), device=CPU)
     with pytest.raises(CheckFailed, match=r"at temperature 3, mass 0\.999 and max_k 256 are off by .* dense averages"):
         sparse.build(kinds, tmp_path / "pairs")
@@ -189,7 +190,7 @@ def test_kept_weights_are_taken_up_and_damaged_ones_made_again(
         pairs = build(spaces[:2], "text", tmp_path / "unused", said, store, pair_storage="sparse", **settings)
         if not settings:
             assert all(np.array_equal(x, first[slot]) for slot, x in every(pairs).items())
-        assert len(pairs.effective_neighbours) == 4
+        assert len(pairs.effective_neighbours) == 6
         return [line for line in said if line.startswith("pseudo pairs")]
 
     assert all(line.endswith("made before") for line in again())
@@ -264,10 +265,10 @@ def test_a_pool_on_a_device_has_the_rows_of_the_pool(monkeypatch: pytest.MonkeyP
 
 def test_a_pool_moves_to_a_cuda_device_that_has_room_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = PseudoPairs((Slot(0, "text"),), {Slot(0, "text"): units(100, 8, 0)}, {})
-    assert near(pairs, CPU) is pairs
+    assert to_device_if_it_fits(pairs, CPU) is pairs
     moved: list[torch.device] = []
     monkeypatch.setattr("isthmus.pairs.pairs.OnDevice", lambda pairs, device: moved.append(device) or pairs)
     for free in (6399, 6400):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
-        near(pairs, torch.device("cuda"))
+        to_device_if_it_fits(pairs, torch.device("cuda"))
     assert moved == [torch.device("cuda")]

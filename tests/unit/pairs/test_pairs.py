@@ -10,7 +10,8 @@ import torch
 
 from isthmus.errors import ConfigError, OverlapError
 from isthmus.pairs.builder import Builder
-from isthmus.pairs.pairs import Side, Slot, centric_kinds, choose_kinds, match_overlap
+from isthmus.pairs.kinds import centric_kinds, choose_kinds
+from isthmus.pairs.side import Side, Slot, match_overlap
 from isthmus.recipes.config import RecipeConfig, make_config
 
 CPU = torch.device("cpu")
@@ -51,7 +52,7 @@ def softmax_mean(query: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.
 
 
 def build(base: Side, leaf: Side, via: list[str], centric: list[str] | None = None, **options: object):
-    config = RecipeConfig(aggregation_temperature=TAU, **options)
+    config = RecipeConfig(**{"aggregation_temperature": TAU, **options})
     builder = Builder(base, leaf, via, config, device=CPU)
     return builder.build(choose_kinds(base, leaf, via, centric))
 
@@ -127,19 +128,69 @@ def test_each_space_has_its_own_temperature(clip: Side, clap: Side) -> None:
     assert pool.effective_neighbours["clap: text to audio"]["median"] == pytest.approx(1, abs=0.2)
 
 
-def test_a_pool_over_the_memory_limit_is_streamed_from_a_folder(clip: Side, clap: Side, tmp_path: Path) -> None:
-    config = RecipeConfig(aggregation_temperature=TAU)
-    small = config.model_copy(update={"memory_limit": 1, "pair_storage": "dense"})
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_pool_over_the_memory_limit_is_the_same_pool_in_a_folder(
+    clip: Side, clap: Side, tmp_path: Path, normalize: bool
+) -> None:
+    """Where dense pairs lie changes no bit of them, averages that are left as means included."""
+    config = RecipeConfig(aggregation_temperature=TAU, normalize_aggregates=normalize, pair_storage="dense")
+    small = config.model_copy(update={"memory_limit": 1})
     kinds = choose_kinds(clip, clap, ["text"], None)
     held = Builder(clip, clap, ["text"], config, device=CPU).build(kinds, tmp_path / "unused")
     streamed = Builder(clip, clap, ["text"], small, device=CPU).build(kinds, tmp_path / "pairs")
     assert not (tmp_path / "unused").exists()
-    some = np.array([0, 40, 7])
+    every = np.arange(len(held))
     for slot in held.slots:
-        assert isinstance(streamed.columns[slot], np.memmap)
-        mine, theirs = streamed.take(some, CPU)[slot], held.take(some, CPU)[slot]
-        torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=0)
-        torch.testing.assert_close(mine.norm(dim=1), torch.ones(3))
+        assert all(isinstance(part, np.memmap) for part in streamed.columns[slot].parts)
+        assert np.array_equal(streamed.take(every, CPU)[slot], held.take(every, CPU)[slot])
+    assert streamed.identity == held.identity
+    assert streamed.effective_neighbours == held.effective_neighbours
+    norms = held.take(every, CPU)[Slot(0, "image")].norm(dim=1)
+    assert bool((norms < 0.999).any()) != normalize
+
+
+def test_what_has_to_be_exact_is_never_cut(clip: Side, clap: Side, tmp_path: Path) -> None:
+    """Beyond the limit of memory, pairs that are averaged exactly are streamed dense instead of kept as weights."""
+    kinds = choose_kinds(clip, clap, ["text"], None)
+    exact = RecipeConfig(aggregation_temperature=TAU, aggregation_method="exact")
+    held = Builder(clip, clap, ["text"], exact, device=CPU).build(kinds)
+    pool = Builder(clip, clap, ["text"], exact.model_copy(update={"memory_limit": 1}), device=CPU)
+    streamed = pool.build(kinds, tmp_path / "pairs")
+    for slot in held.slots:
+        assert np.array_equal(streamed.take(np.arange(51 - 5), CPU)[slot], held.take(np.arange(51 - 5), CPU)[slot])
+
+
+def test_a_pool_is_known_by_what_it_is_made_of(clip: Side, clap: Side) -> None:
+    whole = build(clip, clap, ["text"])
+    assert whole.identity == build(clip, clap, ["text"], epochs=3, memory_limit=10**6, checkpoint_seconds=1).identity
+    changed = {name: rows.copy() for name, rows in clap.embeddings.items()}
+    changed["audio"][3, 0] = np.nextafter(changed["audio"][3, 0], 1)
+    others = [
+        build(clip, clap, ["text"], ["text"]),
+        build(clip, clap, ["text"], max_pairs=5),
+        build(clip, clap, ["text"], normalize_aggregates=False),
+        build(clip, clap, ["text"], aggregation_temperature=0.2),
+        build(clip, clap, ["text"], aggregation_method="exact"),
+        build(clip, clap, ["text"], pair_storage="sparse", aggregation_temperature=0.01),
+        build(clip, Side("clap", clap.ids, changed), ["text"]),
+    ]
+    assert len({whole.identity, *(pool.identity for pool in others)}) == 1 + len(others)
+
+
+def test_hops_of_one_name_do_not_hide_each_other(clip: Side, clap: Side) -> None:
+    """A record for every aggregation, percentiles of all its queries, and the method that it went by."""
+    pool = build(clip, clap, ["text"])
+    assert {name: (row["queries"], row["method"]) for name, row in pool.effective_neighbours.items()} == {
+        "clip: text to image": (18, "exact"),
+        "clap: text to audio": (18, "exact"),
+        "clap: audio to text": (13, "exact"),
+        "clip: text to image (from clap/audio)": (13, "exact"),
+        "clip: image to text": (15, "exact"),
+        "clap: text to audio (from clip/image)": (15, "exact"),
+    }
+    low = build(clip, clap, ["text"], aggregation_method="bf16")
+    assert all(row["method"] == "bf16" and "check" in row["aggregation"] for row in low.effective_neighbours.values())
+    assert [entry["device"] for entry in pool.arithmetic] == ["cpu"]
 
 
 def test_max_pairs_draws_the_same_rows_again(clip: Side, clap: Side) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from isthmus.errors import ConfigError
-from isthmus.pairs.pairs import PseudoPairs, Slot
+from isthmus.pairs.pairs import PseudoPairs
+from isthmus.pairs.side import Slot
 from isthmus.recipes.config import RecipeConfig
 from isthmus.recipes.extend import DenseAlignment, ExtendConfig
 from isthmus.recipes.training.loop import autocast, product_type, train

@@ -18,7 +18,9 @@ from isthmus.evaluation.ablation.cells import World, cell_key
 from isthmus.evaluation.ablation.expand import TRAINED, Row
 from isthmus.evaluation.ablation.grid import Grid
 from isthmus.memory import MemoryBank
-from isthmus.pairs.pairs import Kind, PseudoPairs, Side, Slot, centric_kinds, choose_kinds, match_overlap
+from isthmus.pairs.kinds import Kind, centric_kinds, choose_kinds
+from isthmus.pairs.pairs import PseudoPairs
+from isthmus.pairs.side import Side, Slot, match_overlap
 from isthmus.recipes.config import RecipeConfig, make_config
 from isthmus.recipes.connect import ConnectConfig, InterIntra
 from isthmus.recipes.extend import DenseAlignment, ExtendConfig, make_projector

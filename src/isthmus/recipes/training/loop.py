@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from isthmus.core.products import has_bf16
+from isthmus.core.products import arithmetic, has_bf16
 from isthmus.core.replace import claim_folder
-from isthmus.core.runtime import Progress
+from isthmus.core.runtime import Progress, notifier
 from isthmus.errors import ConfigError
-from isthmus.pairs.pairs import PseudoPairs, near
+from isthmus.pairs.pairs import PseudoPairs, to_device_if_it_fits
 from isthmus.recipes.config import RecipeConfig
 from isthmus.recipes.training.losses import reused_memory
 from isthmus.recipes.training.noise import add_noise, noise_deviations, noise_generator
@@ -43,6 +43,7 @@ class TrainingResult:
         best_step: The step whose checkpoint was kept.
         seconds: Of training, in this process.
         products: Type of the matrix products, "float32" or "bf16".
+        arithmetic: What decided the last digits, once for every machine that the run was on.
     """
 
     held_out: dict[str, float]
@@ -51,6 +52,7 @@ class TrainingResult:
     best_step: int = 0
     seconds: float = 0.0
     products: str = "float32"
+    arithmetic: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 def train(
@@ -84,16 +86,19 @@ def train(
         ConfigError: The checkpoint belongs to another run, or the loss is no longer finite.
     """
     started = time.monotonic()
+    label = "train" if config.members == 1 else f"train {member + 1} of {config.members}"
     optimizer = make_optimizer(module, config, device)
     products = product_type(config, device)
-    state = TrainingState(module, optimizer, run_identity(module, pairs, config, schedule))
+    used = arithmetic(device) | {"products": products}
+    state = TrainingState(module, optimizer, run_identity(module, pairs, config, schedule), used)
     if checkpoint is not None and checkpoint.is_file():
         state.load(checkpoint)
-    source = near(pairs, device)
+        if len(state.arithmetic) > 1:
+            notifier(quiet)(f"{label}: the checkpoint was made with other arithmetic; the last digits may differ")
+    source = to_device_if_it_fits(pairs, device)
     held_out = source.take(schedule.scored_rows, device)
     deviations = noise_deviations(pairs, config)
     saved = time.monotonic()
-    label = "train" if config.members == 1 else f"train {member + 1} of {config.members}"
     bar = Progress(label, schedule.steps, unit="steps", quiet=quiet, done=state.step)
     with bar as progress, reused_memory():
         while state.step < schedule.steps:
@@ -120,7 +125,7 @@ def train(
     module.eval()
     scores = held_out_scores(objective.aligned, held_out)
     seconds = time.monotonic() - started
-    return TrainingResult(scores, state.history, schedule.steps, state.best_step, seconds, products)
+    return TrainingResult(scores, state.history, schedule.steps, state.best_step, seconds, products, state.arithmetic)
 
 
 def _step(

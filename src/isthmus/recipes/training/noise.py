@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from isthmus.core.geometry import noise_std
-from isthmus.pairs.pairs import PseudoPairs, Slot
+from isthmus.pairs.pairs import PseudoPairs
+from isthmus.pairs.side import Slot
 from isthmus.recipes.training.config import TrainingConfig
 from isthmus.recipes.training.objective import Batch
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from isthmus.pairs.pairs import Slot
+from isthmus.pairs.side import Slot
 
 Batch = dict[Slot, Tensor]
 """(batch, dim) unit rows per modality of each side; row i of all of them is one pseudo pair."""

@@ -15,15 +15,14 @@ from torch import Tensor, nn
 
 from isthmus.core.files import atomic_file, sha256_json
 from isthmus.errors import ConfigError
-from isthmus.pairs.columns import pick
 from isthmus.pairs.pairs import PseudoPairs
 from isthmus.recipes.config import RecipeConfig
 from isthmus.recipes.training.objective import Batch, Objective, held_out_scores
 from isthmus.recipes.training.schedule import Schedule
 
 _NOT_THE_RUN = {"checkpoint_seconds", "memory_limit", "pair_storage", "engine", "engine_address"}
-"""Settings that say where and how a run works and not what comes out."""
-_NUMBERS = ("step", "best", "best_step", "history", "losses", "identity")
+"""Settings that say where and how a run works; the form that they give the pairs is part of the pairs' identity."""
+_NUMBERS = ("step", "best", "best_step", "history", "losses", "identity", "arithmetic")
 
 
 class TrainingState:
@@ -33,10 +32,18 @@ class TrainingState:
         module: The projectors.
         optimizer: Of their parameters.
         identity: Of the run, from `run_identity`: a checkpoint with another one is refused.
+        arithmetic: What decides the last digits here; the state lists that of every machine that the run was on.
     """
 
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        identity: str,
+        arithmetic: Mapping[str, Any],
+    ) -> None:
         self.module, self.optimizer, self.identity = module, optimizer, identity
+        self.arithmetic: list[Mapping[str, Any]] = [arithmetic]
         self.step, self.best, self.best_step = 0, -math.inf, 0
         self.best_module: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
@@ -97,8 +104,11 @@ class TrainingState:
                 f"checkpoint {path} belongs to a run with other settings or spaces. Give that run's settings to go on, "
                 f"another checkpoint_dir, or delete it to start over."
             )
+        here = self.arithmetic[-1]
         for name, value in numbers.items():
             setattr(self, name, value)
+        if here not in self.arithmetic:
+            self.arithmetic = [*self.arithmetic, here]
         self.module.load_state_dict(_under(tensors, "module/"))
         self.best_module = {k: v.to(next(self.module.parameters()).device) for k, v in _under(tensors, "best/").items()}
         moments: dict[int, dict[str, Tensor]] = {}
@@ -110,17 +120,17 @@ class TrainingState:
 
 
 def run_identity(module: nn.Module, pairs: PseudoPairs, config: RecipeConfig, schedule: Schedule) -> str:
-    """Hash of what a checkpoint must share with the run that resumes it."""
-    sample = schedule.train_rows[:: max(1, len(schedule.train_rows) // 64)]
+    """Hash of what a checkpoint must share with the run that resumes it: settings and what the pairs were made of.
+
+    No number that was computed is in it. The last digits of those may differ between processes, and a run would then
+    refuse its own checkpoint.
+    """
     return sha256_json(
         {
             "config": config.model_dump(exclude=_NOT_THE_RUN, mode="json"),
             "plan": [schedule.epochs, schedule.batch_size, len(schedule.train_rows)],
             "shapes": {name: list(value.shape) for name, value in module.state_dict().items()},
-            "pairs": {
-                f"{s.side}/{s.modality}": float(pick(pairs.columns[s], sample).astype(np.float64).sum())
-                for s in pairs.slots
-            },
+            "pairs": pairs.identity,
         }
     )
 
