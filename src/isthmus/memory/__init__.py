@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from isthmus.memory.bank import METHODS, MemoryBank, Stats
 from isthmus.memory.method import describe
-from isthmus.memory.online_softmax import Partial
+from isthmus.memory.online_softmax import OnlineSoftmax
 from isthmus.memory.sparse import SparseWeights
 
-__all__ = ["METHODS", "MemoryBank", "Partial", "SparseWeights", "Stats", "describe"]
+Partial = OnlineSoftmax
+"""Earlier name of `OnlineSoftmax`."""
+
+__all__ = ["METHODS", "MemoryBank", "OnlineSoftmax", "Partial", "SparseWeights", "Stats", "describe"]

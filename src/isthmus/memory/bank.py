@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from isthmus.core.runtime import resolve_device
 from isthmus.errors import ConfigError
 from isthmus.memory.exact import Work, partial_sums
-from isthmus.memory.matrix import RESIDENT_BYTES, Matrix, Rows
-from isthmus.memory.method import make_plan, percentiles
+from isthmus.memory.matrix import RESIDENT_BYTES, Matrix, MatrixReader
+from isthmus.memory.method import choose_method, percentiles
 from isthmus.memory.nearest import nearest_rows
-from isthmus.memory.online_softmax import Partial
+from isthmus.memory.online_softmax import OnlineSoftmax
 from isthmus.memory.sparse import SparseWeights, sparse_weights
 
 METHODS = ("exact", "bf16", "compressed", "auto")
@@ -62,7 +62,7 @@ class MemoryBank:
             device = embeddings.device if isinstance(embeddings, torch.Tensor) else "cpu"
         self.device = resolve_device(str(device))
         self.normalize, self._resident_bytes = normalize, resident_bytes
-        self.keys = Rows(embeddings, self.device, unit=normalize, name="memory", resident_bytes=resident_bytes)
+        self.keys = MatrixReader(embeddings, self.device, unit=normalize, name="memory", resident_bytes=resident_bytes)
         if not self.keys.n:
             raise ConfigError("the memory holds no rows. Expected at least one embedding to aggregate from.")
         self.report: dict[str, Any] = {}
@@ -141,7 +141,7 @@ class MemoryBank:
         values: Matrix | Sequence[Matrix] | None = None,
         bias: Any = None,
         stats: bool = True,
-    ) -> Partial:
+    ) -> OnlineSoftmax:
         """The unfinished exact sums of the queries over this memory, to merge with those of other parts of it."""
         run = _Run(self, queries, values, temperature, stats=stats, bias=bias)
         return partial_sums(run.work, run.queries.block(0, run.queries.n))
@@ -184,7 +184,7 @@ class MemoryBank:
 
         Args:
             queries: (q, d).
-            k: Rows per query; at most the memory's rows are returned.
+            k: MatrixReader per query; at most the memory's rows are returned.
 
         Returns:
             scores (q, k) float32 and rows (q, k) int64, arrays or tensors as the queries are.
@@ -213,7 +213,7 @@ class MemoryBank:
             values: What the weights are to average, as for `aggregate`: the check is of these averages.
             mass: Share of a query's weight that its kept rows hold, unless `max_k` is fewer. None takes the fewest rows
                 that hold the tolerance.
-            max_k: Rows per query at most.
+            max_k: MatrixReader per query at most.
             tolerance: Largest 99th percentile of the relative error of the recomposed averages, on 256 random queries.
             seed: Of those queries.
 
@@ -225,8 +225,8 @@ class MemoryBank:
         work = Work(self.keys, averaged, _positive("temperature", temperature), False, self.normalize)
         return sparse_weights(work, self._queries(queries), mass, max_k, _positive("tolerance", tolerance), seed)
 
-    def _queries(self, queries: Matrix) -> Rows:
-        asked = Rows(queries, self.device, unit=self.normalize, name="queries", resident_bytes=0)
+    def _queries(self, queries: Matrix) -> MatrixReader:
+        asked = MatrixReader(queries, self.device, unit=self.normalize, name="queries", resident_bytes=0)
         if asked.dim != self.dim:
             raise ConfigError(f"the queries have {asked.dim} dimensions, the memory {self.dim}. Expected one space.")
         return asked
@@ -242,11 +242,13 @@ class MemoryBank:
             )
         return given
 
-    def _values(self, values: Any) -> tuple[list[Rows | None], bool]:
+    def _values(self, values: Any) -> tuple[list[MatrixReader | None], bool]:
         many = isinstance(values, (list, tuple))
         given = list(values) if many else [values]
         rows = [
-            None if v is None else Rows(v, self.device, unit=False, name="values", resident_bytes=self._resident_bytes)
+            None
+            if v is None
+            else MatrixReader(v, self.device, unit=False, name="values", resident_bytes=self._resident_bytes)
             for v in given
         ]
         for number, v in enumerate(rows):
@@ -288,18 +290,18 @@ class _Run:
             raise ConfigError(f"the method {method!r} knows no bias. Expected exact or auto where one is given.")
         results = self._results(out)
         method = "exact" if self.work.bias is not None else method
-        plan = make_plan(self.work, self.queries, method, _positive("tolerance", tolerance), seed)
-        step = self.work.pass_queries(plan.pass_bytes)
+        choice = choose_method(self.work, self.queries, method, _positive("tolerance", tolerance), seed)
+        step = self.work.pass_queries(choice.pass_bytes)
         for start in range(0, self.queries.n, step):
             part = slice(start, min(start + step, self.queries.n))
-            sums = plan.sums(self.work, self.queries.block(part.start, part.stop))
+            sums = choice.sums(self.work, self.queries.block(part.start, part.stop))
             for result, average in zip(results, sums.finish(), strict=True):
                 result[part] = average if isinstance(result, torch.Tensor) else average.cpu().numpy()
             if self.work.stats:
                 self.neighbours[part] = sums.effective_neighbours()
         if self.work.stats:
-            plan.report["effective_neighbours"] = percentiles(self.neighbours)
-        self.bank.report = plan.report
+            choice.report["effective_neighbours"] = percentiles(self.neighbours)
+        self.bank.report = choice.report
         finished = [r if out is not None else _like(self.given, r) for r in results]
         return finished if self.many else finished[0]
 
@@ -313,7 +315,7 @@ class _Run:
         return given
 
 
-def _same(a: Rows, b: Rows) -> bool:
+def _same(a: MatrixReader, b: MatrixReader) -> bool:
     """Whether two held matrices are one and the same memory."""
     if a.tensor is None or b.tensor is None:
         return False

@@ -14,21 +14,21 @@ import torch
 from isthmus.core.products import has_bf16, low_precision_type
 from isthmus.memory.exact import Work, block_sizes, empty, fill_moment, keeps_logits, redo_weak, slice_of
 from isthmus.memory.exact_int16 import int16_partial_sums
-from isthmus.memory.matrix import Rows
-from isthmus.memory.online_softmax import Partial
+from isthmus.memory.matrix import MatrixReader
+from isthmus.memory.online_softmax import OnlineSoftmax
 
 _LOOK = 1024
 _PAD = 32
 
 
-def low_precision_sums(work: Work, queries: torch.Tensor) -> Partial:
+def low_precision_sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
     """What `exact.partial_sums` gives, with both products in the 16 bits that the device is fastest at."""
     if low_precision_type(queries.device) == "int16":
         return int16_partial_sums(work, queries)
     return bf16_sums(work, queries)
 
 
-def bf16_sums(work: Work, queries: torch.Tensor) -> Partial:
+def bf16_sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
     """What `exact.partial_sums` gives, with both products in bfloat16.
 
     Where the processor is not faster at it, the operands are rounded and multiplied in float32, which is no worse.
@@ -55,7 +55,7 @@ def bf16_sums(work: Work, queries: torch.Tensor) -> Partial:
     return redo_weak(work, queries, state)
 
 
-def _absorb(state: Partial, logits: torch.Tensor, values: list[torch.Tensor], *, keep: bool) -> None:
+def _absorb(state: OnlineSoftmax, logits: torch.Tensor, values: list[torch.Tensor], *, keep: bool) -> None:
     weights = _low(torch.exp(logits))
     wide = weights.float()
     state.total.add_(wide.sum(dim=1))
@@ -78,5 +78,5 @@ def _widen(x: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
     return wide
 
 
-def _even(keys: Rows) -> torch.Tensor:
+def _even(keys: MatrixReader) -> torch.Tensor:
     return keys.take(torch.linspace(0, keys.n - 1, min(_LOOK, keys.n)).long())

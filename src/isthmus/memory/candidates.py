@@ -35,15 +35,15 @@ class Bounds(NamedTuple):
 
     Attributes:
         best: (q,) largest score of each query that is sure; raised in place.
-        threshold: (q,) below the best at which rows stop to matter.
-        slack: (q,) what the sketch may miss of a query's scores.
-        excess: (m,) by how much more it misses of a row's.
+        margin: (q,) below the best at which rows stop to matter.
+        query_error: (q,) what the sketch may miss of a query's scores.
+        row_residual: (m,) by how much more it misses of a row's.
     """
 
     best: torch.Tensor
-    threshold: torch.Tensor
-    slack: torch.Tensor
-    excess: torch.Tensor
+    margin: torch.Tensor
+    query_error: torch.Tensor
+    row_residual: torch.Tensor
 
 
 class FloatScores:
@@ -67,20 +67,20 @@ class FloatScores:
 
     def find(self, part: slice, tiles: Tiles, bounds: Bounds) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of a chunk that matter to a block of queries: (q + 1,) starts of each query's, and their numbers."""
-        best, threshold, slack, excess = bounds
-        raises = float(threshold.min())
+        best, margin, query_error, row_residual = bounds
+        raises = float(margin.min())
         hits = []
         for low, tile in tiles:
-            floor = best - threshold
+            floor = best - margin
             queries, columns, above = self.hits(part, tile, floor)
             columns += low
             high = torch.nonzero(above >= raises)[:, 0]
             # As high as they are said to be, less what they may owe to the sketch.
-            sure = above[high] + floor[queries[high]] - slack[queries[high]] * excess[columns[high]]
+            sure = above[high] + floor[queries[high]] - query_error[queries[high]] * row_residual[columns[high]]
             best.scatter_reduce_(0, queries[high], sure, "amax")
             hits.append((queries, columns, above, floor))
         # Earlier tiles were held against a best that later ones surpassed.
-        now = best - threshold
+        now = best - margin
         kept = []
         for queries, columns, above, floor in hits:
             keep = torch.nonzero(above >= (now - floor)[queries])[:, 0]
@@ -139,16 +139,16 @@ class ByteScores:
         from isthmus.core.kernels import scan
 
         if part.start not in self._packed:
-            self._packed[part.start] = scan.pack(self._codes[part], scan.FEW)
+            self._packed[part.start] = scan.pack(self._codes[part], scan.TILE_ROWS)
         asking = self._packed[part.start], self._scales[part], self._zeros[part]
-        best, threshold, slack, excess = (x.numpy() for x in bounds)
+        best, margin, query_error, row_residual = (x.numpy() for x in bounds)
         hits, count = self._hits(), 0
         for low, tile in tiles:
-            limits = excess, slack, threshold, best
+            limits = row_residual, query_error, margin, best
             while (found := scan.scan_tile(*asking, tile.lanes, low, tile.rows, tile.scale, *limits, hits, count)) < 0:
                 hits = self._hits(longer_than=len(hits[0]), keep=count)
             count = found
-        starts, columns = scan.sort_hits(hits, count, best - threshold)
+        starts, columns = scan.sort_hits(hits, count, best - margin)
         return torch.from_numpy(starts), torch.from_numpy(columns)
 
     def _hits(self, longer_than: int = 0, keep: int = 0) -> tuple[NDArray[Any], ...]:
@@ -185,7 +185,7 @@ def _byte_tile(rows: torch.Tensor) -> _ByteTile:
 
     scale = _scale(rows)
     codes = (rows / scale).round_().add_(_ZERO).to(torch.uint8)
-    return _ByteTile(scan.pack(codes.numpy(), scan.MANY), len(rows), scale)
+    return _ByteTile(scan.pack(codes.numpy(), scan.TILE_COLUMNS), len(rows), scale)
 
 
 def _scale(rows: torch.Tensor) -> float:

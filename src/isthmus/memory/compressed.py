@@ -23,7 +23,7 @@ from isthmus.core import kernels
 from isthmus.core.threads import blocks_of, threads
 from isthmus.memory.candidates import Bounds, Tiles, make_scores
 from isthmus.memory.exact import Work, empty, rescale, slice_of
-from isthmus.memory.online_softmax import Partial
+from isthmus.memory.online_softmax import OnlineSoftmax
 from isthmus.memory.sketch import Sketch
 
 BAND = 2.0
@@ -74,7 +74,7 @@ class _Chunk:
 
     start: int
     rows: torch.Tensor
-    excess: torch.Tensor
+    row_residual: torch.Tensor
     tiles: Tiles
 
 
@@ -99,19 +99,19 @@ class Scan:
         asking, few = sketch.of_queries(queries), self._few_rows()
         look = sketch.of_memory(few)
         self.best = torch.cat([(part @ look.T).amax(dim=1) for part in torch.split(asking, 4096)] or [asking[:, 0]])
-        missed = sketch.missed(queries)
-        self.slack = _SLACK * missed
-        # One direction more lifts rows of which the sketch misses more, by as much more slack.
-        self.scores = make_scores(_widen(asking, self.slack), _widen(look, sketch.excess(few)))
-        self.threshold = threshold + _SLACK * (missed.square() + self.scores.missed**2).sqrt()
+        missed = sketch.query_error(queries)
+        self.query_error = _SLACK * missed
+        # One direction more lifts rows of which the sketch misses more, by as much more of the query error.
+        self.scores = make_scores(_widen(asking, self.query_error), _widen(look, sketch.row_residual(few)))
+        self.margin = threshold + _SLACK * (missed.square() + self.scores.missed**2).sqrt()
         self.kept = 0
 
     def run(self, use: Use) -> None:
         """Scan the memory once and hand the rows found to `use`."""
         with threads(self.queries.device) as (pool, workers):
             blocks = blocks_of(len(self.best), workers, _QUERIES, _EVEN)
-            for start, rows, excess, tiles in self.sketch.chunks(self.keys, self._tiles):
-                chunk = _Chunk(start, rows, excess, tiles)
+            for start, rows, row_residual, tiles in self.sketch.chunks(self.keys, self._tiles):
+                chunk = _Chunk(start, rows, row_residual, tiles)
                 step = partial(self._step, chunk, use)
                 self.kept += sum(pool.map(step, blocks) if pool else map(step, blocks))
                 if self.kept > self.most:
@@ -122,22 +122,22 @@ class Scan:
         use(part, chunk.start, chunk.rows, found)
         return len(found.columns)
 
-    def _tiles(self, sketched: torch.Tensor, excess: torch.Tensor) -> Tiles:
-        return self.scores.tiles(_widen(sketched, excess))
+    def _tiles(self, sketched: torch.Tensor, row_residual: torch.Tensor) -> Tiles:
+        return self.scores.tiles(_widen(sketched, row_residual))
 
     def _few_rows(self) -> torch.Tensor:
         """A few rows from all over the memory, for floors to start from."""
         return self.keys.take(torch.linspace(0, self.keys.n - 1, min(_LOOK, max(1, self.keys.n // 16))).long())
 
     def _find(self, chunk: _Chunk, part: slice) -> Found:
-        bounds = Bounds(self.best[part], self.threshold[part], self.slack[part], chunk.excess)
+        bounds = Bounds(self.best[part], self.margin[part], self.query_error[part], chunk.row_residual)
         starts, columns = self.scores.find(part, chunk.tiles, bounds)
         queries = torch.repeat_interleave(starts.diff(), output_size=len(columns))
         logits = _pair_products(self.queries[part], chunk.rows, starts, queries, columns, self.scale)
         return Found(starts, columns, queries, logits)
 
 
-def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float, tail: float) -> Partial:
+def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float, tail: float) -> OnlineSoftmax:
     """What `exact.partial_sums` gives, from the rows that matter alone.
 
     Args:

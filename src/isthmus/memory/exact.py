@@ -16,8 +16,8 @@ import torch
 
 from isthmus.core import kernels
 from isthmus.core.threads import blocks_of, threads
-from isthmus.memory.matrix import BLOCK_ROWS, Rows
-from isthmus.memory.online_softmax import Partial
+from isthmus.memory.matrix import BLOCK_ROWS, MatrixReader
+from isthmus.memory.online_softmax import OnlineSoftmax
 
 PASS_BYTES = 160 << 20
 """What the queries of a pass over the memory may take."""
@@ -42,8 +42,8 @@ class Work:
     `bias` is what is added to the logits of each memory row, a log prior; only exact sums know it.
     """
 
-    keys: Rows
-    values: Sequence[Rows | None]
+    keys: MatrixReader
+    values: Sequence[MatrixReader | None]
     temperature: float
     stats: bool
     bounded: bool
@@ -60,7 +60,7 @@ class Work:
         return max(block, pass_bytes // per_query // block * block)
 
 
-def partial_sums(work: Work, queries: torch.Tensor) -> Partial:
+def partial_sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
     """The sums of every query over the whole memory of `work`, reading the memory once.
 
     Args:
@@ -72,7 +72,7 @@ def partial_sums(work: Work, queries: torch.Tensor) -> Partial:
     return redo_weak(work, queries, found) if constant else found
 
 
-def redo_weak(work: Work, queries: torch.Tensor, found: Partial) -> Partial:
+def redo_weak(work: Work, queries: torch.Tensor, found: OnlineSoftmax) -> OnlineSoftmax:
     """Do again, with a running maximum, the queries whose shift was so far off that their sums ran under or over.
 
     What was flushed to zero is below rows * 1e-38 in all: against the floor here it is less than 1e-7 of the total.
@@ -85,7 +85,7 @@ def redo_weak(work: Work, queries: torch.Tensor, found: Partial) -> Partial:
     return found
 
 
-def _pass(work: Work, queries: torch.Tensor, *, constant: bool) -> Partial:
+def _pass(work: Work, queries: torch.Tensor, *, constant: bool) -> OnlineSoftmax:
     highest = 1.0 / work.temperature + (0.0 if work.bias is None else float(work.bias.max()))
     state = empty(work, len(queries), highest - _HEADROOM if constant else -torch.inf)
     scaled = queries * (1.0 / work.temperature)
@@ -142,7 +142,7 @@ def _compiled(work: Work, queries: int) -> bool:
 
 
 def _absorb(
-    state: Partial,
+    state: OnlineSoftmax,
     logits: torch.Tensor,
     values: Sequence[torch.Tensor],
     spare: torch.Tensor | None,
@@ -172,28 +172,30 @@ def keeps_logits(work: Work) -> bool:
     return work.stats and (work.bias is not None or all(v is not None for v in work.values))
 
 
-def fill_moment(work: Work, state: Partial, scaled: torch.Tensor) -> None:
+def fill_moment(work: Work, state: OnlineSoftmax, scaled: torch.Tensor) -> None:
     """Set the moment from the sums of the keys, where they are averaged; `scaled` is query / temperature."""
     if work.stats and not keeps_logits(work):
         own = next(s for s, v in zip(state.sums, work.values, strict=True) if v is None)
         state.moment = torch.linalg.vecdot(scaled, own)
 
 
-def empty(work: Work, n: int, shift: float) -> Partial:
+def empty(work: Work, n: int, shift: float) -> OnlineSoftmax:
     """The sums of n queries over no rows."""
     device = work.keys.device
     zeros = [torch.zeros((n, width), device=device) for width in work.widths]
     moment = torch.zeros(n, device=device) if work.stats else None
-    return Partial(torch.full((n,), shift, device=device), torch.zeros(n, device=device), moment, zeros, work.keys.n)
+    return OnlineSoftmax(
+        torch.full((n,), shift, device=device), torch.zeros(n, device=device), moment, zeros, work.keys.n
+    )
 
 
-def slice_of(state: Partial, part: slice) -> Partial:
+def slice_of(state: OnlineSoftmax, part: slice) -> OnlineSoftmax:
     """Views of some queries' sums."""
     moment = None if state.moment is None else state.moment[part]
-    return Partial(state.shift[part], state.total[part], moment, [s[part] for s in state.sums], state.rows)
+    return OnlineSoftmax(state.shift[part], state.total[part], moment, [s[part] for s in state.sums], state.rows)
 
 
-def rescale(state: Partial, shift: torch.Tensor, *, moment: bool) -> None:
+def rescale(state: OnlineSoftmax, shift: torch.Tensor, *, moment: bool) -> None:
     """Express the sums relative to a new shift, in place; the moment too where it is being summed."""
     scale = torch.exp(state.shift - shift)
     state.shift.copy_(shift)
@@ -204,5 +206,5 @@ def rescale(state: Partial, shift: torch.Tensor, *, moment: bool) -> None:
         running.mul_(scale[:, None])
 
 
-def _tensors(state: Partial) -> list[torch.Tensor]:
+def _tensors(state: OnlineSoftmax) -> list[torch.Tensor]:
     return [state.shift, state.total, *([] if state.moment is None else [state.moment]), *state.sums]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from isthmus.core.threads import blocks_of, threads
 from isthmus.memory.exact import Work, empty
-from isthmus.memory.matrix import Rows
-from isthmus.memory.online_softmax import Partial
+from isthmus.memory.matrix import MatrixReader
+from isthmus.memory.online_softmax import OnlineSoftmax
 
 _LOOK = 4096
 _NONE = -1e30
@@ -43,7 +43,7 @@ class _Held:
     units: tuple[NDArray[np.float32], ...]
 
 
-def int16_partial_sums(work: Work, queries: torch.Tensor) -> Partial:
+def int16_partial_sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
     """What `exact.partial_sums` gives, with both products in 16-bit integers."""
     from isthmus.core.kernels import packing
     from isthmus.core.kernels.softmax_average import BLOCK, ROWS
@@ -53,8 +53,8 @@ def int16_partial_sums(work: Work, queries: torch.Tensor) -> Partial:
     means = [mean if v is None else _mean(v) for v in work.values]
     moment = torch.zeros(len(queries)) if state.moment is None else state.moment
     per_query = (state.shift.numpy(), state.total.numpy(), moment.numpy())
-    rows = packing.filled(len(queries), packing.FEW)
-    sums = [np.zeros((rows, packing.filled(width, packing.MANY)), np.float32) for width in work.widths]
+    rows = packing.filled(len(queries), packing.TILE_ROWS)
+    sums = [np.zeros((rows, packing.filled(width, packing.TILE_COLUMNS)), np.float32) for width in work.widths]
     asked = _ask(work, queries.numpy(), per_query, sums, BLOCK)
     with threads(queries.device) as (pool, workers):
         each = pool.map if pool else map
@@ -86,9 +86,9 @@ def _ask(
     for start in range(0, len(queries), size):
         part = slice(start, min(start + size, len(queries)))
         rows = queries[part]
-        lanes, units = packing.rows_room(len(rows), rows.shape[1], packing.FEW), np.empty(len(rows), np.float32)
+        lanes, units = packing.rows_room(len(rows), rows.shape[1], packing.TILE_ROWS), np.empty(len(rows), np.float32)
         packing.pack_rows(rows, nothing, highest, 0.0, units, lanes)
-        own, whole = tuple(x[part] for x in state), slice(start, start + len(lanes) * packing.FEW)
+        own, whole = tuple(x[part] for x in state), slice(start, start + len(lanes) * packing.TILE_ROWS)
         blocks.append(_Asking(lanes, units / np.float32(work.temperature), own, tuple(s[whole] for s in sums)))
     return blocks
 
@@ -107,13 +107,13 @@ def _hold(
     rows = chunk[low : low + ROWS].numpy()
     highest = packing.highest(rows.shape[1])
     unit = packing.largest(rows, mean) / highest
-    lanes = packing.rows_room(len(rows), rows.shape[1], packing.MANY)
+    lanes = packing.rows_room(len(rows), rows.shape[1], packing.TILE_COLUMNS)
     packing.pack_rows(rows, mean, highest, unit, np.empty(len(rows), np.float32), lanes)
     packed, units = [], []
     for matrix, own in zip(values, means, strict=True):
         some = matrix[low : low + ROWS].numpy()
         pairs = packing.pairs_room(len(some), some.shape[1])
-        scales = np.zeros(len(pairs) * packing.MANY, np.float32)
+        scales = np.zeros(len(pairs) * packing.TILE_COLUMNS, np.float32)
         packing.pack_pairs(some, own, HIGHEST_VALUE, scales[: some.shape[1]], pairs)
         packed.append(pairs)
         units.append(scales)
@@ -132,7 +132,7 @@ def _absorb(held: list[_Held], part: list[_Asking]) -> None:
                 add_values(values, units, sums, len(one.units), scratch)
 
 
-def _mean(rows: Rows) -> NDArray[np.float32]:
+def _mean(rows: MatrixReader) -> NDArray[np.float32]:
     """(d,) mean of rows from all over a matrix."""
     some = rows.take(torch.linspace(0, rows.n - 1, min(_LOOK, rows.n)).long())
     mean: NDArray[np.float32] = some.mean(dim=0).numpy()

@@ -1,7 +1,7 @@
 """Row blocks of a matrix, wherever it lies: in memory, in a memory map, in a space on disk or in a list of shards.
 
-Everything the memory bank reads goes through `Rows.block`, which yields float32 rows on the device, so that a matrix
-larger than memory is converted and normalised a chunk at a time and never held whole.
+Everything the memory bank reads goes through `MatrixReader.block`, which yields float32 rows on the device, so that a
+matrix larger than memory is converted and normalised a chunk at a time and never held whole.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Matrix: TypeAlias = "NDArray[Any] | torch.Tensor | StoredRows | Sequence[Any] | 
 """A (n, d) array or tensor, a memory map, the embeddings of a space, or several of them one after another."""
 
 
-class Rows:
+class MatrixReader:
     """A (n, d) matrix as float32 row blocks on a device.
 
     Args:

@@ -17,8 +17,8 @@ from isthmus.core.runtime import numpy_generator
 from isthmus.memory.bf16 import low_precision_sums
 from isthmus.memory.compressed import BAND, compressed_sums, probe
 from isthmus.memory.exact import PASS_BYTES, SMALL, Work, partial_sums
-from isthmus.memory.matrix import Rows
-from isthmus.memory.online_softmax import Partial
+from isthmus.memory.matrix import MatrixReader
+from isthmus.memory.online_softmax import OnlineSoftmax
 from isthmus.memory.sketch import Spectrum
 
 CHECKED = 256
@@ -37,11 +37,11 @@ _SKETCHING_PASS_BYTES = 4 * PASS_BYTES
 _BF16_P99 = 3.0
 """The bf16 method errs on all queries alike: the mean is held to the tolerance, the percentile to so many of it."""
 
-Sums = Callable[[Work, torch.Tensor], Partial]
+Sums = Callable[[Work, torch.Tensor], OnlineSoftmax]
 
 
 @dataclass
-class Plan:
+class MethodChoice:
     """How to do an aggregation, with what memory a pass, and the report of how that was found, ready for json."""
 
     sums: Sums
@@ -60,7 +60,7 @@ class _Trial(NamedTuple):
     allowed: float = 1.0
 
 
-def make_plan(work: Work, queries: Rows, method: str, tolerance: float, seed: int) -> Plan:
+def choose_method(work: Work, queries: MatrixReader, method: str, tolerance: float, seed: int) -> MethodChoice:
     """Choose how to do `work` for the queries, judging an approximation on a sample of them.
 
     Args:
@@ -74,31 +74,31 @@ def make_plan(work: Work, queries: Rows, method: str, tolerance: float, seed: in
         "asked": method, "used": "exact", "fell_back": None, "queries": queries.n, "rows": work.keys.n,
         "dim": work.keys.dim, "temperature": work.temperature, "tolerance": tolerance,
     }  # fmt: skip
-    plan = Plan(partial_sums, report)
+    choice = MethodChoice(partial_sums, report)
     small = float(queries.n) * work.keys.n * work.keys.dim < SMALL
     if method == "exact" or (method == "auto" and small) or not queries.n:
-        return plan
+        return choice
     judge = _Judge(work, queries, tolerance, seed)
     reasons: dict[str, str] = {}
     for trial in judge.trials(method):
         reason = trial.refused or judge.reason_against(trial, report)
         if reason is None:
             report |= {"used": trial.method, **trial.details, "check": judge.check}
-            plan.sums = trial.sums
+            choice.sums = trial.sums
             if trial.method == "compressed" and not work.keys.resident:
-                plan.pass_bytes = _SKETCHING_PASS_BYTES
-            return plan
+                choice.pass_bytes = _SKETCHING_PASS_BYTES
+            return choice
         reasons[trial.method] = reason
     report["fell_back"] = "; ".join(f"{name}: {why}" for name, why in reasons.items()) or None
     if judge.check:
         report["check"] = judge.check
-    return plan
+    return choice
 
 
 class _Judge:
     """The sampled queries, their exact results (made when first needed), and the trials in the order of their cost."""
 
-    def __init__(self, work: Work, queries: Rows, tolerance: float, seed: int) -> None:
+    def __init__(self, work: Work, queries: MatrixReader, tolerance: float, seed: int) -> None:
         self.work, self.queries, self.tolerance, self.seed = work, queries, tolerance, seed
         chosen = numpy_generator(seed, 256).choice(queries.n, min(CHECKED, queries.n), replace=False)
         self.sample = queries.take(torch.from_numpy(np.sort(chosen)))
@@ -136,7 +136,7 @@ class _Judge:
         details |= {"rows_per_query": round(kept, 1), "tail": round(tail, 4)}
         refused = f"a query needs more than {most:,.0f} of {rows:,} rows" if kept > most else None
 
-        def sums(work: Work, queries: torch.Tensor) -> Partial:
+        def sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
             return compressed_sums(work, queries, sketch, threshold, tail)
 
         return _Trial("compressed", sums, details, refused)

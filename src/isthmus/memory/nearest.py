@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from isthmus.memory.matrix import Rows
+from isthmus.memory.matrix import MatrixReader
 
 _QUERIES = 256
 _GROUP = 32
 
 
-def nearest_rows(keys: Rows, queries: Rows, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def nearest_rows(keys: MatrixReader, queries: MatrixReader, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k rows of largest product with each query, best first.
 
     Returns:

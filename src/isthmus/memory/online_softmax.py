@@ -11,7 +11,7 @@ from isthmus.errors import ConfigError, FormatError
 
 
 @dataclass
-class Partial:
+class OnlineSoftmax:
     """The unfinished softmax average of q queries over some rows of a memory.
 
     With logits l_j = cosine_j / temperature and a reference r per query,
@@ -31,7 +31,7 @@ class Partial:
     sums: list[torch.Tensor]
     rows: int
 
-    def merge(self, other: Partial) -> Partial:
+    def merge(self, other: OnlineSoftmax) -> OnlineSoftmax:
         """Add the sums of other rows of the same memory for the same queries; associative and commutative.
 
         Raises:
@@ -50,7 +50,7 @@ class Partial:
         if self.moment is not None and other.moment is not None:
             moment = self.moment * a + other.moment * b
         sums = [x * a[:, None] + y * b[:, None] for x, y in zip(self.sums, other.sums, strict=True)]
-        return Partial(shift, self.total * a + other.total * b, moment, sums, self.rows + other.rows)
+        return OnlineSoftmax(shift, self.total * a + other.total * b, moment, sums, self.rows + other.rows)
 
     def finish(self) -> list[torch.Tensor]:
         """The averages: one (q, d_v) tensor per matrix of values."""
@@ -81,7 +81,7 @@ class Partial:
         save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, str(path))
 
     @classmethod
-    def load(cls, path: str | Path) -> Partial:
+    def load(cls, path: str | Path) -> OnlineSoftmax:
         """Read what `save` wrote.
 
         Raises:
@@ -96,5 +96,5 @@ class Partial:
             return cls(tensors["shift"], tensors["total"], tensors.get("moment"), sums, int(tensors["rows"][0]))
         except (SafetensorError, KeyError) as error:
             raise FormatError(
-                f"{path} is no file of partial sums ({error}). Expected one written by Partial.save; make it again."
+                f"{path} is no file of partial sums ({error}). Expected one of OnlineSoftmax.save; make it again."
             ) from error

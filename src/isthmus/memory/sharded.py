@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from isthmus.core.ray import ray_session
 from isthmus.errors import ConfigError, FormatError
-from isthmus.memory import MemoryBank, Partial, Stats
-from isthmus.memory.matrix import Rows
+from isthmus.memory import MemoryBank, OnlineSoftmax, Stats
+from isthmus.memory.matrix import MatrixReader
 
 ENGINES = ("local", "processes", "ray")
 QUERY_BLOCK = 8192
@@ -133,7 +133,7 @@ def aggregate_shards(
     if not shards or (values is not None and len(values) != len(shards)):
         given = "no values" if values is None else f"{len(values)} of values"
         raise ConfigError(f"got {len(shards)} shards and {given}. Expected at least one shard, and values for each.")
-    asked = Rows(queries, torch.device("cpu"), unit=False, name="queries", resident_bytes=0)
+    asked = MatrixReader(queries, torch.device("cpu"), unit=False, name="queries", resident_bytes=0)
     pairs = list(zip(shards, values if values is not None else [None] * len(shards), strict=True))
     blocks = [slice(i, min(i + QUERY_BLOCK, asked.n)) for i in range(0, asked.n, QUERY_BLOCK)]
     averages: list[NDArray[np.float32]] = []
@@ -181,11 +181,11 @@ def _to_files(arrays: Sequence[NDArray[Any]], folder: Path) -> list[Any]:
     return paths
 
 
-def _merge(tasks: Iterator[Arrays]) -> Partial:
-    merged: Partial | None = None
+def _merge(tasks: Iterator[Arrays]) -> OnlineSoftmax:
+    merged: OnlineSoftmax | None = None
     for arrays in tasks:
         part = {name: torch.tensor(array) for name, array in arrays.items()}
-        found = Partial(part["shift"], part["total"], part["moment"], [part["sums"]], int(part["rows"][0]))
+        found = OnlineSoftmax(part["shift"], part["total"], part["moment"], [part["sums"]], int(part["rows"][0]))
         merged = found if merged is None else merged.merge(found)
     assert merged is not None
     return merged

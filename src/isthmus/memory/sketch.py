@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from isthmus.memory.matrix import Rows
+from isthmus.memory.matrix import MatrixReader
 
 _SAMPLE = 4096
 """Rows that the moments are taken of, at least; sixteen times the width if that is more."""
@@ -67,24 +67,24 @@ class Sketch:
         return torch.addmm(self.shift, rows, self.right)
 
     def chunks(
-        self, keys: Rows, prepare: Callable[[torch.Tensor, torch.Tensor], Any]
+        self, keys: MatrixReader, prepare: Callable[[torch.Tensor, torch.Tensor], Any]
     ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, Any]]:
-        """The whole memory, once, as first row, rows, their excess, and what is prepared of their sketch and excess."""
+        """The whole memory, once, as first row, rows, their residuals, and what is prepared of sketch and residuals."""
         for start, chunk in keys.chunks():
             found = self.held.get(start)
             if found is None:
-                excess = self.excess(chunk)
-                found = excess, prepare(self.of_memory(chunk), excess)
+                row_residual = self.row_residual(chunk)
+                found = row_residual, prepare(self.of_memory(chunk), row_residual)
             if keys.resident:
                 self.held[start] = found
             yield start, chunk, *found
 
-    def missed(self, queries: torch.Tensor) -> torch.Tensor:
+    def query_error(self, queries: torch.Tensor) -> torch.Tensor:
         """(q,) standard deviation, in logits, of what the sketch misses of each query's scores."""
         missed: torch.Tensor = torch.linalg.vector_norm(queries @ self.rest, dim=1)
         return missed
 
-    def excess(self, rows: torch.Tensor) -> torch.Tensor:
+    def row_residual(self, rows: torch.Tensor) -> torch.Tensor:
         """(m,) by how much more than of a usual row the sketch misses of the scores of a row; 0 for a usual one.
 
         Real memories hold a few rows that lie mostly outside the directions that matter to the others.
@@ -96,7 +96,7 @@ class Sketch:
 class Spectrum:
     """The directions of a memory and its queries in the order in which they matter to the scores."""
 
-    def __init__(self, keys: Rows, queries: Rows, temperature: float) -> None:
+    def __init__(self, keys: MatrixReader, queries: MatrixReader, temperature: float) -> None:
         self.temperature = temperature
         size = max(_SAMPLE, 16 * keys.dim)
         sample, rows = _spread(queries, size), _spread(keys, size)
@@ -133,7 +133,7 @@ class Spectrum:
         return Sketch(left, right, shift, self.mean, rest, beyond, float(self.missed[rank - 1]))
 
 
-def _spread(rows: Rows, size: int) -> torch.Tensor:
+def _spread(rows: MatrixReader, size: int) -> torch.Tensor:
     """About `size` rows, evenly spread over the matrix in short runs, so that a file is read in few places."""
     if rows.n <= size:
         return rows.block(0, rows.n)

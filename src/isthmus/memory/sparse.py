@@ -18,7 +18,7 @@ from isthmus.core.runtime import numpy_generator
 from isthmus.errors import CheckFailed, ConfigError, FormatError
 from isthmus.memory.compressed import Found, Scan
 from isthmus.memory.exact import Work, partial_sums
-from isthmus.memory.matrix import Matrix, Rows
+from isthmus.memory.matrix import Matrix, MatrixReader
 from isthmus.memory.method import CHECKED, compare
 from isthmus.memory.sketch import Spectrum
 
@@ -47,7 +47,7 @@ class SparseWeights:
     Attributes:
         starts: (q + 1,) uint32, or int64 beyond 4.2 billion entries: where each query's entries start.
         entries: (nnz,) uint32 or uint64.
-        memory_rows: Rows of the memory.
+        memory_rows: MatrixReader of the memory.
         report: Errors against the exact averages, ready for json.
 
     Raises:
@@ -101,14 +101,18 @@ class SparseWeights:
             weights /= np.repeat(np.add.reduceat(weights, ends - counts), counts)
         return ends, (entries & entries.dtype.type((1 << shift) - 1)).astype(np.int64), weights
 
-    def recompose(self, rows: NDArray[np.int64], values: Matrix | Rows) -> NDArray[np.float32]:
+    def recompose(self, rows: NDArray[np.int64], values: Matrix | MatrixReader) -> NDArray[np.float32]:
         """Averages of `values`, (m, d_v), for the queries numbered in `rows`, as (len(rows), d_v) float32.
 
         Values that are held in memory are averaged where they lie; of others only the rows that are needed are read.
-        `Rows` that are made once save looking through a matrix at every call.
+        `MatrixReader` that are made once save looking through a matrix at every call.
         """
         ends, indices, weights = self.unpack(np.asarray(rows, dtype=np.int64))
-        read = values if isinstance(values, Rows) else Rows(values, _CPU, unit=False, name="values", resident_bytes=0)
+        read = (
+            values
+            if isinstance(values, MatrixReader)
+            else MatrixReader(values, _CPU, unit=False, name="values", resident_bytes=0)
+        )
         if read.tensor is not None:
             table, places = read.tensor, indices
         else:
@@ -156,7 +160,7 @@ class SparseWeights:
 
 
 def sparse_weights(
-    work: Work, queries: Rows, mass: float | None, max_k: int, tolerance: float, seed: int
+    work: Work, queries: MatrixReader, mass: float | None, max_k: int, tolerance: float, seed: int
 ) -> SparseWeights:
     """Find the rows that hold `mass` of each query's weight, at most `max_k`, and check what they average to.
 
@@ -164,7 +168,7 @@ def sparse_weights(
         work: Keys, temperature, and the values whose averages are checked.
         queries: All of them.
         mass: Share of the weight; None takes the least that holds the tolerance on the sample.
-        max_k: Rows per query at most.
+        max_k: MatrixReader per query at most.
         tolerance: Largest 99th percentile of the relative error.
         seed: Of the sample.
 
@@ -290,16 +294,16 @@ def _number_bits(memory_rows: int) -> int:
     return max(1, int(memory_rows - 1).bit_length())
 
 
-def _on_cpu(rows: Rows) -> Rows:
+def _on_cpu(rows: MatrixReader) -> MatrixReader:
     """Rows as they are averaged, scaled to unit length where the bank does so, for the CPU."""
     matrix = rows.tensor if rows.tensor is not None else _Scaled(rows)
-    return Rows(matrix, _CPU, unit=False, name=rows.name, resident_bytes=0)
+    return MatrixReader(matrix, _CPU, unit=False, name=rows.name, resident_bytes=0)
 
 
 class _Scaled:
     """Rows that are read, converted and scaled when asked for."""
 
-    def __init__(self, keys: Rows) -> None:
+    def __init__(self, keys: MatrixReader) -> None:
         self.keys = keys
 
     @property

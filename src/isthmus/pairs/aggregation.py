@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from isthmus.core.geometry import Array, normalize
 from isthmus.memory import MemoryBank, SparseWeights, describe
-from isthmus.memory.matrix import Rows
+from isthmus.memory.matrix import MatrixReader
 from isthmus.memory.sharded import Engine, ShardedMemory, open_engine
 from isthmus.pairs.columns import Column, pick, value_rows
 from isthmus.pairs.config import PairConfig
@@ -53,7 +53,7 @@ class Aggregation:
         self.sides, self.shared, self.config = sides, shared, config
         self.device, self.notify = device, notify
         self._banks: dict[Slot, MemoryBank] = {}
-        self._values: dict[Slot, Rows] = {}
+        self._values: dict[Slot, MatrixReader] = {}
         self._temperatures: dict[tuple[Slot, Slot], float] = {}
         self._engine: tuple[Engine, Path] | None = None
         self._sharded: dict[Hop, ShardedMemory] = {}
@@ -80,7 +80,7 @@ class Aggregation:
         """What is averaged of a slot: the row-matched overlap, or all of a modality that only one space has."""
         return self.shared[slot] if slot in self.shared else self.sides[slot.side].embeddings[slot.modality]
 
-    def values(self, slot: Slot) -> Rows:
+    def values(self, slot: Slot) -> MatrixReader:
         """The memory of a slot, looked through once, to be recomposed from often."""
         if slot not in self._values:
             self._values[slot] = value_rows(self.memory(slot))

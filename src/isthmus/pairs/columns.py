@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from isthmus.core.geometry import Array, normalize
 from isthmus.memory import SparseWeights
-from isthmus.memory.matrix import Rows, StoredRows
+from isthmus.memory.matrix import MatrixReader, StoredRows
 
 Column: TypeAlias = "NDArray[Any] | StoredRows"
 """An (n, dim) array or memory map, or anything with that shape that gives float32 rows by number (`take`)."""
@@ -56,7 +56,7 @@ class Recomposed:
         unit: Scale the averages to unit length.
     """
 
-    def __init__(self, weights: SparseWeights, values: Rows, *, unit: bool) -> None:
+    def __init__(self, weights: SparseWeights, values: MatrixReader, *, unit: bool) -> None:
         self.weights, self.values, self.unit = weights, values, unit
 
     @property
@@ -70,9 +70,9 @@ class Recomposed:
         return normalize(averages) if self.unit else averages
 
 
-def value_rows(embeddings: Array) -> Rows:
+def value_rows(embeddings: Array) -> MatrixReader:
     """Embeddings looked through once, to be averaged often; a memory map is read where it is needed, never whole."""
-    return Rows(embeddings, torch.device("cpu"), unit=False, name="values", resident_bytes=0)
+    return MatrixReader(embeddings, torch.device("cpu"), unit=False, name="values", resident_bytes=0)
 
 
 class Joined:

@@ -157,24 +157,24 @@ def lanes(codes: np.ndarray, rows: int) -> np.ndarray:
 def test_byte_products_are_exact_at_their_extremes(k):
     from numba import njit
 
-    from isthmus.core.kernels.tiles import FEW, MANY, byte_tile
+    from isthmus.core.kernels.tiles import TILE_COLUMNS, TILE_ROWS, int8_tile
 
     rng = np.random.default_rng(k)
-    rows = rng.choice(np.array([0, 1, 64, 127], np.uint8), (MANY, k))
-    asking = rng.choice(np.array([-63, 0, 1, 63], np.int8), (FEW, k))
+    rows = rng.choice(np.array([0, 1, 64, 127], np.uint8), (TILE_COLUMNS, k))
+    asking = rng.choice(np.array([-63, 0, 1, 63], np.int8), (TILE_ROWS, k))
     rows[0], asking[0], asking[1] = 127, 63, -63
     floors = np.array([-5, 0, 100, 2**31 - 1], np.int32)
 
     @njit
     def run(many, few, groups, floors, out):
-        return byte_tile(many, 0, few, 0, groups, floors, 0, out)
+        return int8_tile(many, 0, few, 0, groups, floors, 0, out)
 
-    many, few = lanes(rows, MANY), lanes(asking, FEW)
-    out = np.empty(FEW * MANY, np.int32)
+    many, few = lanes(rows, TILE_COLUMNS), lanes(asking, TILE_ROWS)
+    out = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
     found = run(many.reshape(-1), few.reshape(-1), many.shape[1], floors, out)
     expected = asking.astype(np.int64) @ rows.astype(np.int64).T
-    np.testing.assert_array_equal(out.reshape(FEW, MANY), expected)
-    bits = np.array([found >> bit & 1 for bit in range(64)], bool).reshape(FEW, MANY)
+    np.testing.assert_array_equal(out.reshape(TILE_ROWS, TILE_COLUMNS), expected)
+    bits = np.array([found >> bit & 1 for bit in range(64)], bool).reshape(TILE_ROWS, TILE_COLUMNS)
     np.testing.assert_array_equal(bits, expected > floors[:, None])
 
 
@@ -183,19 +183,21 @@ def test_byte_products_are_exact_at_their_extremes(k):
 def test_word_products_are_exact(k):
     from numba import njit
 
-    from isthmus.core.kernels.tiles import FEW, MANY, word_tile
+    from isthmus.core.kernels.tiles import TILE_COLUMNS, TILE_ROWS, int16_tile
 
     rng = np.random.default_rng(k)
-    rows, asking = (rng.integers(-2000, 2001, (n, 2 * k)).astype(np.int16) for n in (MANY, FEW))
+    rows, asking = (rng.integers(-2000, 2001, (n, 2 * k)).astype(np.int16) for n in (TILE_COLUMNS, TILE_ROWS))
 
     @njit
     def run(many, few, groups, out):
-        word_tile(many, 0, few, 0, groups, out, 0, MANY)
+        int16_tile(many, 0, few, 0, groups, out, 0, TILE_COLUMNS)
 
-    out = np.empty(FEW * MANY, np.int32)
+    out = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
     packed = (np.ascontiguousarray(x.view(np.int32).T).reshape(-1) for x in (rows, asking))
     run(*packed, k, out)
-    np.testing.assert_array_equal(out.reshape(FEW, MANY), asking.astype(np.int64) @ rows.astype(np.int64).T)
+    np.testing.assert_array_equal(
+        out.reshape(TILE_ROWS, TILE_COLUMNS), asking.astype(np.int64) @ rows.astype(np.int64).T
+    )
 
 
 @needs
@@ -207,7 +209,7 @@ def test_rows_that_fill_up_a_tile_are_not_found():
     hits = tuple(np.empty(1000, kind) for kind in (np.int32, np.int32, np.float32))
     one, zeros = np.ones(1, np.float32), asking.sum(1, dtype=np.int32) * 64
     limits = np.zeros(3, np.float32), np.zeros(1, np.float32), one.copy(), np.zeros(1, np.float32)
-    packed = lanes(asking, scan.FEW), one, zeros, lanes(rows, scan.MANY)
+    packed = lanes(asking, scan.TILE_ROWS), one, zeros, lanes(rows, scan.TILE_COLUMNS)
     count = scan.scan_tile(*packed, 0, 3, 1.0, *limits, hits, 0)
     assert hits[1][:count].tolist() == [0, 1, 2]
     assert hits[2][:count].tolist() == [0.0, 0.0, 0.0]

@@ -37,8 +37,8 @@ def margin_of(kind: str, made: FloatScores | ByteScores) -> torch.Tensor:
     return torch.full((300,), {"float32": 1e-3, "bf16": 0.5}[kind])
 
 
-def bounds(best: torch.Tensor, threshold: torch.Tensor, rows: int, slack: float = 0.0) -> Bounds:
-    return Bounds(best.clone(), threshold.clone(), torch.full_like(best, slack), torch.zeros(rows))
+def bounds(best: torch.Tensor, threshold: torch.Tensor, rows: int, query_error: float = 0.0) -> Bounds:
+    return Bounds(best.clone(), threshold.clone(), torch.full_like(best, query_error), torch.zeros(rows))
 
 
 def found(made: FloatScores | ByteScores, keys: torch.Tensor, held: Bounds, part: slice = WHOLE) -> torch.Tensor:
@@ -88,8 +88,8 @@ def test_a_row_that_the_sketch_misses_more_of_raises_the_best_by_less(kind):
     asking, keys = world(rows=3000)
     made = make(kind, asking, keys)
     top = (asking @ keys.T).argmax(dim=1)
-    held = bounds(torch.full((300,), -50.0), torch.full((300,), 6.0), len(keys), slack=2.0)
-    held.excess[top] = 100.0
+    held = bounds(torch.full((300,), -50.0), torch.full((300,), 6.0), len(keys), query_error=2.0)
+    held.row_residual[top] = 100.0
     found(made, keys, held)
     rest = asking @ keys.T
     rest[:, top] = -torch.inf
@@ -124,7 +124,7 @@ def test_bytes_err_by_what_they_say():
     from isthmus.core.kernels import scan
 
     tile = made.tiles(keys)[0][1]
-    packed = scan.pack(made._codes, scan.FEW)
+    packed = scan.pack(made._codes, scan.TILE_ROWS)
     hits = tuple(np.empty(700_000, kind) for kind in (np.int32, np.int32, np.float32))
     best, threshold, nothing = (np.full(n, x, np.float32) for n, x in ((300, 0.0), (300, 1e3), (2048, 0.0)))
     rows = tile.lanes, 0, 2048, tile.scale, nothing, nothing[:300]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -14,11 +15,12 @@ import torch
 from isthmus.core import kernels
 from isthmus.core.products import SWITCH, WAYS
 from isthmus.errors import CheckFailed, ConfigError, FormatError, SpaceError
-from isthmus.memory import MemoryBank, Partial, SparseWeights, describe
-from isthmus.memory.compressed import probe
+from isthmus.memory import MemoryBank, OnlineSoftmax, SparseWeights, describe
+from isthmus.memory import method as check
+from isthmus.memory.compressed import compressed_sums, probe
 from isthmus.memory.exact import Work, partial_sums
 from isthmus.memory.exact_int16 import int16_partial_sums
-from isthmus.memory.matrix import CHUNK_ROWS, Rows
+from isthmus.memory.matrix import CHUNK_ROWS, MatrixReader
 from isthmus.memory.sketch import Spectrum
 
 CPU = torch.device("cpu")
@@ -157,7 +159,7 @@ def test_streaming_in_small_chunks_changes_nothing(monkeypatch, method, way):
 
 def test_rows_are_taken_from_several_shards_in_the_order_asked_for(small):
     _, keys, _ = small
-    rows = Rows([keys[:10], keys[10:11], keys[11:]], CPU, unit=True, name="memory", resident_bytes=0)
+    rows = MatrixReader([keys[:10], keys[10:11], keys[11:]], CPU, unit=True, name="memory", resident_bytes=0)
     wanted = torch.tensor([2999, 0, 10, 10, 9, 11, 500])
     np.testing.assert_allclose(rows.take(wanted).numpy(), unit(keys)[wanted.numpy()], atol=1e-6)
 
@@ -215,7 +217,7 @@ def test_results_are_written_where_asked(small, tmp_path):
         MemoryBank(keys).aggregate(queries, out=np.zeros((2, 2)))
 
 
-# Partial sums
+# OnlineSoftmax sums
 
 
 @pytest.mark.parametrize("temperature", [0.003, 0.01, 0.2])
@@ -235,7 +237,7 @@ def test_partial_sums_are_saved_and_loaded(tmp_path):
     queries, keys = world(8, rows=500, queries=20)
     partial = MemoryBank(keys).partial(queries, values=[keys, keys[:, :3]])
     partial.save(tmp_path / "p.safetensors")
-    again = Partial.load(tmp_path / "p.safetensors")
+    again = OnlineSoftmax.load(tmp_path / "p.safetensors")
     assert again.rows == 500
     for mine, theirs in zip(again.finish(), partial.finish(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -253,10 +255,8 @@ def test_partial_sums_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="these partial sums hold no statistics"):
         bare.effective_neighbours()
     (tmp_path / "x").write_bytes(b"no")
-    with pytest.raises(
-        FormatError, match=r"x is no file of partial sums \(.*\)\. Expected one written by Partial\.save"
-    ):
-        Partial.load(tmp_path / "x")
+    with pytest.raises(FormatError, match=r"x is no file of partial sums \(.*\)\. Expected one of OnlineSoftmax\.save"):
+        OnlineSoftmax.load(tmp_path / "x")
 
 
 # Approximations
@@ -325,16 +325,16 @@ def test_compressed_is_as_exact_as_it_is_told_to_be(tolerance):
 
 
 def test_what_a_sketch_misses_of_a_query_is_known():
-    """The slack of the scan is in deviations of each query's own scores, so they must be what they are said to be."""
+    """The margin of the scan is in deviations of each query's own scores, so they must be what they are said to be."""
     queries, keys = (torch.from_numpy(unit(x)) for x in world(26))
-    asked, held = (Rows(x, CPU, unit=True, name="x") for x in (queries, keys))
+    asked, held = (MatrixReader(x, CPU, unit=True, name="x") for x in (queries, keys))
     sketch = Spectrum(held, asked, 0.01).sketch(7)
     logits = (queries @ (keys - sketch.mean).T) / 0.01
     sketched = sketch.of_queries(queries) @ sketch.of_memory(keys).T
     np.testing.assert_allclose(sketch.of_queries(queries).std(0), sketch.of_memory(keys).std(0), rtol=0.2)
     actual = (logits - sketched).std(dim=1)
     assert actual.mean() > 1.0
-    np.testing.assert_allclose(sketch.missed(queries), actual, rtol=0.1)
+    np.testing.assert_allclose(sketch.query_error(queries), actual, rtol=0.1)
     assert sketch.residual == pytest.approx(float(actual.square().mean().sqrt()), rel=0.1)
 
 
@@ -360,9 +360,9 @@ def test_compressed_refuses_a_high_temperature():
 def test_a_probe_of_a_large_memory_stops_where_too_many_rows_matter():
     """At a high temperature nearly every row does, and what is found of a million is too much to hold."""
     queries, keys = (torch.from_numpy(unit(x)) for x in world(12, rows=40_000))
-    held = Rows(keys, CPU, unit=True, name="memory")
+    held = MatrixReader(keys, CPU, unit=True, name="memory")
     work = Work(held, [None], 0.2, False, True)
-    sketch = Spectrum(held, Rows(queries, CPU, unit=True, name="queries"), 0.2).sketch(11)
+    sketch = Spectrum(held, MatrixReader(queries, CPU, unit=True, name="queries"), 0.2).sketch(11)
     every, few = (probe(work, queries[:16], sketch, 8.0, most)[0] for most in (40_000, 100))
     assert every > 20_000
     assert 100 < few <= CHUNK_ROWS
@@ -440,7 +440,7 @@ def test_sixteen_bit_averages_of_any_size(rows, queries):
     rng = np.random.default_rng(rows)
     asking, keys = (torch.from_numpy(unit(rng.standard_normal((n, 21)).astype(np.float32))) for n in (queries, rows))
     other = torch.from_numpy(rng.standard_normal((rows, 3)).astype(np.float32)) - 4.0
-    held = [Rows(x, CPU, unit=False, name="x") for x in (keys, other)]
+    held = [MatrixReader(x, CPU, unit=False, name="x") for x in (keys, other)]
     work = Work(held[0], [None, held[1]], 0.1, True, True)
     got, exact = int16_partial_sums(work, asking), partial_sums(work, asking)
     for mine, theirs in zip(got.finish(), exact.finish(), strict=True):
@@ -456,9 +456,71 @@ def test_sixteen_bit_averages_stay_within_32_bits():
     compiled_or_skip()
     keys = torch.full((3000, 512), 512.0**-0.5)
     keys[::2] *= -1.0
-    work = Work(Rows(keys, CPU, unit=False, name="x"), [None], 0.01, False, True)
+    work = Work(MatrixReader(keys, CPU, unit=False, name="x"), [None], 0.01, False, True)
     got = int16_partial_sums(work, keys[:70])
     torch.testing.assert_close(got.finish()[0], keys[:70], atol=1e-4, rtol=0.0)
+
+
+@pytest.mark.parametrize("temperature", [0.0019, 0.001, 0.0003])
+def test_sixteen_bit_weights_never_wrap(temperature):
+    """The heaviest weight of a query, rounded up past 32,767, would count with the opposite sign."""
+    compiled_or_skip()
+    queries, keys = (torch.from_numpy(unit(x)) for x in world(41, rows=5000, queries=2000))
+    work = Work(MatrixReader(keys, CPU, unit=False, name="x"), [None], temperature, True, True)
+    got, exact = int16_partial_sums(work, queries).finish()[0], partial_sums(work, queries).finish()[0]
+    assert float(torch.cosine_similarity(got, exact).min()) > 0.9
+
+
+# The check of an approximation
+
+
+def spoil(monkeypatch, rows, change):
+    """Make the compressed method wrong on some of the sampled queries, and note what it was asked."""
+    asked = []
+
+    def wrong(work, queries, *rest):
+        asked.append(queries.clone())
+        sums = compressed_sums(work, queries, *rest)
+        sums.sums[0][:rows] = change(sums.sums[0][:rows])
+        return sums
+
+    monkeypatch.setattr(check, "compressed_sums", wrong)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("rows", "change", "reason"),
+    [
+        (1, lambda x: -x, r"smallest cosine -0\.9|smallest cosine -1\."),
+        (8, lambda x: 1.05 * x, "99th percentile of the relative error 0.05"),
+        (256, lambda x: 1.02 * x, "mean relative error 0.02"),
+    ],
+)
+def test_a_run_that_is_wrong_for_a_few_is_refused(monkeypatch, rows, change, reason):
+    """One query of 256 that points away, some that are off by more than the tolerance, all that are off a little."""
+    queries, keys = world(42)
+    spoil(monkeypatch, rows, change)
+    bank = MemoryBank(keys)
+    bank.aggregate(queries, method="compressed", tolerance=0.0101)
+    assert bank.report["used"] == "exact"
+    assert re.search(reason, bank.report["fell_back"]), bank.report["fell_back"]
+
+
+def test_the_check_is_of_random_queries_of_the_seed(monkeypatch):
+    queries, keys = world(43)
+    asked = spoil(monkeypatch, 0, lambda x: x)
+    bank = MemoryBank(keys)
+    samples = []
+    for seed in (0, 0, 1):
+        asked.clear()
+        bank.aggregate(queries, method="compressed", seed=seed)
+        samples.append(asked[0].numpy())
+    rows = [[int(np.abs(unit(queries) - row).sum(1).argmin()) for row in sample] for sample in samples]
+    assert len(set(rows[0])) == 256
+    assert rows[0] == rows[1] != rows[2]
+    # As spread over all of them as a random sample is: not the first, not every fourth.
+    assert np.mean(rows[0]) == pytest.approx(len(queries) / 2, rel=0.15)
+    assert len(set(np.diff(sorted(rows[0])))) > 5
 
 
 def test_without_compiled_loops_a_run_is_as_good(monkeypatch):

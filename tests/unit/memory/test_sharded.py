@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -43,10 +44,17 @@ def test_shards_give_what_the_whole_gives(world, temperature, monkeypatch):
     )
 
 
-def test_processes_give_the_same(world):
+@pytest.fixture(scope="module")
+def processes():
+    """Two processes that start once: a fresh Python that loads torch takes seconds."""
+    with open_engine("processes", workers=2) as opened:
+        yield opened
+
+
+def test_processes_give_the_same(world, processes):
     queries, _, _, shards, values = world
     alone, _ = aggregate_shards(shards, queries, values=values)
-    together, stats = aggregate_shards(shards, queries, values=values, engine="processes", workers=2)
+    together, stats = aggregate_shards(shards, queries, values=values, engine=processes)
     np.testing.assert_allclose(together, alone, atol=1e-6)
     assert stats.report["engine"] == "processes"
 
@@ -75,12 +83,13 @@ def test_faults_are_one_clear_line(world, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ["local", "processes"])
-def test_a_sharded_memory_is_a_memory_bank(world, engine, tmp_path, monkeypatch):
+def test_a_sharded_memory_is_a_memory_bank(world, engine, tmp_path, monkeypatch, request):
     """Several matrices under the same weights, and several aggregations by workers that start once."""
     monkeypatch.setattr("isthmus.memory.sharded.SHARD_ROWS", 1700)
     queries, keys, other, _, _ = world
     bank = MemoryBank(keys)
-    with open_engine(engine, workers=2) as opened:
+    opening = nullcontext(request.getfixturevalue("processes")) if engine == "processes" else open_engine(engine)
+    with opening as opened:
         alone = ShardedMemory(keys, None, opened, tmp_path / "a")
         both = ShardedMemory(keys, [keys, other], opened, tmp_path / "b")
         for part in (queries[:300], queries[300:]):

@@ -1,7 +1,8 @@
-"""Float matrices as packed 16-bit integers: how each operand of `products.word_tile` is laid out, and its units.
+"""Float matrices as packed panels of 16-bit integers: how the operands of `tiles.int16_tile` are laid out.
 
-A unit is what one of the integers stands for. Rows are packed for products along their width, pairs of rows for
-products along their number, as of values with their weights.
+A quantisation scale is what one of the integers stands for. Rows are packed for products along their width, pairs of
+rows for products along their number, as of values with their weights. The more products a 32-bit sum takes, the fewer
+bits an operand may have (`highest`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from isthmus.core.kernels.tiles import FEW, MANY, bits_of_float, float_of_bits
+from isthmus.core.kernels.tiles import TILE_COLUMNS, TILE_ROWS, bits_of_float, float_of_bits
 
 __all__ = [
-    "FEW",
-    "MANY",
+    "TILE_COLUMNS",
+    "TILE_ROWS",
     "exponential",
     "filled",
     "highest",
@@ -51,7 +52,7 @@ def filled(n: int, multiple: int) -> int:
 
 def pairs_room(n: int, d: int) -> NDArray[np.int32]:
     """Zeros for `pack_pairs` of an (n, d) matrix."""
-    return np.zeros((-(-d // MANY), -(-n // 2), MANY), np.int32)
+    return np.zeros((-(-d // TILE_COLUMNS), -(-n // 2), TILE_COLUMNS), np.int32)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -134,7 +135,7 @@ def pack_pairs(
     inverse = np.float32(high) / units
     units /= np.float32(high)
     flat = out.reshape(-1)
-    lanes = np.zeros(out.shape[0] * MANY, np.int32)
+    lanes = np.zeros(out.shape[0] * TILE_COLUMNS, np.int32)
     for g in range((n + 1) // 2):
         first = x[2 * g]
         if 2 * g + 1 < n:
@@ -145,10 +146,10 @@ def pack_pairs(
         else:
             for k in range(d):
                 lanes[k] = nearest((first[k] - mean[k]) * inverse[k]) & np.int32(0xFFFF)
-        for t in range(len(lanes) // MANY):
-            at = (t * out.shape[1] + g) * MANY
-            for c in range(MANY):
-                flat[at + c] = lanes[t * MANY + c]
+        for t in range(len(lanes) // TILE_COLUMNS):
+            at = (t * out.shape[1] + g) * TILE_COLUMNS
+            for c in range(TILE_COLUMNS):
+                flat[at + c] = lanes[t * TILE_COLUMNS + c]
 
 
 @njit(nogil=True, cache=True, inline="always")

@@ -9,9 +9,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from isthmus.core.kernels.tiles import FEW, MANY, byte_tile, lowest_bit
+from isthmus.core.kernels.tiles import TILE_COLUMNS, TILE_ROWS, int8_tile, lowest_bit
 
-__all__ = ["FEW", "MANY", "add_rows", "pack", "pair_products", "scan_tile", "sort_hits"]
+__all__ = ["TILE_COLUMNS", "TILE_ROWS", "add_rows", "pack", "pair_products", "scan_tile", "sort_hits"]
 
 _LANE = 4
 """Bytes that are multiplied together; a tile takes two such groups at a time."""
@@ -35,26 +35,26 @@ def scan_tile(
     low: int,
     n: int,
     scale: float,
-    excess: NDArray[np.float32],
-    slack: NDArray[np.float32],
-    threshold: NDArray[np.float32],
+    row_residual: NDArray[np.float32],
+    query_error: NDArray[np.float32],
+    margin: NDArray[np.float32],
     best: NDArray[np.float32],
     hits: Any,
     count: int,
 ) -> int:
-    """Add the rows of a tile whose score lies within the threshold of the query's best, raising the best on the way.
+    """Add the rows of a tile whose score lies within the margin of the query's best, raising the best on the way.
 
     Args:
-        asking: (q / 4, groups, 4) lanes of the queries.
-        scales: (q,) what a unit of a query's bytes stands for.
+        asking: (q / TILE_ROWS, groups, TILE_ROWS) packed panels of the queries.
+        scales: (q,) quantisation scales of the queries.
         zeros: (q,) what its product with a row of zeros gives.
-        tile: (m / 16, groups, 16) lanes of the rows.
+        tile: (m / TILE_COLUMNS, groups, TILE_COLUMNS) packed panels of the rows.
         low: First row of the tile in its chunk.
         n: Rows of the tile.
-        scale: What a unit of a row's bytes stands for.
-        excess: (chunk,) by how much more the sketch misses of a row.
-        slack: (q,) what the sketch may miss of a query's scores.
-        threshold: (q,) below the best at which rows stop to matter.
+        scale: Quantisation scale of the rows.
+        row_residual: (chunk,) by how much more the sketch misses of a row.
+        query_error: (q,) what the sketch may miss of a query's scores.
+        margin: (q,) below the best at which rows stop to matter.
         best: (q,) largest score that is sure, raised in place.
         hits: Queries, rows and scores, three arrays of which `count` entries are filled.
         count: See there.
@@ -64,31 +64,37 @@ def scan_tile(
     """
     queries, rows, scores = hits
     groups = asking.shape[1]
-    few, many = asking.reshape(-1), tile.reshape(-1)
+    a_panel, b_panel = asking.reshape(-1), tile.reshape(-1)
     q = len(scales)
-    floors = np.full(asking.shape[0] * FEW, 2147483647, np.int32)
+    floors = np.full(asking.shape[0] * TILE_ROWS, 2147483647, np.int32)
     for i in range(q):
-        floors[i] = _floor(best[i] - threshold[i], scales[i] * scale, zeros[i])
-    out = np.empty(FEW * MANY, np.int32)
+        floors[i] = _floor(best[i] - margin[i], scales[i] * scale, zeros[i])
+    out = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
     for j in range(tile.shape[0]):
-        if count + FEW * MANY * asking.shape[0] > len(rows):
+        # Room for the case that every product of this column of tiles is a hit, so that none has to look.
+        if count + TILE_ROWS * TILE_COLUMNS * asking.shape[0] > len(rows):
             return -1
         for i in range(asking.shape[0]):
-            found = byte_tile(many, j * groups * MANY, few, i * groups * FEW, groups, floors, i * FEW, out)
+            found = int8_tile(
+                b_panel, j * groups * TILE_COLUMNS, a_panel, i * groups * TILE_ROWS, groups, floors, i * TILE_ROWS, out
+            )
+            # One bit a product: only what exceeds its floor leaves the registers, a few of each thousand.
             while found != 0:
                 bit = lowest_bit(found)
                 found &= found - 1
-                query, row = i * FEW + bit // MANY, j * MANY + bit % MANY
+                query, row = i * TILE_ROWS + bit // TILE_COLUMNS, j * TILE_COLUMNS + bit % TILE_COLUMNS
                 if row >= n or out[bit] <= floors[query]:
                     continue
                 unit = scales[query] * scale
                 score = (out[bit] - zeros[query]) * unit
                 queries[count], rows[count], scores[count] = query, low + row, score
                 count += 1
-                sure = score - slack[query] * excess[low + row]
+                # A row may owe some of its score to what the sketch misses; what is left is sure, and raises the
+                # floor for all rows behind it.
+                sure = score - query_error[query] * row_residual[low + row]
                 if sure > best[query]:
                     best[query] = sure
-                    floors[query] = _floor(sure - threshold[query], unit, zeros[query])
+                    floors[query] = _floor(sure - margin[query], unit, zeros[query])
     return count
 
 

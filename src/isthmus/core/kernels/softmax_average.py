@@ -16,7 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from isthmus.core.kernels.packing import exponential, nearest
-from isthmus.core.kernels.tiles import FEW, MANY, add_some_words_tile, word_tile
+from isthmus.core.kernels.tiles import TILE_COLUMNS, TILE_ROWS, add_gathered_int16_tile, int16_tile
 
 ROWS = 512
 """Memory rows that meet a block of queries at a time."""
@@ -25,6 +25,7 @@ BLOCK = 64
 HIGHEST_VALUE = 1023
 """The largest integer of a value."""
 _HIGHEST_WEIGHT = 32767.0
+_HIGHEST_CODE = np.int32(32767)
 _MOST_WEIGHT = 1048576.0
 """Sum of the weights of a query at most, so that their products with values stay below 2**31."""
 _LIGHTEST = -11.0
@@ -50,7 +51,9 @@ def round_weights(weights: NDArray[np.float32], top: float, codes: NDArray[np.in
     factor = np.float32(min(_HIGHEST_WEIGHT / top, _MOST_WEIGHT / max(mass, np.float32(1e-30))))
     total = 0
     for j in range(len(weights)):
-        code = nearest(weights[j] * factor)
+        # A logit of hundreds has an ulp of 3e-5: the heaviest weight may come out above `top` by as much, and one that
+        # rounds to 32,768 would be -32,768 in 16 bits.
+        code = min(nearest(weights[j] * factor), _HIGHEST_CODE)
         codes[j] = np.int16(code)
         total += code
     return factor, total
@@ -69,10 +72,12 @@ def _gather(lanes: NDArray[np.int32], n: int, kept: NDArray[np.int32], which: ND
     """Of the first n groups of (4, groups) lanes those that hold anything: lanes, numbers, and how many."""
     count = 0
     for g in range(n):
+        # Where one near row outweighs the rest, most groups are zeros of all four queries: leaving them out is what
+        # makes the second product cheap.
         if lanes[0, g] | lanes[1, g] | lanes[2, g] | lanes[3, g]:
             which[count] = g
-            for own in range(FEW):
-                kept[count * FEW + own] = lanes[own, g]
+            for own in range(TILE_ROWS):
+                kept[count * TILE_ROWS + own] = lanes[own, g]
             count += 1
     return count
 
@@ -82,10 +87,10 @@ def make_scratch() -> tuple[NDArray[Any], ...]:
     return (
         np.empty((BLOCK, ROWS), np.int32),
         np.empty(ROWS, np.float32),
-        np.zeros((FEW, ROWS), np.int16),
-        np.empty((BLOCK // FEW, ROWS // 2 * FEW), np.int32),
-        np.empty((BLOCK // FEW, ROWS // 2), np.int64),
-        np.zeros(BLOCK // FEW, np.int64),
+        np.zeros((TILE_ROWS, ROWS), np.int16),
+        np.empty((BLOCK // TILE_ROWS, ROWS // 2 * TILE_ROWS), np.int32),
+        np.empty((BLOCK // TILE_ROWS, ROWS // 2), np.int64),
+        np.zeros(BLOCK // TILE_ROWS, np.int64),
         np.ones(BLOCK, np.float32),
         np.empty(ROWS, np.int16),
         np.ones(BLOCK, np.float32),
@@ -105,28 +110,39 @@ def absorb(
     """Weigh some rows of the memory for a block of queries; `add_values` then adds them, for each matrix of values.
 
     Args:
-        asking: (q / 4, d / 2, 4) lanes of the queries.
-        units: (q,) what a unit of a query stands for, in logits.
+        asking: (q / TILE_ROWS, d / 2, TILE_ROWS) packed panels of the queries.
+        units: (q,) quantisation scales of the queries, in logits.
         state: Largest logits, totals and moments, three (q,) float32 that change in place.
-        keys: (ROWS / 16, d / 2, 16) lanes of the rows.
-        unit: What a unit of them stands for.
+        keys: (ROWS / TILE_COLUMNS, d / 2, TILE_COLUMNS) packed panels of the rows.
+        unit: Quantisation scale of the rows.
         n: Rows that there are; those beyond are filled up.
         scratch: What `make_scratch` gives; a thread has its own, in which the weights are left.
     """
     largest, totals, moments = state
     q, groups = len(units), asking.shape[1]
-    few, many = asking.reshape(-1), keys.reshape(-1)
+    a_panel, b_panel = asking.reshape(-1), keys.reshape(-1)
     scores, weights, codes, kept, which, counts, inverses, _, fades = scratch
     lanes = codes.view(np.int32)
-    for j in range(-(-n // MANY)):
+    for j in range(-(-n // TILE_COLUMNS)):
         for i in range(asking.shape[0]):
-            at = i * FEW * ROWS + j * MANY
-            word_tile(many, j * groups * MANY, few, i * groups * FEW, groups, scores.reshape(-1), at, ROWS)
+            at = i * TILE_ROWS * ROWS + j * TILE_COLUMNS
+            int16_tile(
+                b_panel,
+                j * groups * TILE_COLUMNS,
+                a_panel,
+                i * groups * TILE_ROWS,
+                groups,
+                scores.reshape(-1),
+                at,
+                ROWS,
+            )
+    # Online softmax: sums are relative to the largest logit so far. A larger one fades what was summed before; the sums
+    # of values are faded by `add_values`, for they are as many as there are matrices of values.
     fades[:] = 1.0
     for i in range(asking.shape[0]):
         some = False
-        for own in range(min(FEW, q - i * FEW)):
-            query = i * FEW + own
+        for own in range(min(TILE_ROWS, q - i * TILE_ROWS)):
+            query = i * TILE_ROWS + own
             mine = scores[query, :n]
             per = units[query] * np.float32(unit)
             highest = mine[0]
@@ -139,6 +155,7 @@ def absorb(
                 totals[query] *= fade
                 moments[query] *= fade
                 fades[query] = fade
+            # No row of a block whose best is this light survives rounding to 15 bits of the largest weight.
             codes[own] = 0
             if top - largest[query] > _LIGHTEST:
                 some = True
@@ -157,8 +174,8 @@ def add_values(
     """Add the values of the rows that `absorb` weighed, a tile of 4 queries and 16 columns at a time.
 
     Args:
-        values: (dv / 16, ROWS / 2, 16) lanes.
-        scales: (dv,) what a unit of a column stands for.
+        values: (dv / TILE_COLUMNS, ROWS / 2, TILE_COLUMNS) packed panels.
+        scales: (dv,) quantisation scales of the columns.
         sums: (q, dv) float32 that change in place; q is filled up to a multiple of 4, dv to one of 16.
         q: Queries that there are.
         scratch: As `absorb` left it.
@@ -167,12 +184,13 @@ def add_values(
     for i in range(q):
         if fades[i] != 1.0:
             sums[i] *= fades[i]
-    many, few, numbers, out = values.reshape(-1), kept.reshape(-1), which.reshape(-1), sums.reshape(-1)
+    b_panel, a_panel, numbers, out = values.reshape(-1), kept.reshape(-1), which.reshape(-1), sums.reshape(-1)
     groups, width = values.shape[1], sums.shape[1]
     for k in range(values.shape[0]):
-        for i in range(len(sums) // FEW):
+        for i in range(len(sums) // TILE_ROWS):
             if counts[i]:
-                add_some_words_tile(
-                    many, k * groups * MANY, few, i * kept.shape[1], counts[i], numbers, i * which.shape[1],
-                    inverses, i * FEW, scales, k * MANY, out, i * FEW * width + k * MANY, width,
+                add_gathered_int16_tile(
+                    b_panel, k * groups * TILE_COLUMNS, a_panel, i * kept.shape[1],
+                    counts[i], numbers, i * which.shape[1], inverses, i * TILE_ROWS, scales, k * TILE_COLUMNS,
+                    out, i * TILE_ROWS * width + k * TILE_COLUMNS, width,
                 )  # fmt: skip
