@@ -18,7 +18,7 @@ from tests.oracle import papers
 from tests.oracle.papers import Key, Switches
 from torch import Tensor
 
-from isthmus.pairs.pairs import Slot
+from isthmus.pairs.side import Slot
 from isthmus.recipes.connect import ConnectConfig, InterIntra
 from isthmus.recipes.extend import DenseAlignment, ExtendConfig
 from isthmus.recipes.training.losses import dense_info_nce, info_nce

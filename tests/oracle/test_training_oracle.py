@@ -12,7 +12,8 @@ from tests.oracle import papers
 from tests.oracle.papers import Switches
 
 from isthmus.core.geometry import noise_std
-from isthmus.pairs.pairs import PseudoPairs, Slot
+from isthmus.pairs.pairs import PseudoPairs
+from isthmus.pairs.side import Slot
 from isthmus.recipes.config import RecipeConfig
 from isthmus.recipes.connect import ConnectConfig, InterIntra
 from isthmus.recipes.extend import DenseAlignment, ExtendConfig
