@@ -16,6 +16,7 @@ from isthmus.bridges.card import card, route_words, summary
 from isthmus.bridges.fingerprint import bridge_fingerprint, unified_fingerprint
 from isthmus.bridges.folder import FORMAT_VERSION, plain, read_folder, write_folder
 from isthmus.bridges.member import ROLES, BridgeSpace, EmbeddingsLike, check_rows, other_encoder
+from isthmus.bridges.records import check_manifest
 from isthmus.bridges.routes import Arrays, Route, apply_route, rename_arrays, validate_route
 from isthmus.bridges.training_spaces import space_of, spaces_with
 from isthmus.core.arrays import to_numpy
@@ -469,17 +470,12 @@ def load_bridge(path: str | Path) -> Bridge:
     """
     path = Path(path)
     manifest, arrays, history = read_folder(path)
+    check_manifest(path / "bridge.json", manifest)
     try:
         spaces = [BridgeSpace(**{**space, "path": _absolute(space.get("path"), path)}) for space in manifest["spaces"]]
-        kept = {key: manifest[key] for key in ("method", "dim", "routes", "config", "record")}
-    except (KeyError, TypeError, AttributeError) as error:
+    except TypeError as error:
         raise BridgeError(f"{path / 'bridge.json'}: is damaged ({error!r}). Copy the bridge again.") from error
-    for key, kind in {"method": str, "dim": int, "routes": dict, "config": dict, "record": dict}.items():
-        if not isinstance(kept[key], kind):
-            got = type(kept[key]).__name__
-            raise BridgeError(
-                f"{path / 'bridge.json'}: {key} is {got}, expected {kind.__name__}. Copy the bridge again."
-            )
+    kept = {key: manifest[key] for key in ("method", "dim", "routes", "config", "record")}
     try:
         return Bridge(**kept, spaces=spaces, arrays=arrays, history=history)
     except BridgeError as error:
@@ -501,4 +497,4 @@ def _relative(path: str | None, start: Path) -> str | None:
 
 
 def _absolute(path: str | None, start: Path) -> str | None:
-    return None if path is None else str((start.resolve() / path).resolve())
+    return None if path is None else os.path.realpath(os.path.join(os.path.realpath(start), path))

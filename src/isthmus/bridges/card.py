@@ -173,13 +173,16 @@ def _limits(description: Mapping[str, Any]) -> str:
 def _table(head: str, values: Mapping[str, Any]) -> str:
     if not values:
         return "None recorded."
-    rows = [f"| {_cell(key)} | {_cell(_short(value))} |" for key, value in values.items()]
+    rows = [
+        f"| {_cell(key)} | {_cell(_short(value))} |"
+        for key, value in (values.items() if isinstance(values, Mapping) else ())
+    ]
     return "\n".join([f"| {head} | value |", "|---|---|", *rows])
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested settings as `outer.inner` keys; lists and empty objects stay values."""
-    for key, value in values.items():
+    for key, value in values.items() if isinstance(values, Mapping) else ():
         name = f"{prefix}.{key}" if prefix else str(key)
         if isinstance(value, Mapping) and value:
             yield from _flat(value, name)

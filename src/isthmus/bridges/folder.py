@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.files import read_json, sha256_file, write_json
+from isthmus.core.json_text import json_limit, parse_json
 from isthmus.core.messages import one_line
 from isthmus.core.replace import Product, replaced_folder
 from isthmus.core.version import __version__
@@ -215,11 +216,21 @@ def _check_version(path: Path, version: Any) -> None:
 
 
 def _read_history(path: Path) -> list[dict[str, Any]]:
+    """The lines of a history, each a json object.
+
+    Raises:
+        BridgeError: It is longer than a history is, or a line is none.
+    """
+    if (size := path.stat().st_size) > json_limit():
+        raise BridgeError(
+            f"{path}: has {size:,} bytes, more than {json_limit():,}. Copy the bridge again; ISTHMUS_MAX_JSON raises "
+            "the limit."
+        )
     lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            value = json.loads(line)
-        except ValueError as error:
+            value = parse_json(line)
+        except (ValueError, RecursionError) as error:
             raise BridgeError(
                 f"{path}, line {number}: is no json ({one_line(error)}). Copy the bridge again."
             ) from error

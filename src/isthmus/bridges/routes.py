@@ -96,7 +96,7 @@ def validate_route(steps: Sequence[Step], arrays: Arrays, dim_in: int, *, where:
     for number, step in enumerate(steps, start=1):
         place = f"{where}, step {number}"
         kind = step.get("kind") if isinstance(step, dict) else None
-        if kind not in STEPS:
+        if not isinstance(kind, str) or kind not in STEPS:
             known = ", ".join(STEPS)
             raise BridgeError(f"{place}: kind {kind!r} is unknown here. Expected {known}; a newer isthmus may know it.")
         place = f"{place} ({kind})"
@@ -162,7 +162,8 @@ class _Reader:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # up to 1e300: what is beyond has no square, and an integer of that size is no float
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e300  # NaN is not
 
 
 def _rename_keys(*keys: str) -> Callable[[Step, Callable[[str], str]], Step]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import sys
 import traceback
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import typer
 
@@ -18,6 +22,7 @@ from isthmus.cli import search as searching
 from isthmus.cli import vocabulary as names
 from isthmus.core.replace import home_path
 from isthmus.core.runtime import heed_interrupts
+from isthmus.core.terminal import printable
 from isthmus.core.version import __version__
 from isthmus.errors import IsthmusError
 
@@ -83,6 +88,7 @@ def _isthmus(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return 0 done, 1 a check said no, 2 wrong usage or bad input, 130 interrupted."""
     line = ""
+    _open_streams()
     try:
         given = [with_home(one) for one in (sys.argv[1:] if arguments is None else arguments)]
         with heed_interrupts():
@@ -94,7 +100,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:  # newer typer turns the interrupt into this code by itself
         line = "Interrupted: the same command goes on from the last checkpoint or whole shard."
     if line:
-        print(line, file=sys.stderr)
+        with suppress(OSError, ValueError):  # nobody reads any more
+            print(line, file=sys.stderr)
     return int(code or DONE)
 
 
@@ -108,6 +115,20 @@ def with_home(argument: str) -> str:
     if not (equals and value.startswith("~") and option.startswith("--")) or option in FREE_TEXT:
         return argument
     return f"{option}={home_path(value)}"
+
+
+def _open_streams() -> None:
+    """Give a process that was started without standard streams some that go nowhere.
+
+    A file that is opened later would take the free number otherwise, and what a library prints would go into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, it lasts as long as the process
 
 
 def describe(error: BaseException) -> tuple[str, int]:
@@ -125,13 +146,31 @@ def describe(error: BaseException) -> tuple[str, int]:
         return one_line(type(error).__name__, os_message(error)), USAGE
     if isinstance(error, MemoryError):
         return one_line("MemoryError", "not enough memory. Give --memory-limit, or a smaller batch."), USAGE
+    if words := _known(error):
+        return one_line("FormatError", words), USAGE
     fault = f"{type(error).__name__}: {error}"
     return one_line("InternalError", f"{fault}. This is a fault of isthmus; ISTHMUS_DEBUG=1 shows where."), USAGE
 
 
+def _known(error: BaseException) -> str | None:
+    """What to say of a fault of another library that a file or a name of the user's explains; None of any other."""
+    text = " ".join(str(error).split())[:160]
+    if isinstance(error, UnicodeError):
+        return f"a file or a name is not UTF-8 ({text}). Convert it, such as by iconv -f latin1 -t utf-8, or rename it."
+    if isinstance(error, RuntimeError) and "Symlink loop" in text:
+        return f"a link leads back to itself ({text}). Give the path of a real file or folder."
+    if isinstance(error, ValueError) and "null byte" in text:
+        return "a path holds a zero byte, so it is none. Give the path of a file or folder."
+    if isinstance(error, (EOFError, zipfile.BadZipFile, struct.error, zlib.error)) or (
+        type(error).__module__.partition(".")[0] in ("pyarrow", "safetensors_rust", "safetensors")
+    ):
+        return f"a file is cut short, damaged or of another kind ({text}). Copy it again, or make it again."
+    return None
+
+
 def one_line(kind: str, message: str) -> str:
     """Write `kind: message` on one line, whatever line breaks the message holds."""
-    return f"{kind}: {' '.join(message.split())}"
+    return printable(f"{kind}: {' '.join(message.split())}")
 
 
 def usage_line(error: BaseException) -> str:
@@ -151,6 +190,14 @@ def os_message(error: OSError) -> str:
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where} may not be read or written ({error.strerror}). Change its permissions or give another path."
+    if error.errno == errno.EFBIG:
+        return f"{where} is larger than this disk or account lets a file be. Give a path on another disk."
+    if error.errno == errno.EPIPE:
+        return f"{where} was closed before all was written. What was made before is kept."
+    if error.errno == errno.ELOOP:
+        return f"{where} is a link that leads back to itself. Give the path of a real file or folder."
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{str(where)[:80]}... is longer than a name may be here. Give a shorter one."
     if error.errno == errno.ENOENT:
         return f"{where} does not exist. Check the path."
     return f"{where}: {error.strerror or error}."

@@ -74,6 +74,7 @@ class Making:
             settings: Arguments of the recipe.
         """
         from isthmus.bridges.folder import BRIDGE
+        from isthmus.core.locks import hold
         from isthmus.core.replace import check_place
         from isthmus.recipes.training.loop import check_checkpoints
 
@@ -83,7 +84,7 @@ class Making:
             own = place.with_name(f".{place.name}.checkpoints")
             checkpoints = check_checkpoints(self.checkpoint_dir or own, inputs=[*inputs, place])
             started = time.monotonic()
-            with self._kept_on_failure(checkpoints):
+            with hold(place), hold(checkpoints), self._kept_on_failure(checkpoints):
                 bridge = recipe(checkpoint_dir=checkpoints, quiet=self.quiet, **settings)
                 bridge.save(self.out, overwrite=self.overwrite)
             out.report = bridge_report(bridge, self.out, time.monotonic() - started)

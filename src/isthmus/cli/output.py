@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
+from isthmus.core.terminal import printable
 from isthmus.core.text_table import value_table
 
 
@@ -29,7 +32,7 @@ class Output:
     def say(self, text: str = "") -> None:
         """Print a line of the result."""
         if not self.quiet:
-            print(text, file=self._results, flush=True)
+            print(printable(text), file=self._results, flush=True)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Print rows of values under a header, columns aligned."""
@@ -38,7 +41,7 @@ class Output:
     def note(self, text: str) -> None:
         """Print a line that is no result: progress, a warning, or what to do next."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -51,8 +54,32 @@ def output(*, as_json: bool = False, quiet: bool = False) -> Iterator[Output]:
     with redirect_stdout(sys.stderr):
         yield out
     if as_json:
-        print(json.dumps(plain(out.report), ensure_ascii=False))
-        sys.stdout.flush()
+        _print_json(plain(out.report))
+
+
+def _print_json(report: Any) -> None:
+    """Print one json object on standard output, whatever its encoding.
+
+    Raises:
+        OSError: Standard output is closed, or what it is written to refuses it.
+    """
+    stream = sys.stdout
+    if stream is None or stream.closed:
+        raise OSError(errno.EBADF, "it is closed, so the report was not written", "standard output")
+    text = json.dumps(report, ensure_ascii=False)
+    try:
+        text.encode(stream.encoding or "utf-8")
+    except UnicodeError:  # a terminal of another encoding, or a name that is no text
+        text = json.dumps(report)
+    try:
+        print(text, file=stream)
+        stream.flush()
+    except OSError as error:
+        with suppress(OSError, ValueError):  # else the interpreter writes it once more when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if error.errno == errno.EPIPE:  # typer ends without a word where it sees this one
+            raise OSError(errno.EBADF, "it was closed before all was written", "standard output") from error
+        raise OSError(error.errno, error.strerror or str(error), "standard output") from error
 
 
 def plain(value: Any) -> Any:

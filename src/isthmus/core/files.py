@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import glob as globbing
 import hashlib
 import json
@@ -14,10 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from isthmus.core.json_text import json_limit, parse_json
 from isthmus.core.messages import one_line
-from isthmus.errors import FormatError
-
-_JSON_LIMIT = 256 * 2**20
+from isthmus.errors import FormatError, IsthmusError
 
 
 @contextmanager
@@ -27,8 +27,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     aside = _aside(path)
     sweep(path)
     try:
-        yield aside
-        sync(aside)
+        with disk_faults(path):
+            yield aside
+            sync(aside)
         os.replace(aside, path)
         sync(path.parent)
     finally:
@@ -66,8 +67,9 @@ def atomic_folder(
     sweep(path)
     aside.mkdir()
     try:
-        yield aside
-        sync_tree(aside)
+        with disk_faults(path):
+            yield aside
+            sync_tree(aside)
         if before is not None:
             before()
         if os.path.lexists(path):
@@ -88,6 +90,27 @@ def atomic_folder(
         _remove(aside)
         if os.path.lexists(old):
             (remove or _remove)(old)
+
+
+_FULL = re.compile(
+    r"no space left|os error 28|file too large|os error 27|disk quota|\d+ requested and \d+ written", re.I
+)
+
+
+@contextmanager
+def disk_faults(path: Path) -> Iterator[None]:
+    """Turn what libraries raise in their own classes when a disk is full into the OSError that it is, with the path."""
+    try:
+        yield
+    except IsthmusError:
+        raise
+    except Exception as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if isinstance(error, OSError) and error.errno is not None and (not full or error.filename is not None):
+            raise
+        if not full and not _FULL.search(str(error)):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def _restore(path: Path) -> None:
@@ -200,13 +223,14 @@ def read_json(path: str | Path, *, kind: str) -> dict[str, Any]:
         OSError: The file cannot be read.
     """
     path = Path(path)
-    size = path.stat().st_size
-    if size > _JSON_LIMIT:
+    size, limit = path.stat().st_size, json_limit()
+    if size > limit:
         raise FormatError(
-            f"{path}: a {kind} has at most {_JSON_LIMIT:,} bytes, got {size:,}. This is another file, or a damaged one."
+            f"{path}: a {kind} has at most {limit:,} bytes, got {size:,}. This is another file, or a damaged one; "
+            "ISTHMUS_MAX_JSON raises the limit."
         )
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise FormatError(
             f"{path}: cannot be read as the json of a {kind} ({one_line(error)}). Restore it from a copy, or write it "

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isthmus.core.files import atomic_file, atomic_folder
+from isthmus.core.locks import hold
 from isthmus.errors import ConfigError, IsthmusError
 
 _EXISTS = "exists already. Give another path, or overwrite it with --overwrite (overwrite=True)."
 _SHOWN = 3
 """Files that a message names."""
-_OURS = re.compile(r"(?:.*/)?\.[^/]+\.(?:partial|old)-\d+(?:/.*)?|(?:.*/)?\.isthmus\.lock")
+_OURS = re.compile(r"(?:.*/)?\.[^/]+\.(?:partial|old)-\d+(?:/.*)?|(?:.*/)?\.[^/]*isthmus\.lock")
 """What a killed process leaves beside what it wrote, and the file of a lock."""
 
 
@@ -100,12 +101,15 @@ def replaced_folder(
     """
     inputs = list(inputs)
     place = check_place(path, product, overwrite=overwrite, inputs=inputs, option=option)
-    with atomic_folder(
-        place,
-        overwrite=overwrite,
-        before=lambda: check_place(path, product, overwrite=overwrite, inputs=inputs, option=option),
-        remove=lambda old: remove_files(old, product.files(old)),
-    ) as aside:
+    with (
+        hold(place, fault=product.fault),
+        atomic_folder(
+            place,
+            overwrite=overwrite,
+            before=lambda: check_place(path, product, overwrite=overwrite, inputs=inputs, option=option),
+            remove=lambda old: remove_files(old, product.files(old)),
+        ) as aside,
+    ):
         yield aside
 
 
@@ -138,7 +142,7 @@ def replaced_file(
             raise fault(f"{label} {_EXISTS}")
         if not place.is_file() or not ours(place):
             raise fault(f"{label} is no file that isthmus wrote, so it is not overwritten. Give another path.")
-    with atomic_file(place) as aside:
+    with hold(place, fault=fault), atomic_file(place) as aside:
         yield aside
 
 
@@ -203,8 +207,8 @@ def _followed(path: Path, label: str, product: Product) -> Path:
         where = os.readlink(path)
         raise product.fault(f"{label} is a link that leads nowhere ({where}). Remove it, or give another path.")
     if path.name in ("", ".", "..") or path.is_symlink():
-        return path.resolve()
-    return path.parent.resolve() / path.name
+        return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path.parent)) / path.name
 
 
 def _keep_clear(
@@ -217,7 +221,7 @@ def _keep_clear(
         name = "the current folder" if what == here else f"{what}, which this command reads"
         if not os.path.lexists(what):
             continue
-        real = what.resolve()
+        real = Path(os.path.realpath(what))
         if real == place or (own is not None and own == _identity(real)):
             raise product.fault(f"{label} is {name}. Give another path.")
         if any(parent == place or (own is not None and own == _identity(parent)) for parent in real.parents):

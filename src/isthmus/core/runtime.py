@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from isthmus.core.messages import one_line
+from isthmus.core.terminal import one_cell, printable
 from isthmus.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def notifier(quiet: bool) -> Callable[[str], None]:
 
     def notify(line: str) -> None:
         if not quiet:
-            print(line, file=sys.stderr, flush=True)
+            print(printable(line), file=sys.stderr, flush=True)
 
     return notify
 
@@ -157,7 +158,7 @@ class Progress:
             parts.append(f"{(self.total - self.done) / rate:,.0f} s left")
         line = ", ".join(parts)
         if self._terminal:
-            self._stream.write("\r\x1b[K" + line + ("\n" if final else ""))
+            self._stream.write("\r\x1b[K" + one_cell(line) + ("\n" if final else ""))
         else:
-            self._stream.write(line + "\n")
+            self._stream.write(one_cell(line) + "\n")
         self._stream.flush()

@@ -6,6 +6,8 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from isthmus.core.terminal import one_cell
+
 
 def aligned(lines: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> list[str]:
     """Lay out cells in columns, two blanks apart.
@@ -49,7 +51,7 @@ def value_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         for i in range(len(header))
         if not rows or not all(isinstance(row[i], (int, float)) or row[i] is None for row in rows)
     ]
-    cells = [list(header), *([show(value) for value in row] for row in rows)]
+    cells = [list(header), *([one_cell(show(value)) for value in row] for row in rows)]
     rule = ["-" * max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(aligned([cells[0], rule, *cells[1:]], left=words))
 

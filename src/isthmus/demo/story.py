@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.bridges.folder import FILES as BRIDGE_FILES
 from isthmus.core.files import read_json, write_json
+from isthmus.core.locks import one_writer
 from isthmus.core.replace import claim_folder, remove_written
 from isthmus.demo import demo_table as table
 from isthmus.demo import raw, world
@@ -72,6 +73,7 @@ class Size:
     oracle_steps: int = 900
 
 
+@one_writer("out")
 def run(
     out: str | Path, *, seed: int = 0, quiet: bool = False, say: Say | None = None, size: Size | None = None
 ) -> dict[str, Any]:

@@ -33,6 +33,17 @@ def check_modality(name: object) -> str:
     return name
 
 
+def is_modality(name: object) -> bool:
+    """Whether a text can name a modality."""
+    return isinstance(name, str) and len(name) <= 64 and bool(_MODALITY.fullmatch(name))
+
+
+def check_dim(dim: int, where: object) -> None:
+    """Raise SpaceError if a space cannot have a dimension: one that is written must also be read."""
+    if not 1 <= dim <= _MAX_DIM:
+        raise SpaceError(f"{where}: a space has a dim from 1 to {_MAX_DIM:,}, got {dim:,}. Project the rows first.")
+
+
 def check_dtype(dtype: str | None) -> None:
     """Raise SpaceError if embeddings cannot be stored as `dtype`; None stands for the default."""
     if dtype is not None and dtype not in DTYPES:
@@ -143,16 +154,16 @@ def _no_space(folder: Path) -> str:
 
 def _fault(manifest: Mapping[str, Any]) -> str | None:
     """What is wrong with a manifest of our version, or None."""
-    if not isinstance(manifest.get("name"), str):
-        return f"name is {manifest.get('name')!r}, expected text"
+    if not isinstance(manifest.get("name"), str) or "\0" in manifest["name"]:
+        return f"name is {ascii(manifest.get('name'))[:60]}, expected text"
     if not _count(manifest.get("dim"), 1, _MAX_DIM):
         return f"dim is {manifest.get('dim')!r}, expected a number from 1 to {_MAX_DIM:,}"
     modalities = manifest.get("modalities")
     if not isinstance(modalities, dict):
         return f"modalities is {type(modalities).__name__}, expected an object"
     for modality, entry in modalities.items():
-        if not _MODALITY.fullmatch(modality):
-            return f"{modality!r} cannot name a modality"
+        if not is_modality(modality):
+            return f"{modality[:80]!r} cannot name a modality"
         if not isinstance(entry, dict):
             return f"modalities.{modality} is {type(entry).__name__}, expected an object"
         if fault := _entry_fault(entry):
@@ -170,6 +181,10 @@ def _entry_fault(entry: Mapping[str, Any]) -> str | None:
     for key in ("encoder", "preprocessing"):
         if not isinstance(entry.get(key), dict):
             return f"{key} is {type(entry.get(key)).__name__}, expected an object"
+    for key in IDENTITY:
+        value, needed = entry["encoder"].get(key), key in ("library", "id")
+        if not isinstance(value, str if needed else str | None):
+            return f"encoder.{key} is {ascii(value)[:60]}, expected text"
     return None
 
 

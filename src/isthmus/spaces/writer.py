@@ -21,6 +21,7 @@ from isthmus.spaces.manifest import (
     APPENDING,
     WHOLE,
     WRITING,
+    check_dim,
     check_dtype,
     check_modality,
     check_target,
@@ -70,6 +71,7 @@ class ModalityWriter:
         check_dtype(dtype)
         if not 1 <= shard_rows <= SHARD_ROWS:
             raise SpaceError(f"shard_rows must lie in 1 to {SHARD_ROWS:,}, got {shard_rows:,}.")
+        check_dim(dim, space)
         self.space, self.modality, self.dim = Path(space), check_modality(modality), dim
         self._info = dict(info or {})
         self._layout = Layout(self.space / modality, modality)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from isthmus.core.locks import one_writer
 from isthmus.core.options import changed
 from isthmus.encoders.pipeline import parts
 from isthmus.encoders.pipeline.loop import Tally, encode_items
@@ -22,13 +23,14 @@ from isthmus.encoders.pipeline.settings import EncodeReport, Settings, check_one
 from isthmus.encoders.protocol import Encoder
 from isthmus.encoders.registry import REGISTRY, load_encoder
 from isthmus.encoders.trusted import allow_in_this_process
-from isthmus.errors import CheckFailed, ConfigError, EncoderError
+from isthmus.errors import CheckFailed, ConfigError, EncoderError, SpaceError
 from isthmus.items import Found, Item, check_unique, find_items
 from isthmus.spaces.manifest import check_target, default_name
 
 __all__ = ["EncodeOptions", "EncodeReport", "encode"]
 
 
+@one_writer("into", what="modality", unless="shard", fault=SpaceError)
 def encode(
     paths: str | Path | Iterable[str | Path | Item],
     *,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from isthmus.core.files import atomic_file, read_json, write_json
+from isthmus.core.locks import hold
 from isthmus.core.replace import claim_folder, remove_written
 from isthmus.core.runtime import notifier
 from isthmus.errors import ConfigError, OverlapError
@@ -21,7 +21,6 @@ from isthmus.evaluation.ablation.expand import Row, expand
 from isthmus.evaluation.ablation.grid import Grid, parse_grid, read_grid
 from isthmus.evaluation.ablation.reports import AblationEstimate, AblationReport
 from isthmus.recipes.training.loop import CHECKPOINTS
-from isthmus.spaces.manifest import lock
 
 _CHECKPOINTS = re.compile(rf"[0-9a-f]{{32}}/(?:{CHECKPOINTS.pattern})")
 _PAIRS = re.compile(r"[0-9a-f]+/(?:\d+\.npy|about\.json)?")
@@ -76,8 +75,8 @@ def ablate(
     cells = _Cells(grid, rows, world, place)
     if dry_run:
         return AblationEstimate(**estimate(grid, rows, world, cells.found, device=device))
-    _claim(place, [config, root / grid.spaces.base, root / grid.spaces.leaf, *(task.truth for task in world.tasks)])
-    with _alone(place):
+    with hold(place):
+        _claim(place, [config, root / grid.spaces.base, root / grid.spaces.leaf, *(task.truth for task in world.tasks)])
         cells.run(device, notifier(quiet))
         report = cells.write()
         if not cells.left():
@@ -101,14 +100,6 @@ def _read(config: str | Path | Mapping[str, Any]) -> tuple[Grid, Path, str]:
     if isinstance(config, Mapping):
         return parse_grid(config), Path(), "grid"
     return read_grid(config), Path(config).parent, Path(config).stem
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    with lock(folder, wait=False) as held:
-        if not held:
-            raise ConfigError(f"--out {folder}: another process runs a grid there. Wait for it, or give another --out.")
-        yield
 
 
 class _Cells:

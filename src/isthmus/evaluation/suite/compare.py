@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from isthmus.bridges.bridge import Bridge
 from isthmus.bridges.opening import as_bridge
+from isthmus.core.locks import hold
 from isthmus.errors import EvaluationError
 from isthmus.evaluation.benchmarks.declaration import Benchmark, load_benchmark
 from isthmus.evaluation.suite.embed import Sides
@@ -60,9 +61,10 @@ def compare_bridges(
     check_names(bridges, prepared.asked, how)
     sides = Sides(how)
     outcomes = []
-    for bridge in bridges:
-        ground = Ground.of(bridge, prepared.asked, sides)
-        outcomes.append(ground.through(bridge, how.force))
+    with hold(how.cache):
+        for bridge in bridges:
+            ground = Ground.of(bridge, prepared.asked, sides)
+            outcomes.append(ground.through(bridge, how.force))
     found = differences(outcomes[0], outcomes[1], seed=how.seed, n=how.bootstrap)
     return Comparison(
         describe(declared, data, prepared, how.limit),

@@ -10,6 +10,7 @@ from typing import Any
 
 from isthmus.bridges.bridge import Bridge
 from isthmus.bridges.opening import as_bridge
+from isthmus.core.locks import hold
 from isthmus.core.runtime import notifier
 from isthmus.errors import ConfigError, EvaluationError
 from isthmus.evaluation.benchmarks.declaration import Benchmark, load_benchmark
@@ -68,6 +69,17 @@ def run_suite(
     """
     started = time.perf_counter()
     how = settle(settings, {**changes, **({} if cache is None else {"cache": Path(cache)})})
+    with hold(how.cache):
+        return _run_suite(bridges, benchmark, data, how, started)
+
+
+def _run_suite(
+    bridges: Bridges,
+    benchmark: str | Path | Benchmark,
+    data: str | Path,
+    how: SuiteSettings,
+    started: float,
+) -> SuiteReport:
     named = {name: as_bridge(bridge) for name, bridge in _named(bridges).items()}
     if not named:
         raise ConfigError("a suite needs at least one bridge, got none.")

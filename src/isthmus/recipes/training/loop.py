@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from isthmus.core.locks import hold
 from isthmus.core.products import arithmetic, has_bf16
 from isthmus.core.replace import claim_folder
 from isthmus.core.runtime import Progress, notifier
@@ -198,7 +199,8 @@ def check_checkpoints(folder: Path, *, inputs: Iterable[str | Path | None] = ())
 def working_folder(checkpoints: Path | None) -> Iterator[Path]:
     """The folder that a run streams to: the one for checkpoints, or one that is gone afterwards."""
     if checkpoints is not None:
-        yield claim_folder(checkpoints, CHECKPOINTS, "folder of checkpoints")
+        with hold(checkpoints):
+            yield claim_folder(checkpoints, CHECKPOINTS, "folder of checkpoints")
         return
     with tempfile.TemporaryDirectory(prefix="isthmus-") as folder:
         yield Path(folder)

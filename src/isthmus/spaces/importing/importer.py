@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from isthmus.core.locks import one_writer
 from isthmus.core.runtime import Progress
 from isthmus.errors import FormatError, SpaceError
 from isthmus.spaces.checks import as_stored
@@ -49,6 +50,7 @@ class ImportReport(TypedDict):
     warnings: list[str]
 
 
+@one_writer("into", what="modality", fault=SpaceError)
 def import_embeddings(
     source: str | Path,
     into: str | Path,

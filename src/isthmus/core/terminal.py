@@ -1,0 +1,18 @@
+"""Text for a terminal: what comes from files (ids, names, paths) must not move its cursor or change its title."""
+
+from __future__ import annotations
+
+import re
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and newline, marks that turn the direction of text, and halves of characters."""
+
+
+def printable(text: str) -> str:
+    r"""The text with every control character as an escape that can be read, such as `\x1b`; lines stay lines."""
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def one_cell(text: str) -> str:
+    r"""`printable` for a cell of a table or a message of one line: line breaks and tabs are escapes too."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
