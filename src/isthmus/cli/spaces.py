@@ -117,7 +117,7 @@ def encode(
 def import_(
     source: Annotated[
         Path,
-        typer.Argument(metavar="FILE_OR_DIR", help=".npy .npz .parquet .safetensors or a folder.", show_default=False),
+        typer.Argument(metavar="FILE_OR_DIR", help="A file of embeddings or a folder of them.", show_default=False),
     ],
     into: Into,
     modality: Annotated[
@@ -147,6 +147,10 @@ def import_(
         str | None,
         typer.Option(metavar="NAME", help="Column or array of the embeddings, if unclear.", show_default=False),
     ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(metavar="ROWSxDIM:TYPE", help="Of a raw map of numbers: 1000x512:float32.", show_default=False),
+    ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(metavar="float16|float32", help="On disk (default: as in the source).", show_default=False),
@@ -171,6 +175,7 @@ def import_(
             encoder=encoder,
             name=name,
             column=column,
+            shape=shape,
             dtype=dtype,
             normalized=normalized,
             restart=restart,

@@ -113,6 +113,20 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         return pa.Table.from_batches(batches, schema=batches[0].schema if batches else schema)
 
 
+def unstorable(schema: pa.Schema) -> list[str]:
+    """Names of the columns that a .parquet, and so the metadata of a space, cannot hold."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = []
+    for field in schema:
+        try:
+            pq.write_table(pa.table({field.name: pa.array([], field.type)}), pa.BufferOutputStream())
+        except pa.ArrowException:
+            names.append(field.name)
+    return names
+
+
 def listed(names: Sequence[str], most: int = 12) -> str:
     """Names on one line that stays short: the first few, then a count."""
     rest = f" and {len(names) - most:,} more" if len(names) > most else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.core.modality import TEXT, source_column
-from isthmus.core.table_files import TABLE_SUFFIXES, listed, read_table
+from isthmus.core.table_files import TABLE_SUFFIXES, listed, read_table, unstorable
 from isthmus.errors import FormatError
 from isthmus.items.item import Item
 
@@ -167,17 +167,10 @@ def _chosen(path: Path, names: list[str], modality: str, columns: TableColumns) 
 
 def _storable(table: pa.Table, path: Path, notes: list[str]) -> pa.Table:
     """A table without the columns that the metadata of a space cannot hold; each is told."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    for name in table.column_names:
-        try:
-            empty = pa.table({name: pa.array([], table.schema.field(name).type)})
-            pq.write_table(empty, pa.BufferOutputStream())
-        except pa.ArrowException:
-            kind = _short(str(table.schema.field(name).type))
-            notes.append(f"{path}: the column {name!r} is left out, a type ({kind}) that metadata cannot hold")
-            table = table.drop_columns([name])
+    for name in unstorable(table.schema):
+        kind = _short(str(table.schema.field(name).type))
+        notes.append(f"{path}: the column {name!r} is left out, a type ({kind}) that metadata cannot hold")
+        table = table.drop_columns([name])
     return table
 
 

@@ -232,12 +232,12 @@ def test_files_of_ids_that_are_refused(tmp_path: Path):
 def test_sources_that_are_refused(tmp_path: Path):
     np.save(tmp_path / "objects.npy", np.array([{}, []], dtype=object), allow_pickle=True)
     (tmp_path / "folder").mkdir()
-    (tmp_path / "a.pt").touch()
+    (tmp_path / "a.pkl").touch()
     for name, fault in (
         ("none", "no such file or folder"),
         ("objects.npy", "pickled Python objects"),
         ("folder", "no file with one of the suffixes .npy, .npz, .parquet, .safetensors"),
-        ("a.pt", r"the suffix '\.pt' is none of"),
+        ("a.pkl", r"the suffix '\.pkl' is none of"),
     ):
         refused(fault, tmp_path / name, tmp_path / "s.space")
     np.save(tmp_path / "a.npy", X)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from isthmus.core.limits import excess
 from isthmus.core.messages import one_line
 from isthmus.core.table_files import listed
-from isthmus.errors import FormatError
+from isthmus.errors import ConfigError, FormatError
 from isthmus.spaces.npy import NpyHeader, check_npy_header, read_npy_header
 
 NAMES = ("embeddings", "embedding", "emb", "vector", "vectors", "values")
@@ -128,6 +129,33 @@ def open_arrays(path: Path, key: str | None = None) -> tuple[ArrayFile, Columns]
         header = read_npy_header(path)
         return _array_file(path, None, header), {}
     return _open_npz(path, key) if suffix == ".npz" else _open_safetensors(path, key)
+
+
+def raw_map(path: Path, shape: str) -> ArrayFile:
+    """A file of bare numbers, as numpy.memmap and ndarray.tofile write them, by the shape that the user gives.
+
+    Args:
+        path: The file.
+        shape: Rows, dim and type, such as "200000x512:float16"; "x512:float16" takes the rows from the file's size.
+
+    Raises:
+        FormatError: There is no such file, or it has another size.
+        ConfigError: The shape is none.
+    """
+    match = re.fullmatch(r"(\d*)x(\d+):(float16|float32|float64)", shape.strip())
+    if not match or int(match[2]) < 1:
+        raise ConfigError(f"the shape {shape!r} is none. Expected ROWSxDIM:TYPE, such as 1000x512:float32.")
+    if not path.is_file():
+        raise FormatError(f"{path}: is no file. Check the path.")
+    dim, kind = int(match[2]), np.dtype(match[3]).newbyteorder("<")
+    size = path.stat().st_size
+    rows = int(match[1]) if match[1] else size // (dim * kind.itemsize)
+    if rows < 1 or rows * dim * kind.itemsize != size:
+        raise FormatError(
+            f"{path}: has {size:,} bytes, but {rows:,} rows of {dim} {match[3]} are {rows * dim * kind.itemsize:,}. "
+            "Give the shape that it was written with."
+        )
+    return ArrayFile(path, None, rows, dim, match[3], 0, kind)
 
 
 def _array_file(path: Path, key: str | None, header: NpyHeader, dtype: str | None = None) -> ArrayFile:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,14 +11,24 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.table_files import parquet_faults
+from isthmus.core.limits import special_file
+from isthmus.core.table_files import listed, parquet_faults, read_parquet, unstorable
 from isthmus.errors import FormatError
-from isthmus.spaces.importing.arrays import NAMES, ArrayFile, Columns, EmptyFile, open_arrays
+from isthmus.spaces.importing.arrays import EACH_ARRAY, NAMES, ArrayFile, Columns, EmptyFile, named_arrays, open_arrays
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUFFIXES = (".npy", ".npz", ".parquet", ".safetensors")
+SUFFIXES = (
+    *(".npy", ".npz", ".parquet", ".safetensors", ".arrow", ".feather", ".jsonl", ".json", ".csv", ".tsv"),
+    *(".pt", ".pth", ".h5", ".hdf5"),
+)
+"""Kinds of files of embeddings; beside them folders of LanceDB and of datasets, and raw maps of a given shape."""
+
+FOLDER_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix not in (".csv", ".tsv", ".json", ".jsonl"))
+"""Kinds that are taken of a folder; beside embeddings the others are notes and metadata."""
+
+LANCE = ".lance"
 Block = tuple[NDArray[Any], "pa.Table | None"]
 
 
@@ -49,22 +60,36 @@ def open_file(path: Path, column: str | None = None) -> EmbeddingFile:
     """Open a file of embeddings without reading its values.
 
     Args:
-        path: A .npy, .npz, .parquet or .safetensors file.
+        path: A file of one of `SUFFIXES`, or the folder of a LanceDB table.
         column: Name of the column or array that holds the embeddings, where the usual names do not.
 
     Raises:
         FormatError: The file is of another kind, damaged, or holds no embeddings.
     """
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        known = ", ".join(SUFFIXES)
+    if suffix not in (*SUFFIXES, LANCE):
         raise FormatError(
-            f"{path}: the suffix {suffix!r} is none of {known}. Convert the file, for example numpy.save."
+            f"{path}: the suffix {suffix!r} is none of {', '.join(SUFFIXES)}. Convert the file, for example with "
+            "numpy.save; of a raw map of numbers give its --shape, such as 1000x512:float32."
         )
+    if what := special_file(path):
+        raise FormatError(f"{path}: is {what}, no file. It is never opened.")
     if suffix == ".parquet":
         return ParquetFile(path, column)
-    array, beside = open_arrays(path, column)
-    return ArrayWithColumns(array, beside)
+    if suffix == ".npz" and column == EACH_ARRAY:
+        import pyarrow as pa
+
+        names, rows = named_arrays(path)
+        return MemoryFile(path, rows, pa.table({"id": pa.array(names, pa.string())}), EACH_ARRAY)
+    if suffix in (".npy", ".npz", ".safetensors"):
+        return ArrayWithColumns(*open_arrays(path, column))
+    from isthmus.spaces.importing import stores
+
+    if suffix in (".pt", ".pth", ".h5", ".hdf5"):
+        read = stores.read_hdf5 if suffix in (".h5", ".hdf5") else stores.read_torch
+        rows, beside, label = read(path, column)
+        return MemoryFile(path, rows, beside, label)
+    return TableFile(path, stores.read_vectors(path), column)
 
 
 class ArrayWithColumns:
@@ -108,8 +133,64 @@ class ArrayWithColumns:
         return pa.table(columns) if columns else None
 
 
+class MemoryFile:
+    """Embeddings that were read as a whole, such as those of a .pt, with a table beside them."""
+
+    def __init__(self, path: Path, rows: NDArray[Any], beside: pa.Table | None, name: str | None = None) -> None:
+        if rows.ndim != 2 or rows.dtype.kind != "f" or rows.dtype.itemsize > 8:
+            raise FormatError(
+                f"{path}: holds {rows.dtype} of shape {rows.shape}, expected floats of shape (rows, dim). Convert it."
+            )
+        if not rows.shape[0] or not rows.shape[1]:
+            raise EmptyFile(f"{path}: is empty, shape {rows.shape}. Expected at least one row and one dimension.")
+        self.path, self.embedding_column = path, name
+        self._values, self._beside = rows, beside
+        self.rows, self.dim = rows.shape
+        self.dtype = rows.dtype.newbyteorder("=").name
+        self.columns = tuple(beside.column_names) if beside is not None else ()
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A whole column, such as the ids."""
+        assert self._beside is not None
+        return self._beside.column(name)
+
+    def blocks(self, start: int, size: int) -> Iterator[Block]:
+        """Yield rows from `start` on, and the rows of the other columns."""
+        for first in range(start, self.rows, size):
+            block = self._values[first : first + size]
+            yield block, None if self._beside is None else self._beside.slice(first, len(block))
+
+
+class TableFile:
+    """Embeddings in an Arrow table in memory: a list column, or one column a dimension."""
+
+    def __init__(self, path: Path, table: pa.Table, column: str | None = None) -> None:
+        left_out = unstorable(table.schema)
+        self.notes = [f"{path}: the column {name!r} is left out, metadata cannot hold its type" for name in left_out]
+        self.path, self._table = path, table.drop_columns(left_out)
+        self._rows = RowReader(path, self._table.schema, column)
+        self.embedding_column = self._rows.label
+        self.columns = self._rows.others
+        self.rows: int = table.num_rows
+        if not self.rows:
+            raise EmptyFile(f"{path}: is empty, it has no rows. Expected at least one embedding.")
+        self.dtype = self._rows.dtype
+        self.dim = self._rows.find_dim(lambda: table.slice(0, 1).combine_chunks().to_batches()[0])
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A whole column, such as the ids."""
+        return self._table.column(name)
+
+    def blocks(self, start: int, size: int) -> Iterator[Block]:
+        """Yield rows from `start` on, and the rows of the other columns."""
+        for first in range(start, self.rows, size):
+            part = self._table.slice(first, size).combine_chunks()
+            beside = part.select(self.columns) if self.columns else None
+            yield self._rows.values(part.to_batches()[0], first), beside
+
+
 class ParquetFile:
-    """Embeddings in a list column of a .parquet, read a few row groups at a time."""
+    """Embeddings of a .parquet, in a list column or one column a dimension, read a few row groups at a time."""
 
     def __init__(self, path: Path, column: str | None = None) -> None:
         import pyarrow.parquet as pq
@@ -118,35 +199,24 @@ class ParquetFile:
         with parquet_faults(path):
             self._file = pq.ParquetFile(path, memory_map=True)
         schema = self._file.schema_arrow
-        self._name = self.embedding_column = _embedding_column(path, schema, column)
-        self.columns = tuple(name for name in schema.names if name != self._name)
         if len(set(schema.names)) < len(schema.names):
-            raise FormatError(f"{path}: two columns have one name ({', '.join(schema.names)}). Rename one of them.")
+            raise FormatError(f"{path}: two columns have one name ({listed(schema.names)}). Rename one of them.")
+        self._rows = RowReader(path, schema, column)
+        self.embedding_column = self._rows.label
+        self.columns = self._rows.others
         self.rows: int = self._file.metadata.num_rows
         if not self.rows:
             raise EmptyFile(f"{path}: is empty, it has no rows. Expected at least one embedding.")
-        self.dtype = {"halffloat": "float16", "float": "float32", "double": "float64"}[
-            str(schema.field(self._name).type.value_type)
-        ]
-        self.dim = self._dim(schema.field(self._name).type)
+        self.dtype = self._rows.dtype
+        self.dim = self._rows.find_dim(self._first_row)
 
-    def _dim(self, kind: Any) -> int:
-        import pyarrow as pa
-
-        if pa.types.is_fixed_size_list(kind):
-            size = int(kind.list_size)
-        else:
-            with parquet_faults(self.path):
-                batch = next(self._file.iter_batches(batch_size=1, columns=[self._name]))
-            size = len(batch.column(0)[0].as_py() or ())
-        if size < 1:
-            raise FormatError(f"{self.path}: the embedding of row 0 is empty. Expected a list of floats in every row.")
-        return size
+    def _first_row(self) -> pa.RecordBatch:
+        with parquet_faults(self.path):
+            return next(self._file.iter_batches(batch_size=1, columns=list(self._rows.names)))
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A whole column, such as the ids."""
-        with parquet_faults(self.path):
-            return self._file.read(columns=[name]).column(name)
+        return read_parquet(self.path, [name]).column(name)
 
     def blocks(self, start: int, size: int) -> Iterator[Block]:
         """Yield rows from `start` on, and the rows of the other columns."""
@@ -160,7 +230,7 @@ class ParquetFile:
                 if skip < batch.num_rows:
                     batch = batch.slice(skip)
                     table = pa.Table.from_batches([batch])
-                    values = self._values(batch.column(batch.schema.get_field_index(self._name)), row - batch.num_rows)
+                    values = self._rows.values(batch, row - batch.num_rows)
                     yield values, table.select(self.columns) if self.columns else None
 
     def _groups_from(self, start: int) -> tuple[list[int], int]:
@@ -172,8 +242,58 @@ class ParquetFile:
             row += count
         return [], row
 
-    def _values(self, lists: pa.Array, first: int) -> NDArray[Any]:
-        """A batch of lists as (n, dim); `first` is the row of the file at which the batch begins."""
+
+class RowReader:
+    """Takes the embeddings out of batches of a table: of one list column, or of one column a dimension.
+
+    Attributes:
+        names: The columns that hold them.
+        label: What they are called.
+        others: The other columns.
+        dtype: float16, float32 or float64.
+        dim: Length of a row, once it is known.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, wanted: str | None) -> None:
+        self._path = path
+        self.names = _embedding_columns(path, schema, wanted)
+        self.is_list = len(self.names) == 1
+        self.label = self.names[0] if self.is_list else f"{self.names[0]} to {self.names[-1]}"
+        taken = set(self.names)
+        self.others = tuple(name for name in schema.names if name not in taken)
+        kinds = [schema.field(name).type for name in self.names]
+        types = {str(kind.value_type if self.is_list else kind) for kind in kinds}
+        known = {"halffloat": "float16", "float": "float32", "double": "float64"}
+        self.dtype = known.get(types.pop(), "float32") if len(types) == 1 else "float32"
+        self.dim = len(self.names)
+        self._kind = kinds[0]
+
+    def find_dim(self, first_row: Callable[[], pa.RecordBatch]) -> int:
+        """Length of a row: what the type says, else that of the first row."""
+        import pyarrow as pa
+
+        if self.is_list:
+            if pa.types.is_fixed_size_list(self._kind):
+                self.dim = int(self._kind.list_size)
+            else:
+                batch = first_row()
+                self.dim = len(batch.column(batch.schema.get_field_index(self.names[0]))[0].as_py() or ())
+        if self.dim < 1:
+            raise FormatError(f"{self._path}: the embedding of row 0 is empty. Expected a list of floats in every row.")
+        return self.dim
+
+    def values(self, batch: pa.RecordBatch, first: int) -> NDArray[Any]:
+        """A batch as (n, dim); `first` is the row of the file at which it begins."""
+        columns = [batch.column(batch.schema.get_field_index(name)) for name in self.names]
+        if self.is_list:
+            return self._list_values(columns[0], first)
+        for name, column in zip(self.names, columns, strict=True):
+            if column.null_count:
+                row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+                raise FormatError(f"{self._path}: row {first + row} has nothing in column {name!r}, expected a number.")
+        return np.stack([column.to_numpy(zero_copy_only=False) for column in columns], axis=1).astype(self.dtype)
+
+    def _list_values(self, lists: pa.Array, first: int) -> NDArray[Any]:
         import pyarrow.compute as pc
 
         lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
@@ -182,16 +302,16 @@ class ParquetFile:
         if not len(wrong) and flat.null_count:
             wrong = np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False)) // self.dim
             raise FormatError(
-                f"{self.path}: the embedding of row {first + wrong[0]} has empty values, expected {self.dim} numbers."
+                f"{self._path}: the embedding of row {first + wrong[0]} has empty values, expected {self.dim} numbers."
             )
         if len(wrong):
             got = f"{lengths[wrong[0]]} values" if lists.is_valid()[int(wrong[0])].as_py() else "nothing"
             raise FormatError(
-                f"{self.path}: the embedding of row {first + wrong[0]} has {got}, the first row has {self.dim}. "
+                f"{self._path}: the embedding of row {first + wrong[0]} has {got}, the first row has {self.dim}. "
                 "All embeddings of a file have one dimension: correct the row, or split the file."
             )
         values: NDArray[Any] = flat.to_numpy(zero_copy_only=False).reshape(-1, self.dim)
-        return values
+        return values if values.dtype.kind == "f" else values.astype(np.float32)
 
 
 def holds_embeddings(path: Path, column: str | None = None) -> bool:
@@ -203,26 +323,51 @@ def holds_embeddings(path: Path, column: str | None = None) -> bool:
 
 
 def _candidates(schema: Any, wanted: str | None) -> list[str]:
-    """The lists of floats of a schema that can be the embeddings: the wanted one, one of a known name, or all."""
+    """The lists of numbers of a schema that can be the embeddings: the wanted one, one of a known name, or all.
+
+    Lists of whole numbers, as json has them where no row has a fraction, only under a known name.
+    """
     import pyarrow as pa
 
     t = pa.types
-    lists = [
-        field.name
+    lists = {
+        field.name: t.is_floating(field.type.value_type)
         for field in schema
         if (t.is_list(field.type) or t.is_large_list(field.type) or t.is_fixed_size_list(field.type))
-        and t.is_floating(field.type.value_type)
-    ]
+        and (t.is_floating(field.type.value_type) or t.is_integer(field.type.value_type))
+    }
     named = [name for name in ((wanted,) if wanted else NAMES) if name in lists]
-    return named[:1] or ([] if wanted else lists)
+    return named[:1] or ([] if wanted else [name for name, floats in lists.items() if floats])
 
 
-def _embedding_column(path: Path, schema: Any, wanted: str | None) -> str:
+def _dimension_columns(schema: Any, wanted: str | None) -> list[str]:
+    """Columns of one number each that are the dimensions: one stem, numbered without a gap (`dim_0`, `dim_1` ...)."""
+    import pyarrow as pa
+
+    stems: dict[str, list[int]] = {}
+    for field in schema:
+        match = re.fullmatch(r"(.*?)(\d+)", field.name)
+        if match and pa.types.is_floating(field.type) and (wanted is None or match[1] == wanted):
+            stems.setdefault(match[1], []).append(int(match[2]))
+    found = [
+        stem
+        for stem, numbers in stems.items()
+        if len(numbers) > 1 and sorted(numbers) == list(range(min(numbers), min(numbers) + len(numbers)))
+    ]
+    if len(found) != 1:
+        return []
+    names = [field.name for field in schema if re.fullmatch(re.escape(found[0]) + r"\d+", field.name)]
+    return sorted(names, key=lambda name: int(name[len(found[0]) :]))
+
+
+def _embedding_columns(path: Path, schema: Any, wanted: str | None) -> list[str]:
     candidates = _candidates(schema, wanted)
-    if len(candidates) != 1:
-        have = ", ".join(f"{field.name} ({field.type})" for field in schema)
-        raise FormatError(
-            f"{path}: which column holds the embeddings? Expected {wanted or NAMES[1]!r}, a list of floats; "
-            f"the file has {have}."
-        )
-    return candidates[0]
+    if len(candidates) == 1:
+        return candidates
+    if not candidates and (names := _dimension_columns(schema, wanted)):
+        return names
+    have = listed([f"{field.name} ({str(field.type)[:40]})" for field in schema], 6)
+    raise FormatError(
+        f"{path}: which column holds the embeddings? Expected {wanted or NAMES[1]!r}, a list of floats, or numbered "
+        f"columns of one float each; the file has {have}. Name it with --column."
+    )

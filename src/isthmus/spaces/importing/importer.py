@@ -62,6 +62,7 @@ def import_embeddings(
     name: str | None = None,
     dtype: str | None = None,
     column: str | None = None,
+    shape: str | None = None,
     normalized: bool | None = None,
     shard_rows: int = SHARD_ROWS,
     restart: bool = False,
@@ -73,7 +74,8 @@ def import_embeddings(
     import goes on where it stopped when it is called again, and gives the same bytes; a finished one is left as it is.
 
     Args:
-        source: A .npy, .npz, .parquet or .safetensors file, a folder of them, or a clip-retrieval folder.
+        source: A file of embeddings (.npy .npz .parquet .safetensors .arrow .feather .jsonl .json .csv .tsv .pt .h5),
+            a folder of them, a clip-retrieval folder, a data set of `save_to_disk`, a LanceDB table, or a raw map.
         into: The space's folder.
         modality: Such as "text" or "image".
         ids: A column; a file (.txt one a line, .csv, .parquet); the ids; or None: column `id`, else generated.
@@ -81,7 +83,9 @@ def import_embeddings(
         preprocessing: What else they depend on, such as the image size.
         name: Name of a new space, by default the folder's.
         dtype: "float16" or "float32" on disk, by default as in the source or as in the modality already there.
-        column: Column or array that holds the embeddings, where its name does not say so.
+        column: Column or array that holds the embeddings, where its name does not say so; "*" takes each array of a
+            .npz, .pt or .h5 as one embedding and its name as the id.
+        shape: Of a raw map of numbers, such as "200000x512:float16".
         normalized: Declares that rows are of unit length (True) or not (False): checked against what is measured.
         shard_rows: Most rows of a shard.
         restart: Drop the rows of an interrupted import instead of going on from them.
@@ -92,7 +96,7 @@ def import_embeddings(
         SpaceError: The rows do not belong in the space: another dim, another encoder, ids that are there already.
     """
     started = time.monotonic()
-    found = open_source(source, check_modality(modality), column)
+    found = open_source(source, check_modality(modality), column, shape)
     plan = prepare_import(found, Path(into), modality, ids, encoder, preprocessing, name, dtype)
     if plan.before is not None:
         norm = dict(plan.before["norm"])

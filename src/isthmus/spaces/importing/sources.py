@@ -9,18 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isthmus.core.files import expand_paths, natural_key
+from isthmus.core.files import expand_paths, natural_key, read_json
+from isthmus.core.limits import special_file
 from isthmus.core.modality import TEXT, embedding_stem
-from isthmus.core.table_files import TABLE_SUFFIXES, parquet_faults, read_table
+from isthmus.core.table_files import TABLE_SUFFIXES, listed, parquet_faults, read_table
 from isthmus.errors import FormatError
-from isthmus.spaces.importing.arrays import EmptyFile
-from isthmus.spaces.importing.formats import SUFFIXES, Block, EmbeddingFile, holds_embeddings, open_file
+from isthmus.spaces.importing.arrays import EmptyFile, raw_map
+from isthmus.spaces.importing.formats import (
+    FOLDER_SUFFIXES,
+    LANCE,
+    SUFFIXES,
+    ArrayWithColumns,
+    Block,
+    EmbeddingFile,
+    holds_embeddings,
+    open_file,
+)
 from isthmus.spaces.manifest import MANIFEST
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _NUMPY = {"float16": "f2", "bfloat16": "f4", "float32": "f4", "float64": "f8"}
+
+_DATASET = "state.json"
 
 Ids = str | Path | Sequence[str] | None
 
@@ -134,19 +146,23 @@ def _columns(table: Path) -> tuple[str, ...]:
     return tuple(read_table(table).column_names)
 
 
-def open_source(path: str | Path, modality: str, column: str | None = None) -> Source:
+def open_source(path: str | Path, modality: str, column: str | None = None, shape: str | None = None) -> Source:
     """Find the embeddings that a path names, without reading them.
 
     Args:
         path: A file, a folder of files, or a clip-retrieval folder (`img_emb/`, `text_emb/`, `metadata/`).
         modality: Which of a clip-retrieval folder's embeddings are wanted.
         column: Column or array that holds the embeddings, where its name does not say so.
+        shape: Of a raw map of numbers, such as "200000x512:float16".
 
     Raises:
         FormatError: Nothing is there, files differ in dim, or metadata and embeddings differ in rows.
     """
     path = Path(path)
-    arrays, tables = ([path], []) if path.is_file() else _find(path, modality, column)
+    if shape is not None:
+        return Source(path, [ArrayWithColumns(raw_map(path, shape), {})], [])
+    alone = path.is_file() or path.suffix.lower() == LANCE
+    arrays, tables = ([path], []) if alone else _find(path, modality, column)
     files, tables, notes = _opened(arrays, tables, column)
     for file in files:
         if file.dim != files[0].dim:
@@ -191,6 +207,13 @@ def _find(path: Path, modality: str, column: str | None) -> tuple[list[Path], li
         raise FormatError(
             f"{path}: no such file or folder. Expected {', '.join(SUFFIXES)}, or a folder of them; check the path."
         )
+    if what := special_file(path):
+        raise FormatError(f"{path}: is {what}, no file. It is never opened.")
+    if (path / _DATASET).is_file():
+        return _dataset_files(path), []
+    if (path / "dataset_dict.json").is_file():
+        splits = listed(sorted(child.name for child in path.iterdir() if (child / _DATASET).is_file()))
+        raise FormatError(f"{path}: holds several splits ({splits}). Give the folder of one of them.")
     if (path / MANIFEST).exists():
         raise FormatError(
             f"{path}: is a space already. Open it as it is, or give the folder of one modality, {path / modality}."
@@ -204,12 +227,23 @@ def _find(path: Path, modality: str, column: str | None) -> tuple[list[Path], li
     folder, beside = (path / stem, path / "metadata") if stems else (path, path.parent / "metadata")
     if not stems and not path.name.endswith("_emb"):
         beside = path
-    arrays = expand_paths(folder, SUFFIXES)
+    arrays = expand_paths(folder, FOLDER_SUFFIXES)
     if beside == folder:
         arrays, tables = _split(arrays, column)
     else:
         tables = [] if not beside.is_dir() else expand_paths(beside, TABLE_SUFFIXES)
     return arrays, _paired(arrays, tables)
+
+
+def _dataset_files(path: Path) -> list[Path]:
+    """The files of a data set that `datasets` saved with save_to_disk, in their order."""
+    state = read_json(path / _DATASET, kind="data set's state")
+    if state.get("_indices_files"):
+        raise FormatError(f"{path}: its rows were selected or shuffled by an index. Save it with flatten_indices().")
+    names = [str(one.get("filename")) for one in state.get("_data_files") or () if isinstance(one, dict)]
+    if not names or not all(name == Path(name).name for name in names):
+        raise FormatError(f"{path / _DATASET}: names no files of the folder. Save the data set again.")
+    return [path / name for name in names]
 
 
 def _split(files: list[Path], column: str | None) -> tuple[list[Path], list[Path]]:

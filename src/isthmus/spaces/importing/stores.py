@@ -1,0 +1,296 @@
+"""Exports of vector stores and of other tools, read whole: Arrow files, json and csv, torch, HDF5 and LanceDB tables.
+
+They are read as data: torch with `weights_only`, HDF5 without links to other files. The size is checked first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.core.arrays import to_numpy
+from isthmus.core.limits import excess
+from isthmus.core.messages import one_line
+from isthmus.core.table_files import listed, read_table
+from isthmus.errors import DependencyError, FormatError
+from isthmus.spaces.importing.arrays import EACH_ARRAY, NAMES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Read = tuple[NDArray[Any], "pa.Table | None", str | None]
+"""Embeddings (rows, dim), the columns beside them, and the name of the array that they were."""
+
+_LISTS = ("points", "vectors", "matches", "objects", "results", "result", "records", "data", "Get")
+"""Keys under which exports of vector stores hold their rows."""
+
+
+def read_vectors(path: Path) -> pa.Table:
+    """A table of an Arrow, csv, json or LanceDB export, nested vectors as columns of their own.
+
+    Raises:
+        FormatError: It cannot be read, or takes too much memory once unpacked.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".arrow", ".feather"):
+        return _read_arrow(path)
+    if suffix == ".lance":
+        return _read_lance(path)
+    table = _read_json(path) if suffix == ".json" else read_table(path)
+    return _parsed(_flat(table), path) if suffix in (".csv", ".tsv") else _flat(table)
+
+
+def _read_arrow(path: Path) -> pa.Table:
+    """An Arrow file (feather) or stream, as `datasets` writes them; mapped: what is not packed is not copied."""
+    import pyarrow as pa
+
+    packed, size, batches = path.stat().st_size, 0, []
+    try:
+        with pa.memory_map(str(path)) as mapped:
+            try:
+                reader = pa.ipc.open_file(mapped)
+                parts = (reader.get_batch(i) for i in range(reader.num_record_batches))
+            except pa.ArrowInvalid:
+                mapped.seek(0)
+                reader = pa.ipc.open_stream(mapped)
+                parts = iter(reader)
+            for batch in parts:
+                size += batch.nbytes
+                if fault := excess(size, packed):
+                    raise FormatError(f"{path}: {fault}.")
+                batches.append(batch)
+            return _flat(pa.Table.from_batches(batches, schema=reader.schema))
+    except (pa.ArrowException, OSError) as error:
+        raise FormatError(
+            f"{path}: cannot be read as Arrow ({one_line(error)}). The file is cut short, damaged or of another kind."
+        ) from error
+
+
+def _read_lance(path: Path) -> pa.Table:
+    try:
+        import lancedb
+    except ImportError as error:
+        raise DependencyError(
+            f"reading a LanceDB table needs lancedb, not installed here ({error}). Run: pip install 'isthmus[lance]'"
+        ) from error
+    try:
+        table = lancedb.connect(str(path.parent)).open_table(path.stem)
+        return _flat(table.to_arrow())
+    except Exception as error:  # of damaged tables the library raises many kinds
+        raise FormatError(
+            f"{path}: cannot be read as a LanceDB table ({one_line(error)}). Give the folder NAME.lance."
+        ) from error
+
+
+def _read_json(path: Path) -> pa.Table:
+    """The rows of an export of a vector store: a list of objects, wherever in the answer it stands."""
+    import pyarrow as pa
+
+    if fault := excess(path.stat().st_size * 8, path.stat().st_size):
+        raise FormatError(f"{path}: {fault}.")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: cannot be read as json ({one_line(error)}). Write it again.") from error
+    rows = _rows_of(value)
+    if rows is None:
+        raise FormatError(f"{path}: holds no list of objects with vectors. Expected one, or a key {_LISTS[0]!r}.")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    try:
+        return pa.table({name: [row.get(name) for row in rows] for name in names})
+    except (pa.ArrowException, OverflowError, TypeError) as error:
+        raise FormatError(
+            f"{path}: its rows are no table ({one_line(error)}). Write each key with one type."
+        ) from error
+
+
+def _rows_of(value: Any, depth: int = 0) -> list[dict[str, Any]] | None:
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        return value
+    if not isinstance(value, dict) or depth > 4:
+        return None
+    inner = [value[key] for key in _LISTS if key in value] or (list(value.values()) if len(value) == 1 else [])
+    for one in inner:
+        if (found := _rows_of(one, depth + 1)) is not None:
+            return found
+    if value and all(isinstance(row, dict) and any(name in row for name in NAMES) for row in value.values()):
+        return [{"id": name, **row} for name, row in value.items()]  # Pinecone's fetch: vectors by id
+    return None
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """A table whose nested vectors (`vector.default`, `_additional.id`) are columns; other nested ones stay."""
+    import pyarrow as pa
+
+    for name in table.column_names:
+        kind = table.schema.field(name).type
+        if not pa.types.is_struct(kind) or not any(pa.types.is_list(field.type) for field in kind):
+            continue
+        column = table.column(name).combine_chunks()
+        column = pa.chunked_array([column]) if not isinstance(column, pa.ChunkedArray) else column
+        for index, field in enumerate(kind):
+            short = name if kind.num_fields == 1 else field.name if field.name in NAMES else f"{name}.{field.name}"
+            short = f"{name}.{field.name}" if short in table.column_names and short != name else short
+            part = pa.chunked_array([chunk.field(index) for chunk in column.chunks])
+            at = table.schema.get_field_index(short)
+            table = table.append_column(short, part) if at < 0 else table.set_column(at, short, part)
+        if kind.num_fields > 1:
+            table = table.drop_columns([name])
+    return table
+
+
+def _parsed(table: pa.Table, path: Path) -> pa.Table:
+    """A csv whose column of vectors is spelled `[0.1, 0.2]`, or whose dimensions are columns, with numbers in them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name in (name for name in NAMES if name in table.column_names):
+        rows = []
+        for row, text in enumerate(table.column(name).to_pylist(), 1):
+            try:
+                rows.append([float(value) for value in json.loads(text)])
+            except (ValueError, TypeError, RecursionError) as error:
+                raise FormatError(
+                    f"{path}: row {row} has {str(text)[:40]!r} as {name!r}, expected numbers as [0.1, 0.2]."
+                ) from error
+        at = table.schema.get_field_index(name)
+        return table.set_column(at, name, pa.array(rows, pa.list_(pa.float64())))
+    for name in table.column_names:
+        if name[-1:].isdigit():
+            try:
+                numbers = pc.cast(table.column(name), pa.float64())
+            except pa.ArrowException:  # a column of texts that ends in a digit
+                continue
+            table = table.set_column(table.schema.get_field_index(name), name, numbers)
+    return table
+
+
+def read_torch(path: Path, column: str | None) -> Read:
+    """A tensor, a dict of tensors (with ids beside), or with "*" a dict of one tensor an id; nothing of it is run.
+
+    Raises:
+        FormatError: It holds anything but tensors and plain values, or takes too much memory.
+    """
+    import torch
+
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpicklers of strange files raise nearly anything
+        raise FormatError(
+            f"{path}: cannot be read with weights_only=True ({one_line(error)}). Save a tensor or a dict of tensors."
+        ) from error
+    packed = path.stat().st_size
+
+    def loaded(tensor: Any) -> NDArray[Any]:
+        if fault := excess(tensor.numel() * 4, packed):
+            raise FormatError(f"{path}: a tensor of shape {tuple(tensor.shape)} {fault}.")
+        return to_numpy(tensor)
+
+    if isinstance(value, torch.Tensor):
+        return loaded(value), None, None
+    if isinstance(value, list | tuple) and value and all(isinstance(one, torch.Tensor) for one in value):
+        return _stacked(path, [loaded(one) for one in value]), None, None
+    if not isinstance(value, Mapping):
+        raise FormatError(f"{path}: holds a {type(value).__name__}, expected a tensor or a dict of tensors.")
+    arrays = {str(name): one for name, one in value.items() if isinstance(one, torch.Tensor)}
+    shapes = {name: tuple(one.shape) for name, one in arrays.items() if one.is_floating_point()}
+    lists = {str(name): list(one) for name, one in value.items() if isinstance(one, list | tuple)}
+    return _picked(path, shapes, lambda name: loaded(arrays[name]), column, lists, list(arrays))
+
+
+def read_hdf5(path: Path, column: str | None) -> Read:
+    """The dataset of two dimensions of an HDF5 file with those beside it, or with "*" one dataset an id.
+
+    Raises:
+        FormatError: It is damaged, keeps data in other files, or takes too much memory once unpacked.
+        DependencyError: h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise DependencyError(
+            f"reading HDF5 needs h5py, not installed here ({error}). Run: pip install 'isthmus[benchmarks]'"
+        ) from error
+    packed = path.stat().st_size
+    try:
+        with h5py.File(path, "r") as file:
+            found = _datasets(h5py, file, path)
+
+            def loaded(name: str) -> NDArray[Any]:
+                dataset = found[name]
+                if fault := excess(int(dataset.size) * max(dataset.dtype.itemsize, 1), packed):
+                    raise FormatError(f"{path}: dataset {name!r} of shape {dataset.shape} {fault}.")
+                values = dataset.asstr()[()] if h5py.check_string_dtype(dataset.dtype) else dataset[()]
+                return np.asarray(values)
+
+            shapes = {name: one.shape for name, one in found.items() if one.dtype.kind == "f"}
+            return _picked(path, shapes, loaded, column, {}, list(found))
+    except OSError as error:
+        raise FormatError(
+            f"{path}: cannot be read as HDF5 ({one_line(error)}). The file is cut short, damaged or of another kind."
+        ) from error
+
+
+def _datasets(h5py: Any, group: Any, path: Path, prefix: str = "", depth: int = 0) -> dict[str, Any]:
+    """Datasets of a file and its groups, by name; links are not followed, and data in other files is refused."""
+    found: dict[str, Any] = {}
+    for name in group:
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise FormatError(f"{path}: {prefix}{name} is a link, which is not followed. Copy the data into the file.")
+        one = group[name]
+        if isinstance(one, h5py.Group) and depth < 4:
+            found.update(_datasets(h5py, one, path, f"{prefix}{name}/", depth + 1))
+        elif isinstance(one, h5py.Dataset):
+            if one.is_virtual or one.external:
+                raise FormatError(f"{path}: {prefix}{name} keeps its data in other files. Copy it into the file.")
+            found[f"{prefix}{name}"] = one
+    return found
+
+
+def _picked(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    loaded: Callable[[str], NDArray[Any]],
+    column: str | None,
+    lists: Mapping[str, list[Any]],
+    names: Sequence[str],
+) -> Read:
+    """The array that holds the embeddings, and the arrays and lists of as many values beside it."""
+    import pyarrow as pa
+
+    if column == EACH_ARRAY:
+        rows = _stacked(path, [loaded(name) for name in shapes])
+        return rows, pa.table({"id": pa.array(list(shapes), pa.string())}), EACH_ARRAY
+    flat = [name for name, shape in shapes.items() if len(shape) == 2]
+    named = [name for name in ([column] if column else NAMES) if name in shapes]
+    if not named and (len(flat) != 1 or column):
+        have = listed([f"{name} {shape}" for name, shape in shapes.items()], 4) or "no array of floats"
+        raise FormatError(
+            f"{path}: which array holds the embeddings? Got {have}; expected one of shape (rows, dim). Name it with "
+            f"--column; --column '{EACH_ARRAY}' takes each array as one embedding and its name as the id."
+        )
+    key = (named or flat)[0]
+    rows = loaded(key)
+    beside = {name: one for name, one in lists.items() if len(one) == len(rows)}
+    for name in names:
+        if name != key and (name not in shapes or shapes[name] == rows.shape[:1]):
+            values = loaded(name)
+            if values.shape == rows.shape[:1]:
+                beside[name] = values.tolist()
+    try:
+        return rows, pa.table(beside) if beside else None, key
+    except (pa.ArrowException, TypeError) as error:
+        raise FormatError(f"{path}: what stands beside {key!r} is no table ({one_line(error)}).") from error
+
+
+def _stacked(path: Path, rows: list[NDArray[Any]]) -> NDArray[Any]:
+    if not rows or len({row.shape for row in rows}) > 1 or rows[0].ndim != 1:
+        shapes = listed(list(dict.fromkeys(str(row.shape) for row in rows)), 4) or "none"
+        raise FormatError(f"{path}: its arrays have the shapes {shapes}, expected one dim, one embedding each.")
+    return np.stack(rows)
