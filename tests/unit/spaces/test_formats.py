@@ -76,7 +76,7 @@ def test_the_column_of_embeddings(tmp_path: Path):
         pq.write_table(table, path)
         with pytest.raises(
             FormatError,
-            match=r"which column holds the embeddings\? Expected 'embedding', a list of floats, or numbered .* each; the file",
+            match=r"which column holds the embeddings\? Expected 'embedding', a list of floats, or .* each; the file",
         ):
             open_file(path, column)
     assert not holds_embeddings(path)

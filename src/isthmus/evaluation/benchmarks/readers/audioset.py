@@ -19,6 +19,8 @@ from isthmus.evaluation.benchmarks.task import Reading
 
 SPLITS = ("eval", "balanced_train", "unbalanced_train")
 OPTIONS = {"split": "eval"}
+_SPOILED = ("#NAME?", "#REF!", "#VALUE!", "#N/A", "#NUM!", "#DIV/0!")
+"""What spreadsheets put in place of a text that they take for a formula, such as an id that begins with a minus."""
 
 
 class Segment(NamedTuple):
@@ -46,7 +48,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     segments, notes = read_segments(path)
     index = "class_labels_indices.csv"
     table = require(data, index, f"metadata/{index}", what="the class names of AudioSet")
-    classes = {row["mid"]: row["display_name"] for row in read_rows(table, ("mid", "display_name"))}
+    classes = _classes(table)
     for segment in segments:
         if unknown := [label for label in segment.labels if label not in classes]:
             raise FormatError(f"{path}: {segment.id!r} has the label {unknown[0]!r}, which {table} does not have.")
@@ -55,6 +57,19 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     labels = [(one.id, label) for one in segments for label in one.labels]
     task = sounds_and_classes(sounds, classes, labels, multilabel=True)
     return Reading(task, [one.id for one in segments if one.id not in sounds], notes)
+
+
+def _classes(table: Path) -> dict[str, str]:
+    """Names of the classes by their machine names, none of which a spreadsheet has made an error of."""
+    classes = {}
+    for number, row in enumerate(read_rows(table, ("mid", "display_name")), 2):
+        for value in (row["mid"], row["display_name"]):
+            if value.startswith(_SPOILED):
+                raise FormatError(
+                    f"{table}: line {number} holds {value!r}: a spreadsheet spoiled the file. Download it again."
+                )
+        classes[row["mid"]] = row["display_name"]
+    return classes
 
 
 def _stems(segment: Segment) -> list[str]:
@@ -73,7 +88,7 @@ def read_segments(path: Path) -> tuple[list[Segment], list[str]]:
     lines = read_lines(path)
     segments: dict[str, Segment] = {}
     for number, line in enumerate(lines, 1):
-        if not line.strip() or (line.startswith("#") and not line.startswith("#NAME")):
+        if not line.strip() or (line.startswith("#") and not line.startswith(_SPOILED)):
             continue
         segment = _segment(line, f"{path}: line {number}")
         if segment.id in segments:
@@ -88,8 +103,9 @@ def read_segments(path: Path) -> tuple[list[Segment], list[str]]:
 
 def _segment(line: str, where: str) -> Segment:
     fields = next(csv.reader([line], skipinitialspace=True))
-    if fields and fields[0].startswith("#NAME"):
-        raise FormatError(f"{where}: the id is {fields[0]!r}: a spreadsheet spoiled the file. Download it again.")
+    if spoiled := [field for field in fields if field.startswith(_SPOILED)]:
+        what = "the id is" if fields[0] == spoiled[0] else "it holds"
+        raise FormatError(f"{where}: {what} {spoiled[0]!r}: a spreadsheet spoiled the file. Download it again.")
     try:
         name, start, _, labels = fields
         return Segment(name, float(start), [label.strip() for label in labels.split(",")])
