@@ -1,8 +1,9 @@
 """Does the estimate that needs no pairs rank bridges as the pairs do, and does it flag links that are broken?
 
-Bridges of every benchmark by several methods, overlaps and damages are joined; each tells its estimate and verdict, and
-the pairs tell the truth. Damage is done to the leaf's texts: ids shuffled in part or wholly, a tower that collapsed,
-another encoder's texts under the same ids. Finished rows are kept in --work, so that a run that was cut short goes on.
+Flags: the leaf's texts are damaged (ids shuffled, a collapsed tower, another encoder's texts under the same ids) and
+the health of the link is judged, as every `connect` does; healthy links are parts of the overlap. Ranks: models of many
+overlaps are fitted, and each recipe between posterior and cca tells its estimate; the pairs tell the truth. Finished
+rows are kept in --work, so that a run that was cut short goes on.
 
     python bench/estimate.py --shared ../shared --work ~/quality --out bench/results/estimate.json
 """
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,34 +31,23 @@ sys.path.insert(0, str(HERE / "common"))
 import real_spaces as real  # noqa: E402
 from record import write  # noqa: E402
 
-import isthmus  # noqa: E402
-from isthmus.spaces.space import Space  # noqa: E402
+from isthmus.recipes.posterior.auto import candidates, estimate_record, examine  # noqa: E402
+from isthmus.recipes.posterior.config import posterior_config  # noqa: E402
+from isthmus.recipes.posterior.join import read_vias  # noqa: E402
+from isthmus.recipes.posterior.members import Joint, gather  # noqa: E402
+from isthmus.recipes.posterior.model import fit_model  # noqa: E402
 
-METHODS = ("posterior", "cca")
-RANKED = ("posterior", "cca", "dictionary", "procrustes")
+SEEDS_OF_FLAGS = ("tenth", "300", "twentieth", "fifth")
 DAMAGES = {"shuffled": 1.0, "half shuffled": 0.5, "collapsed": None, "foreign": None}
-"""What is flagged, and the share of ids that are shuffled."""
-MILD = {"a tenth shuffled": 0.1, "a quarter shuffled": 0.25}
+"""What is to be flagged, and the share of ids that are shuffled."""
+MILD = {"a quarter shuffled": 0.25}
 """Damage that lowers the quality and need not be flagged."""
+FITTED = (
+    ("tenth", ""), ("300", ""), ("names", ""), ("tenth", "half shuffled"), ("tenth", "shuffled"), ("fifth", ""),
+    ("twentieth", ""), ("captions", ""), ("all", ""),
+)  # fmt: skip
+"""Overlaps and damages that are fitted, each with all recipes between posterior and cca."""
 GOOD = "good"
-
-
-def damaged(space: Space, kind: str, seed: int, work: Path) -> Space:
-    """Copy a space with its texts damaged.
-
-    Args:
-        space: The space.
-        kind: One of `DAMAGES` or `MILD`.
-        seed: Of what is shuffled or drawn.
-        work: Folder for the copy.
-    """
-    folder = work / f"{kind}-{seed}".replace(" ", "-") / f"{space.name}.space"
-    if not folder.exists():
-        modalities = {name: (space[name].ids, np.asarray(space[name])) for name in space.modalities}
-        ids, rows = modalities["text"]
-        modalities["text"] = (ids, damage(rows, kind, np.random.default_rng(seed)))
-        isthmus.make_space(folder, modalities, name=space.name)
-    return isthmus.open_space(folder)
 
 
 def damage(rows: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
@@ -76,58 +66,109 @@ def damage(rows: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
     return real.unit(np.tanh(3.0 * real.unit(rows) @ turned) + 0.1 * real.unit(noise))
 
 
-def plan(given: argparse.Namespace) -> Iterator[tuple[str, str, str, str, int]]:
-    """Yield benchmark, overlap, damage, method and seed of every bridge."""
+LEAF = 1
+"""Number of the leaf among the spaces of a join; its texts are what is damaged."""
+
+
+def damaged(joint: Joint, kind: str, seed: int) -> Joint:
+    """Damage the leaf's texts of two gathered spaces, centred again as gathering would."""
+    leaf = joint.members[LEAF]
+    rows = damage(leaf.items, kind, np.random.default_rng(seed))
+    rows = real.unit(rows - rows.mean(axis=0))
+    members = [joint.members[0], replace(leaf, items=rows)]
+    return replace(joint, members=members, links=[replace(link, rows=(link.rows[0], rows)) for link in joint.links])
+
+
+def part(joint: Joint, kind: str, seed: int) -> Joint:
+    """Keep some of the shared items: a share of them, or 300."""
+    n = len(joint.ids)
+    kept = np.zeros(n, bool)
+    count = {"tenth": n // 10, "twentieth": n // 20, "fifth": n // 5, "300": 300}[kind]
+    kept[np.random.default_rng(seed).choice(n, count, replace=False)] = True
+    return joint.keep(kept)
+
+
+class Gathered:
+    """Two spaces' memories and shared items, read once for each benchmark and overlap."""
+
+    def __init__(self, spaces: real.RealSpaces) -> None:
+        self.spaces, self.kept = spaces, dict[tuple[str, str], tuple[real.Benchmark, Joint]]()
+        self.config = posterior_config({})
+
+    def __call__(self, name: str, variant: str, kind: str, seed: int) -> tuple[real.Benchmark, Joint]:
+        """Read a benchmark with a variant of its overlap, and damage it."""
+        whole = "all" if variant in SEEDS_OF_FLAGS else variant
+        if (name, whole) not in self.kept:
+            benchmark = self.spaces.benchmark(name, whole)
+            spaces = [benchmark.base, benchmark.leaf]
+            joint = gather(spaces, read_vias(spaces, benchmark.via), memory_rows=self.config.memory_rows, seed=0)
+            self.kept[name, whole] = benchmark, joint
+        benchmark, joint = self.kept[name, whole]
+        joint = part(joint, variant, seed) if variant in SEEDS_OF_FLAGS else joint
+        return benchmark, damaged(joint, kind, seed) if kind else joint
+
+
+def health_row(joint: Joint) -> dict[str, Any]:
+    """Give the verdict on a link by its health alone, with what it was taken from."""
+    started = time.perf_counter()
+    _, health = examine(joint, 0)
+    verdict = "broken" if health.broken else "doubtful" if health.doubtful else GOOD
+    figures = {"damaged": list(health.damaged.values()), "kinship": list(health.kinship.values())}
+    return {"verdict": verdict, **figures, "seconds": time.perf_counter() - started}
+
+
+def fitted_rows(benchmark: real.Benchmark, joint: Joint, gathered: Gathered) -> list[dict[str, Any]]:
+    """Fit one model; give estimate and truth of every recipe between posterior and cca."""
+    joint, health = examine(joint, 0)
+    model = fit_model(joint, gathered.config)
+    described = []
+    for number, items in ((0, benchmark.cross.gallery), (LEAF, benchmark.cross.query)):
+        memory = model.joint.members[number].memories[items.modality]
+        described.append(model.describe(number, items.modality, memory.centred(items.rows)))
+    parts, rows = model.parts(*described), []
+    for candidate in candidates(model):
+        truth = real.both_directions(benchmark.cross, model.score(parts, candidate.weight).T)
+        found = estimate_record(candidate, health, joint)
+        rows.append({"method": candidate.name, "map": real.mean_map(truth), "estimate": found})
+    return rows
+
+
+def plan(given: argparse.Namespace) -> Iterator[tuple[str, str, str, int]]:
+    """Yield benchmark, overlap, damage and seed of every link whose health is judged."""
     for seed in range(given.seeds):
         for name in real.REAL:
-            for kind in DAMAGES:
-                yield name, "all", kind, given.judged, seed
+            yield from ((name, "tenth", kind, seed) for kind in (*DAMAGES, *MILD))
+            yield from ((name, variant, "", seed) for variant in SEEDS_OF_FLAGS)
     for name in real.REAL:
-        for method in RANKED:
-            for variant in ("all", "captions", "names"):
-                yield name, variant, "", method, 0
-            for kind in (*MILD, "half shuffled"):
-                yield name, "all", kind, method, 0
-        for seed in range(given.seeds):
-            for variant in real.FEW:
-                for method in METHODS:
-                    yield name, variant, "", method, seed
+        yield from ((name, "all", kind, 0) for kind in DAMAGES)
+        yield from ((name, variant, "", 0) for variant in ("all", "captions", "names"))
 
 
-def row_of(benchmark: real.Benchmark, method: str, seed: int) -> dict[str, Any]:
-    """Join and take the estimate, the verdict and the truth."""
-    started = time.perf_counter()
-    if method in ("dictionary", "procrustes"):
-        spaces = {"base": benchmark.base, "leaf": benchmark.leaf}
-        bridge = isthmus.extend(**spaces, via=benchmark.via, method=method, center=True, seed=seed, quiet=True)
-    else:
-        spaces_ = benchmark.base, benchmark.leaf
-        bridge = isthmus.connect(*spaces_, via=benchmark.via, method=method, seed=seed, quiet=True)
-    found = bridge.record.get("estimate") or {}
-    truth = real.mean_map(real.scores_of(bridge, benchmark.cross))
-    return {"estimate": found, "map": truth, "seconds": time.perf_counter() - started}
+def measure(given: argparse.Namespace, work: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Judge every link and fit every model that is not kept yet."""
+    gathered = Gathered(real.RealSpaces(given.shared, work))
+    folder = work / "estimates"
+    folder.mkdir(parents=True, exist_ok=True)
 
+    def kept(*key: Any, make: Callable[[], Any]) -> Any:
+        path = folder / ("-".join(map(str, key)).replace(" ", "_") + ".json")
+        if not path.is_file() and not given.kept:
+            path.write_text(json.dumps(make(), default=str))
+            print(*key, path.read_text()[:160], file=sys.stderr, flush=True)
+        return json.loads(path.read_text()) if path.is_file() else None
 
-def measure(given: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
-    """Make every bridge that is not kept yet."""
-    spaces, rows = real.RealSpaces(given.shared, work), []
-    (work / "estimates").mkdir(parents=True, exist_ok=True)
-    for name, variant, kind, method, seed in dict.fromkeys(plan(given)):
-        kept = work / "estimates" / f"{name}-{variant}-{kind}-{method}-{seed}.json".replace(" ", "_")
-        if given.kept and not kept.is_file():
-            continue
-        if not kept.is_file():
-            benchmark = spaces.benchmark(name, variant, seed)
-            if kind:
-                benchmark = replace(benchmark, leaf=damaged(benchmark.leaf, kind, seed, work))
-            row = row_of(benchmark, method, seed)
-            head = {"benchmark": name, "variant": variant, "damage": kind, "method": method, "seed": seed}
-            kept.write_text(json.dumps({**head, **row}, default=str))
-        rows.append(json.loads(kept.read_text()))
-        told = rows[-1]["estimate"]
-        print(name, variant, kind, method, seed, f"{rows[-1]['map']:.3f}", told.get("map"), told.get("verdict"),
-              file=sys.stderr, flush=True)  # fmt: skip
-    return rows
+    links, bridges = [], []
+    for variant, kind in FITTED:
+        for name in real.REAL:
+            key = (name, variant, kind, 0)
+            head = dict(zip(("benchmark", "variant", "damage", "seed"), key, strict=True))
+            found = kept("fit", *key, make=lambda key=key: fitted_rows(*gathered(*key), gathered))
+            bridges += [{**head, **row} for row in found or ()]
+    for key in plan(given):
+        head = dict(zip(("benchmark", "variant", "damage", "seed"), key, strict=True))
+        if found := kept("health", *key, make=lambda key=key: health_row(gathered(*key)[1])):
+            links.append({**head, **found})
+    return links, bridges
 
 
 def ranks(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -148,7 +189,7 @@ def flags(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Count verdicts by damage; a verdict other than good is a flag."""
     found = {}
     for kind in ("", *MILD, *DAMAGES):
-        verdicts = Counter(str(row["estimate"].get("verdict")) for row in rows if row["damage"] == kind)
+        verdicts = Counter(str(row["verdict"]) for row in rows if row["damage"] == kind)
         if verdicts:
             flagged = sum(count for verdict, count in verdicts.items() if verdict != GOOD)
             found[kind or "healthy"] = {"bridges": sum(verdicts.values()), "flagged": flagged, "verdicts": verdicts}
@@ -162,12 +203,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="keeps spaces and finished rows; default: nowhere")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--kept", action="store_true", help="measure nothing: write the rows that --work keeps")
-    parser.add_argument("--judged", default="auto", help="the method whose bridges are flagged")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "estimate.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(given, given.work or Path(folder))
-        write(given.out, {"spearman": ranks(rows), "flags": flags(rows), "rows": rows})
+        links, bridges = measure(given, given.work or Path(folder))
+        write(given.out, {"spearman": ranks(bridges), "flags": flags(links), "bridges": bridges, "links": links})
 
 
 if __name__ == "__main__":
