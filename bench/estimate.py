@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -31,11 +31,8 @@ sys.path.insert(0, str(HERE / "common"))
 import real_spaces as real  # noqa: E402
 from record import write  # noqa: E402
 
-from isthmus.recipes.posterior.auto import candidates, estimate_record, examine  # noqa: E402
-from isthmus.recipes.posterior.config import posterior_config  # noqa: E402
-from isthmus.recipes.posterior.join import read_vias  # noqa: E402
-from isthmus.recipes.posterior.members import Joint, gather  # noqa: E402
-from isthmus.recipes.posterior.model import fit_model  # noqa: E402
+if TYPE_CHECKING:
+    from isthmus.recipes.posterior.members import Joint
 
 SEEDS_OF_FLAGS = ("tenth", "300", "twentieth", "fifth")
 DAMAGES = {"shuffled": 1.0, "half shuffled": 0.5, "collapsed": None, "foreign": None}
@@ -92,11 +89,16 @@ class Gathered:
     """Two spaces' memories and shared items, read once for each benchmark and overlap."""
 
     def __init__(self, spaces: real.RealSpaces) -> None:
+        from isthmus.recipes.posterior.config import posterior_config
+
         self.spaces, self.kept = spaces, dict[tuple[str, str], tuple[real.Benchmark, Joint]]()
         self.config = posterior_config({})
 
     def __call__(self, name: str, variant: str, kind: str, seed: int) -> tuple[real.Benchmark, Joint]:
         """Read a benchmark with a variant of its overlap, and damage it."""
+        from isthmus.recipes.posterior.join import read_vias
+        from isthmus.recipes.posterior.members import gather
+
         whole = "all" if variant in SEEDS_OF_FLAGS else variant
         if (name, whole) not in self.kept:
             benchmark = self.spaces.benchmark(name, whole)
@@ -110,6 +112,8 @@ class Gathered:
 
 def health_row(joint: Joint) -> dict[str, Any]:
     """Give the verdict on a link by its health alone, with what it was taken from."""
+    from isthmus.recipes.posterior.auto import examine
+
     started = time.perf_counter()
     _, health = examine(joint, 0)
     verdict = "broken" if health.broken else "doubtful" if health.doubtful else GOOD
@@ -119,6 +123,9 @@ def health_row(joint: Joint) -> dict[str, Any]:
 
 def fitted_rows(benchmark: real.Benchmark, joint: Joint, gathered: Gathered) -> list[dict[str, Any]]:
     """Fit one model; give estimate and truth of every recipe between posterior and cca."""
+    from isthmus.recipes.posterior.auto import candidates, estimate_record, examine
+    from isthmus.recipes.posterior.model import fit_model
+
     joint, health = examine(joint, 0)
     model = fit_model(joint, gathered.config)
     described = []
