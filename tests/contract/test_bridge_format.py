@@ -18,6 +18,7 @@ from isthmus.bridges.routes import STEPS
 from isthmus.spaces.manifest import fingerprint
 
 GOLDEN = Path(__file__).parent / "golden" / "every_step.bridge"
+POSTERIOR = GOLDEN.with_name("posterior_steps.bridge")
 FILES = ["README.md", "bridge.json", "history.jsonl", "projectors.safetensors"]
 IDENTITY = {"library": "golden", "id": "", "revision": "1", "weights_sha256": "0" * 64}
 
@@ -67,6 +68,41 @@ def golden() -> Bridge:
     return over.with_leaf(leaf, routes, arrays, method="ex-mcr", **made, history=[{"epoch": 1, "loss": 0.5}])
 
 
+def golden_posterior() -> Bridge:
+    """A bridge of the steps that posteriors need."""
+    labels = np.frombuffer(json.dumps(["a", "b", "c", "d", "e", "f"]).encode(), dtype=np.uint8)
+    arrays: dict[str, Any] = {
+        "first/items": grid(6, 4, start=1).astype(np.float16),
+        "second/items": grid(6, 3, start=2).astype(np.float16),
+        "first/bias": grid(6),
+        "joint/values": grid(6, 2, start=3).astype(np.float16),
+        "first/memory": grid(5, 4, start=4).astype(np.float16),
+        "joint/labels": labels,
+    }
+    items = {"labels": "joint/labels", "temperature": 0.5}
+    first: list[dict[str, Any]] = [{"kind": "posterior", "keys": "first/items", "bias": "first/bias", **items}]
+    second: list[dict[str, Any]] = [{"kind": "posterior", "keys": "second/items", "top": 2, **items}]
+    average = [{"kind": "posterior", "keys": "second/items", "values": "first/items", "temperature": 0.25}]
+    power = [{"kind": "power_average", "keys": "first/items", "values": "first/memory", "power": 2.0}]
+    arrays["first/memory"] = grid(6, 4, start=4).astype(np.float16)
+    still = {"kind": "denoise", "memory": "first/memory", "neighbours": 2, "weight": 0.5}
+    filler = {"kind": "filler", "length": 8.0, "coordinates": 3}
+    routes: dict[str, Any] = {
+        "first/image": [
+            {"kind": "normalize"},
+            still,
+            {"kind": "stack", "scales": [2.0, 0.5], "chains": [first, power]},
+            {**filler, "index": 0},
+        ],
+        "second/audio": [
+            {"kind": "stack", "scales": [2.0, 0.5], "chains": [second, average]},
+            {**filler, "index": 1},
+        ],
+    }
+    spaces = [space("first", "first", 4, "image"), space("second", "second", 3, "audio")]
+    return Bridge("posterior", 13, spaces, routes, arrays, {"via": ["text"]}, {"seeds": [0]})
+
+
 QUERIES = {
     "base/image": grid(4, 4),
     "leaf/audio": grid(4, 3, start=1),
@@ -75,15 +111,18 @@ QUERIES = {
 }
 
 
-def answers(bridge: Bridge) -> dict[str, Any]:
+POSTERIOR_QUERIES = {"first/image": grid(4, 4), "second/audio": grid(4, 3, start=1)}
+
+
+def answers(bridge: Bridge, queries: dict[str, np.ndarray] = QUERIES) -> dict[str, Any]:
     return {
         key: bridge.project(x, space=key.partition("/")[0], modality=key.partition("/")[2]).round(6).tolist()
-        for key, x in QUERIES.items()
+        for key, x in queries.items()
     }
 
 
-def test_the_golden_bridge_has_every_kind_of_step() -> None:
-    text = (GOLDEN / "bridge.json").read_text(encoding="utf-8")
+def test_the_golden_bridges_have_every_kind_of_step() -> None:
+    text = "".join((path / "bridge.json").read_text(encoding="utf-8") for path in (GOLDEN, POSTERIOR))
     assert all(f'"kind": "{kind}"' in text for kind in STEPS)
     assert sorted(path.name for path in GOLDEN.iterdir()) == FILES
 
@@ -95,6 +134,16 @@ def test_the_golden_bridge_is_read_and_gives_what_it_gave() -> None:
         np.testing.assert_allclose(got, expected[key], atol=2e-6, err_msg=key)
     assert (bridge.method, bridge.dim) == ("ex-mcr", 4)
     assert bridge.history == [{"epoch": 1, "loss": 0.5}]
+
+
+def test_the_golden_posterior_is_read_and_gives_what_it_gave(tmp_path: Path) -> None:
+    bridge = load_bridge(POSTERIOR)
+    expected = json.loads(POSTERIOR.with_suffix(".json").read_text(encoding="utf-8"))
+    for key, got in answers(bridge, POSTERIOR_QUERIES).items():
+        np.testing.assert_allclose(got, expected[key], atol=2e-6, err_msg=key)
+    golden_posterior().save(tmp_path / "anew.bridge")
+    for name in FILES[1:]:
+        assert (tmp_path / "anew.bridge" / name).read_bytes() == (POSTERIOR / name).read_bytes(), name
 
 
 def test_the_manifest_holds_what_the_contract_names() -> None:
@@ -126,3 +175,6 @@ def test_the_arrays_are_plain_safetensors() -> None:
 if __name__ == "__main__":
     golden().save(GOLDEN, overwrite=True)
     GOLDEN.with_suffix(".json").write_text(json.dumps(answers(golden()), indent=1) + "\n", encoding="utf-8")
+    golden_posterior().save(POSTERIOR, overwrite=True)
+    expected = json.dumps(answers(golden_posterior(), POSTERIOR_QUERIES), indent=1)
+    POSTERIOR.with_suffix(".json").write_text(expected + "\n", encoding="utf-8")

@@ -136,7 +136,7 @@ def test_wrong_settings_are_named(spaces: tuple[isthmus.Space, ...]) -> None:
         isthmus.extend(clip, ulip, via="text", quiet=True)
     with pytest.raises(ConfigError, match="device 'abacus' cannot be used here"):
         isthmus.extend(clip, clap, via="text", device="abacus")
-    with pytest.raises(ConfigError, match="both spaces are called 'clip'"):
+    with pytest.raises(ConfigError, match="two spaces are called 'clip'"):
         isthmus.connect(clip, clip, via="text")
     with pytest.raises(ConfigError, match="joins a space called 'clip' already"):
         isthmus.extend(clip, clip, via="text", config=ExtendConfig(epochs=1, batch_size=64), quiet=True)

@@ -10,8 +10,9 @@ Shape = Callable[[str], tuple[int, ...]]
 _ROLES = {
     "base": "the base, kept as it is",
     "leaf": "a leaf, projected into the base",
-    "first": "the first of two, projected into a new space",
-    "second": "the second of two, projected into a new space",
+    "first": "the first, projected into a new space",
+    "second": "the second, projected into a new space",
+    "joined": "a further one, projected into the same space",
 }
 
 
@@ -28,6 +29,12 @@ def _step_words(step: Mapping[str, Any], shape: Shape) -> str:
         return "mlp " + "-".join(str(shape(layer["linear"][0])[0]) for layer in step["layers"] if "linear" in layer)
     if kind == "dictionary":
         return f"dictionary of {shape(step['keys'])[0]:,} at {step['temperature']:g}"
+    if kind == "posterior":
+        head = f" times {shape(step['values'])[1]:,}" if step.get("values") else ""
+        return f"posterior over {shape(step['keys'])[0]:,} at {step['temperature']:g}{head}"
+    if kind == "stack":
+        chains = zip(step["scales"], step["chains"], strict=True)
+        return "stack of " + " | ".join(f"{s:.3g} ({route_words(c, shape)})" for s, c in chains)
     if kind in ("blend", "concat"):
         return f"{kind} of " + " | ".join(f"{w:g} ({route_words(c, shape)})" for w, c in _weighted(step))
     return kind

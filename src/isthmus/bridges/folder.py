@@ -24,7 +24,7 @@ FORMAT = "isthmus-bridge"
 FORMAT_VERSION = 1
 MANIFEST, ARRAYS, HISTORY, CARD = "bridge.json", "projectors.safetensors", "history.jsonl", "README.md"
 FILES = (MANIFEST, ARRAYS, HISTORY, CARD)
-DTYPES = {"F16": "float16", "F32": "float32"}
+DTYPES = {"F16": "float16", "F32": "float32", "U8": "uint8"}
 
 
 class LazyArrays(Mapping[str, NDArray[Any]]):
@@ -184,7 +184,7 @@ BRIDGE = Product("bridge", MANIFEST, bridge_files, BridgeError)
 
 def _savable(name: str, array: NDArray[Any]) -> NDArray[Any]:
     array = np.ascontiguousarray(array)
-    if array.dtype not in (np.float16, np.float32):
+    if array.dtype.name not in DTYPES.values():
         raise BridgeError(
             f"array {name!r} is {array.dtype}. Expected {' or '.join(DTYPES.values())}; a bridge holds nothing else."
         )

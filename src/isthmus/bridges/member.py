@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from isthmus.encoders.protocol import Encoder
     from isthmus.spaces.space import Space
 
-ROLES = ("base", "leaf", "first", "second")
+ROLES = ("base", "leaf", "first", "second", "joined")
 _ADVICE = "or pass --force (force=True) if you know that they agree."
 
 
@@ -57,7 +57,7 @@ class BridgeSpace:
 
     Attributes:
         name: Name, unique in the bridge.
-        role: `base` or `leaf` (extend), `first` or `second` (connect).
+        role: `base` or `leaf` (extend), `first`, `second` or `joined`, every further one (connect).
         dim: Dimension of the space itself.
         fingerprints: By modality, the hash of encoder, preprocessing and dim.
         encoders: By modality, the encoder's `library`, `id`, `revision` and `weights_sha256`.

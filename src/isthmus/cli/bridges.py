@@ -14,13 +14,30 @@ from isthmus.cli.output import output
 from isthmus.errors import ConfigError
 
 METHODS = ("ex-mcr", "dictionary", "ridge", "procrustes")
+CONNECT_METHODS = ("auto", "posterior", "cca", "c-mcr", "dictionary", "ridge", "procrustes", "mean_offset")
 
 
 def connect(
-    first: Annotated[Path, typer.Argument(metavar="A.space", help="A space.", show_default=False)],
-    second: Annotated[Path, typer.Argument(metavar="B.space", help="Another space.", show_default=False)],
-    via: o.Via,
+    spaces: Annotated[
+        list[Path], typer.Argument(metavar="A.space B.space...", help="Two spaces or more.", show_default=False)
+    ],
+    via: Annotated[
+        list[str],
+        typer.Option(
+            metavar="M[,M2]|A,B:M",
+            help="The modality, or several, that all share; or one pair of spaces at a time, by name; repeatable.",
+            show_default=False,
+        ),
+    ],
     out: o.BridgeOut,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(CONNECT_METHODS),
+            help="auto (default) chooses a closed form without labels; c-mcr trains.",
+            show_default=False,
+        ),
+    ] = None,
     texts: o.Texts = None,
     text_encoder: o.TextEncoders = None,
     preset: o.Preset = None,
@@ -36,23 +53,24 @@ def connect(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Connect two spaces into a new one (C-MCR)."""
-    from isthmus.recipes.connect import ConnectConfig
+    """Connect spaces into a new one (auto, or C-MCR)."""
     from isthmus.recipes.connect import connect as recipe
     from isthmus.spaces.space import open_space
 
     making = Making(
         out, preset, config, assignments, memory_limit, engine, address, checkpoint_dir, overwrite, quiet, as_json
     )  # fmt: skip
+    chosen, settings = making.connect_settings(method)
     making.run(
-        lambda **settings: recipe(
-            *share_listed_texts([open_space(first), open_space(second)], texts, text_encoder, quiet=quiet), **settings
+        lambda **more: recipe(
+            *share_listed_texts([open_space(space) for space in spaces], texts, text_encoder, quiet=quiet), **more
         ),
-        inputs=[first, second, *(texts or [])],
-        via=via,
+        inputs=[*spaces, *(texts or [])],
+        via=via[0] if len(via) == 1 else via,
+        method=chosen,
         seed=seed,
         device=device,
-        **making.settings(ConnectConfig),
+        **settings,
     )
 
 

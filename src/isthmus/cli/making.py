@@ -53,14 +53,41 @@ class Making:
         )
         return {"config": config}
 
+    def connect_settings(self, method: str | None) -> tuple[str, dict[str, Any]]:
+        """The method of `connect` and its settings; without a method, options of training choose c-mcr."""
+        from isthmus.cli.config import check_keys, collect, known_keys
+        from isthmus.recipes.connect import ConnectConfig
+        from isthmus.recipes.posterior.config import PosteriorConfig
+
+        keys = collect(self.config, self.assignments or [])
+        known = known_keys(PosteriorConfig)
+        if method is None and (self._of_training or set(keys) - set(known)):
+            # A key of neither is a fault of the method that is the default.
+            method = "c-mcr" if self._of_training or set(keys) & set(known_keys(ConnectConfig)) else "auto"
+        method = method or "auto"
+        if method == "c-mcr":
+            return method, self.settings(ConnectConfig)
+        if method not in ("auto", "posterior", "cca"):
+            return method, self.closed_form_settings(method, None)
+        self._refuse_training("c-mcr", method)
+        check_keys(keys, known, "--set or --config")
+        return method, keys
+
+    @property
+    def _of_training(self) -> bool:
+        return bool(self.preset or self.memory_limit or self.checkpoint_dir or self.engine or self.address)
+
+    def _refuse_training(self, trained: str, method: str) -> None:
+        if self._of_training:
+            training = "--preset, --memory-limit, --engine, --address and --checkpoint-dir"
+            raise ConfigError(f"{training} are of {trained}, got --method {method}.")
+
     def closed_form_settings(self, method: str, center: str | None) -> dict[str, Any]:
         """The settings of a closed form, as arguments; options that only training has are refused."""
         from isthmus.cli.config import collect
         from isthmus.recipes.solvers import ClosedFormConfig
 
-        if self.preset or self.memory_limit or self.checkpoint_dir or self.engine or self.address:
-            training = "--preset, --memory-limit, --engine, --address and --checkpoint-dir"
-            raise ConfigError(f"{training} are of ex-mcr, got --method {method}.")
+        self._refuse_training("ex-mcr", method)
         known = {field.name: None for field in fields(ClosedFormConfig) if field.name not in ("method", "seed")}
         settings = collect(self.config, self.assignments or [], known)
         return settings if center is None else {**settings, "center": read_center(center)}
@@ -202,6 +229,11 @@ def show_bridge(out: Output, bridge: Bridge) -> None:
     """Print what a finished bridge holds and what to do next."""
     path = out.report["path"]
     out.say(bridge.summary())
+    if estimate := bridge.record.get("estimate"):
+        from isthmus.recipes.posterior.auto import sentences
+
+        for line in sentences(bridge.record.get("chosen"), estimate):
+            out.say(line)
     before, after = ((out.report["gap"] or {}).get(when, {}) for when in ("before", "after"))
     if after:
         rows = [[name, before.get(name), after.get(name)] for name in {**before, **after}]

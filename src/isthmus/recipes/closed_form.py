@@ -145,7 +145,7 @@ def fit_closed_form_bridge(
     else:
         bridge = _both_moved(base, new, fitted, made)
     joined = {space.name: space for space in (*(each.space for each in shared), leaf)}
-    bridge.record["gap"] = _gaps(bridge, joined)
+    bridge.record["gap"] = bridge_gaps(bridge, joined)
     bridge.record["seconds"] = {"all": time.monotonic() - started}
     return bridge
 
@@ -265,7 +265,7 @@ def _both_moved(base: Space, leaf: BridgeSpace, fitted: _Fitted, made: Mapping[s
     return Bridge(dim=dim, spaces=[BridgeSpace.of(base, role="base"), leaf], routes=named, arrays=arrays, **made)
 
 
-def _gaps(bridge: Bridge, spaces: Mapping[str, Space]) -> dict[str, dict[str, float]]:
+def bridge_gaps(bridge: Bridge, spaces: Mapping[str, Space]) -> dict[str, dict[str, float]]:
     """Modality gaps inside each space as it came, and between all their modalities in the bridge."""
     sample = {
         name: {m: gap_sample(space[m]) for m in space.modalities if f"{name}/{m}" in bridge.routes}

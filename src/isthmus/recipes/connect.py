@@ -69,9 +69,81 @@ class ConnectConfig(RecipeConfig):
     }
 
 
+METHODS = ("auto", "posterior", "cca", "c-mcr", "dictionary", "ridge", "procrustes", "mean_offset")
+
+
 def connect(
-    first: Space | str | Path,
-    second: Space | str | Path,
+    *spaces: Space | str | Path,
+    via: str | Sequence[str],
+    method: str | None = None,
+    config: ConnectConfig | Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    checkpoint_dir: str | Path | None = None,
+    pairs_dir: str | Path | None = None,
+    callback: Callable[[Mapping[str, Any]], None] | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> Bridge:
+    """Connect spaces into a new one, through modalities they share, without a single pair across the spaces.
+
+    Args:
+        *spaces: Two spaces or their folders, or more by auto, posterior and cca.
+        via: Modalities that all have, matched by id: "text", "image,text"; or for each pair of spaces "A,B:text".
+        method: One of `METHODS`. "auto", the default, chooses between "posterior" and "cca" and their sums by an
+            estimate that needs no pair; "c-mcr" trains, and is the default where a config or a preset is given; the
+            others are closed forms through the overlap of two spaces.
+        config: Settings of "c-mcr"; None is the defaults.
+        preset: "default", "paper" or "auto", where no config is given; of "c-mcr".
+        seed: Overrides the config's.
+        device: cpu, cuda, cuda:N, mps or auto; for training.
+        checkpoint_dir: Folder to checkpoint training to and resume from.
+        pairs_dir: Folder that keeps pseudo pairs for later runs, which take them up where their spaces and settings
+            of pseudo pairs are the same; None keeps them beside the checkpoints, for this run alone.
+        callback: Called with each epoch's row of the history.
+        quiet: Show no progress.
+        **options: Settings of the closed forms: of `isthmus.recipes.posterior.config.PosteriorConfig` for auto,
+            posterior and cca, else of `isthmus.recipes.solvers.ClosedFormConfig`.
+
+    Returns:
+        A bridge of the spaces; every modality of each is projected.
+
+    Raises:
+        OverlapError: Too few shared ids, or `via` names a modality that one of them lacks.
+        ConfigError: A setting is unknown or does not fit.
+    """
+    chosen = method or ("c-mcr" if config is not None or preset is not None else "auto")
+    if chosen not in METHODS:
+        raise ConfigError(f"unknown method {chosen!r}. Expected one of {', '.join(METHODS)}.")
+    if chosen != "c-mcr" and (config is not None or preset is not None):
+        raise ConfigError(f"config and preset are of c-mcr, got method={chosen!r}. Give its settings by their names.")
+    opened = [as_space(space) for space in spaces]
+    options = options if seed is None or chosen == "c-mcr" else {"seed": seed, **options}
+    if chosen in ("auto", "posterior", "cca"):
+        from isthmus.recipes.posterior.join import join
+
+        return join(opened, via=via, method=chosen, settings=options)
+    if len(opened) != 2:
+        raise ConfigError(f"{chosen} connects two spaces, got {len(opened)}. Use auto, posterior or cca for more.")
+    if chosen != "c-mcr":
+        from isthmus.recipes.closed_form import fit_closed_form_bridge
+
+        both_sides = {"center": True, **({"two_sided": True} if chosen == "dictionary" else {})}
+        return fit_closed_form_bridge(*opened, via=via_list(via), method=chosen, **{**both_sides, **options})
+    if options:
+        raise ConfigError(
+            f"unknown option {min(options)!r}. It is no setting of c-mcr: those go into config=ConnectConfig()."
+        )
+    return connect_trained(
+        *opened, via=via, config=config, preset=preset, seed=seed, device=device, checkpoint_dir=checkpoint_dir,
+        pairs_dir=pairs_dir, callback=callback, quiet=quiet,
+    )  # fmt: skip
+
+
+def connect_trained(
+    first: Space,
+    second: Space,
     *,
     via: str | Sequence[str],
     config: ConnectConfig | Mapping[str, Any] | None = None,
@@ -83,31 +155,8 @@ def connect(
     callback: Callable[[Mapping[str, Any]], None] | None = None,
     quiet: bool = False,
 ) -> Bridge:
-    """Connect two spaces into a new one, through modalities they share, without a single pair across the spaces.
-
-    Args:
-        first: A space, or its folder.
-        second: Another space.
-        via: Modalities that both have, matched by id: "text", "image,text".
-        config: Settings; None is the defaults.
-        preset: "default", "paper" or "auto", where no config is given.
-        seed: Overrides the config's.
-        device: cpu, cuda, cuda:N, mps or auto.
-        checkpoint_dir: Folder to checkpoint to and resume from.
-        pairs_dir: Folder that keeps pseudo pairs for later runs, which take them up where their spaces and settings
-            of pseudo pairs are the same; None keeps them beside the checkpoints, for this run alone.
-        callback: Called with each epoch's row of the history.
-        quiet: Show no progress.
-
-    Returns:
-        A bridge of both spaces; every modality of both is projected.
-
-    Raises:
-        OverlapError: Too few shared ids, or `via` names a modality that one of them lacks.
-        ConfigError: A setting is unknown or does not fit.
-    """
+    """Connect two spaces by C-MCR; arguments and faults are those of `connect`."""
     names = via_list(via)
-    first, second = as_space(first), as_space(second)
     if first.name == second.name:
         raise ConfigError(f"both spaces are called {first.name!r}. Give one of them another name.")
     settings = settle(ConnectConfig, config, preset, seed)

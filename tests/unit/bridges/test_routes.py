@@ -9,6 +9,7 @@ import pytest
 
 from isthmus.bridges import routes
 from isthmus.bridges.routes import apply_route, rename_arrays, route_arrays, softmax_average, validate_route
+from isthmus.bridges.steps import softmax
 from isthmus.errors import BridgeError
 
 N, D = 7, 5
@@ -93,7 +94,7 @@ def test_dictionary(x: np.ndarray, arrays: dict[str, np.ndarray]) -> None:
 def test_dictionary_in_blocks_is_the_dictionary(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     x, keys, values = (rng.standard_normal(shape).astype(np.float32) for shape in ((9, 6), (11, 6), (11, 2)))
-    monkeypatch.setattr(routes, "KEYS", block)
+    monkeypatch.setattr(softmax, "KEYS", block)
     for temperature in (1.0, 0.001):
         got = softmax_average(x, keys.astype(np.float16), values, temperature)
         np.testing.assert_allclose(got, slow_dictionary(x, keys.astype(np.float16), values, temperature), atol=2e-5)

@@ -1,0 +1,77 @@
+"""Agreement of neighbours, item by item: does a shared item lie among the same others in two spaces?
+
+Of the nearest shared items of an item in one space, some are among its nearest in the other. Where none are, both ids
+name different things, or one space sees nothing there: the share of such items reads off which part of an overlap is
+wrong. Leaving them out costs a healthy overlap nothing and mends one whose ids are partly shuffled.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.core.geometry import Array
+from isthmus.core.runtime import numpy_generator
+from isthmus.recipes.posterior.concepts import side_by_side
+
+NEIGHBOURS, OTHERS = 20, 6000
+"""Neighbours that are compared, and the items among which they are sought: with more, fewer would be in common."""
+DIRECTIONS = 128
+"""Leading directions of a space in which neighbours are sought."""
+_BLOCK = 1024
+
+Counts = NDArray[np.int64]
+
+
+def common_neighbours(
+    x: Array, y: Array, *, neighbours: int = NEIGHBOURS, others: int = OTHERS, seed: int = 0
+) -> Counts:
+    """Count how many of an item's nearest items in one space are among its nearest in the other.
+
+    Args:
+        x: (n, d) unit rows of items in one space.
+        y: (n, e) unit rows of the same items in the other.
+        neighbours: How many nearest items.
+        others: Items among which they are sought, drawn at random; every item is counted.
+        seed: Of the draw.
+
+    Returns:
+        (n,) from 0 to `neighbours`.
+    """
+    n = len(x)
+    drawn = np.sort(numpy_generator(seed, 6).choice(n, others, replace=False)) if n > others else np.arange(n)
+    k = min(neighbours, len(drawn) - 1)
+    found = np.zeros(n, dtype=np.int64)
+    if k < 1:
+        return found
+    x, y = side_by_side([x], DIRECTIONS), side_by_side([y], DIRECTIONS)
+    for start in range(0, n, _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, n))
+        near = _nearest(x, rows, drawn, k)
+        far = _nearest(y, rows, drawn, k)
+        # Neighbours of one row are numbered apart from those of the others, so that one intersection serves all.
+        own = (rows - start)[:, None] * len(drawn)
+        shared = np.intersect1d(near + own, far + own, assume_unique=True) // len(drawn)
+        found[rows] = np.bincount(shared, minlength=len(rows))
+    return found
+
+
+def _nearest(x: Array, rows: Counts, drawn: Counts, k: int) -> Counts:
+    """Numbers, among the drawn items, of the nearest others of some rows, (rows, k)."""
+    cosines = x[rows] @ x[drawn].T
+    same = np.searchsorted(drawn, rows)
+    inside = (same < len(drawn)) & (drawn[np.minimum(same, len(drawn) - 1)] == rows)
+    cosines[np.flatnonzero(inside), same[inside]] = -np.inf
+    return np.argpartition(-cosines, k - 1, axis=1)[:, :k].astype(np.int64)
+
+
+def chance(n: int, *, neighbours: int = NEIGHBOURS, others: int = OTHERS) -> float:
+    """Share of items without a common neighbour if two spaces had nothing to do with each other."""
+    m = min(n, others) - 1
+    k = min(neighbours, m)
+    return float((1 - k / m) ** k) if m > 0 else 1.0
+
+
+def neighbours_of(n: int) -> int:
+    """Neighbours to compare among n items: fewer of a small overlap, where chance alone would have some in common."""
+    return NEIGHBOURS if n >= OTHERS else int(np.clip(round(float(np.sqrt(n / 6))), 5, NEIGHBOURS))

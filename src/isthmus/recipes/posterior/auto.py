@@ -1,0 +1,232 @@
+"""The choice between posterior, cca and their sums, without a label, and the estimate that is stored with a bridge.
+
+Candidates are the weights of the canonical directions beside the posterior: 0 is the posterior alone, infinity is cca
+alone. Each is scored on pseudo pairs, fitted without their items (`uncovered`) and with them (`covered`); the geometric
+mean of both decides, since the first tells whether composed meanings are carried and the second whether a sum harms
+what was good. What lies within the margin of the best is a tie, and the simplest of a tie is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+
+from isthmus.core.runtime import numpy_generator
+from isthmus.recipes.posterior.agreement import chance, common_neighbours, neighbours_of
+from isthmus.recipes.posterior.estimate import REPEATS, Figure, PseudoPairs, figure, mean_figure, pseudo_pairs
+from isthmus.recipes.posterior.kinship import kinship
+from isthmus.recipes.posterior.members import Joint
+from isthmus.recipes.posterior.model import Model
+
+WEIGHTS = (0.0, float("inf"), 0.5, 1.0, 3.0, 9.0)
+"""Candidates, the simplest first."""
+MARGIN = 0.06
+"""What a candidate must gain over a simpler one, as a share."""
+MOST_PAIRS = 4
+"""Pairs of modalities that are looked at, over all pairs of spaces with room for each."""
+BROKEN, DOUBTFUL = 0.75, 0.3
+"""Shares of the overlap that seem to be wrong, above which a bridge is broken or doubtful."""
+STRANGERS = 0.15
+"""Kinship below which the shared items of a space have nothing to do with its others."""
+POOR = 0.12
+"""Estimate below which a bridge is doubtful, whatever else."""
+MINIMUM_KEPT = 0.1
+"""Share of the overlap below which nothing is dropped: what is left would be chance."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate's name, weight and figures."""
+
+    weight: float
+    uncovered: Figure
+    covered: Figure
+
+    @property
+    def name(self) -> str:
+        """posterior, cca, or posterior+W cca."""
+        return {0.0: "posterior", float("inf"): "cca"}.get(self.weight, f"posterior+{self.weight:g} cca")
+
+    @property
+    def both(self) -> float:
+        """Geometric mean of the two estimates."""
+        return float(np.sqrt(max(self.uncovered.value, 0.0) * max(self.covered.value, 0.0)))
+
+    def row(self) -> dict[str, Any]:
+        """As it is stored."""
+        return {
+            "method": self.name,
+            "uncovered": round(self.uncovered.value, 4),
+            "covered": round(self.covered.value, 4),
+            "estimate": round(self.both, 4),
+        }
+
+
+@dataclass(frozen=True)
+class Health:
+    """What is wrong with the overlaps: the share that seems damaged, and how near shared items are to a space's own."""
+
+    damaged: dict[str, float]
+    kinship: dict[str, float]
+
+    @property
+    def broken(self) -> list[str]:
+        """Reasons why nothing of the bridge can be trusted."""
+        pairs = [f"{p} have no neighbours in common" for p, share in self.damaged.items() if share >= BROKEN]
+        return pairs + [
+            f"the shared items of {n} lie nowhere near its own" for n, k in self.kinship.items() if k < STRANGERS
+        ]
+
+    @property
+    def doubtful(self) -> list[str]:
+        """Reasons to look at the data."""
+        return [
+            f"{share:.0%} of the items that {pair} share have no neighbours in common"
+            for pair, share in self.damaged.items()
+            if DOUBTFUL <= share < BROKEN
+        ]
+
+
+def examine(joint: Joint, seed: int = 0) -> tuple[Joint, Health]:
+    """Look for wrong ids in the overlaps, and leave out the shared items that no neighbourhood speaks for."""
+    damaged: dict[str, float] = {}
+    good = np.ones(len(joint.ids), dtype=bool)
+    for link in joint.links:
+        n = len(link.rows[0])
+        k = neighbours_of(n)
+        none = common_neighbours(*link.rows, neighbours=k, seed=seed) == 0
+        names = f"{joint.members[link.first].name} and {joint.members[link.second].name}"
+        damaged[names] = float(min(1.0, none.mean() / max(chance(n, neighbours=k), 1e-9)))
+        if link.joint:
+            good &= ~none
+    near = {
+        f"{member.name}/{name}": kinship(member.items, member.memories[name].rows, seed=seed)
+        for member in joint.members
+        for name in member.own
+        if not member.memories[name].shared
+    }
+    health = Health(damaged, near)
+    if good.all() or good.mean() < MINIMUM_KEPT or good.sum() < 64:
+        return joint, health
+    dropped = [name for name, yes in zip(joint.ids, good, strict=True) if not yes]
+    kept = joint.keep(good)
+    return Joint(kept.members, kept.links, kept.ids, kept.labels, kept.via, dropped, kept.virtual), health
+
+
+def modality_pairs(joint: Joint) -> list[tuple[int, int, str, str]]:
+    """Pairs of spaces with a modality of each, their own ones first, that an estimate looks at."""
+    found: list[tuple[int, int, str, str]] = []
+    ways = list(combinations(range(len(joint.members)), 2))
+    room = max(1, MOST_PAIRS // len(ways))
+    for a, b in ways:
+        pairs = [p for p in product(joint.members[a].own, joint.members[b].own) if p[0] != p[1]]
+        found += [(a, b, *pair) for pair in (pairs or [(joint.members[a].own[0], joint.members[b].own[0])])[:room]]
+    return found
+
+
+def candidates(model: Model, weights: Sequence[float] = WEIGHTS, *, repeats: int = REPEATS) -> list[Candidate]:
+    """Estimate candidates on pseudo pairs of every pair of spaces."""
+    uncovered: dict[float, list[Figure]] = {weight: [] for weight in weights}
+    covered: dict[float, list[Figure]] = {weight: [] for weight in weights}
+    for repeat in range(repeats):
+        for a, b, m, n in modality_pairs(model.joint):
+            pairs = pseudo_pairs(model.joint, a, b, (m, n), model.config.seed + repeat)
+            without = model.without(pairs.left_out)
+            for found, fitted, width in ((uncovered, without, "narrow"), (covered, model, "wide")):
+                for weight, one in _figures(fitted, pairs, (a, b, m, n), width, weights).items():
+                    found[weight].append(one)
+    return [Candidate(weight, mean_figure(uncovered[weight]), mean_figure(covered[weight])) for weight in weights]
+
+
+def _figures(
+    model: Model, pairs: PseudoPairs, way: tuple[int, int, str, str], width: str, weights: Sequence[float]
+) -> dict[float, Figure]:
+    a, b, m, n = way
+    rows, columns, owner, relevant = pairs.items(width)
+    x = model.describe(a, m, model.joint.members[a].memories[m].rows[rows])
+    y = model.describe(b, n, model.joint.members[b].memories[n].rows[columns])
+    parts = model.parts(x, y)
+    return {weight: figure(model.score(parts, weight), owner, relevant) for weight in weights}
+
+
+def choose(tried: Sequence[Candidate]) -> tuple[Candidate, dict[str, Any]]:
+    """Take the simplest candidate within the margin of the best.
+
+    Returns:
+        The candidate, and what is stored: `method`, `candidates`, `tied` with it, and `sure`, the share of draws of
+        clusters in which it beats the best of another kind.
+    """
+    best = max(tried, key=lambda one: one.both)
+    tied = [one for one in tried if one.both >= (1 - MARGIN) * best.both]
+    chosen = tied[0]
+    rivals = [one for one in tried if one not in tied]
+    return chosen, {
+        "method": chosen.name,
+        "cca_weight": chosen.weight if np.isfinite(chosen.weight) else None,
+        "candidates": [one.row() for one in tried],
+        "tied": [one.name for one in tied if one is not chosen],
+        "sure": round(_sure(chosen, max(rivals, key=lambda one: one.both)), 3) if rivals else None,
+    }
+
+
+def _sure(one: Candidate, other: Candidate, draws: int = 1000) -> float:
+    """Share of draws of clusters, the same for both, in which one has the higher estimate."""
+    wins = np.ones(draws)
+    generator = numpy_generator(0, 9)
+    logs = np.zeros((2, draws))
+    for kind in ("uncovered", "covered"):
+        figures = getattr(one, kind).clusters, getattr(other, kind).clusters
+        n = min(map(len, figures))
+        drawn = generator.integers(0, n, (draws, n))
+        for side, values in enumerate(figures):
+            logs[side] += np.log(np.maximum(values[drawn].mean(axis=1), 1e-9))
+    wins = logs[0] > logs[1]
+    return float(wins.mean())
+
+
+def estimate_record(candidate: Candidate, health: Health, joint: Joint) -> dict[str, Any]:
+    """The estimate of a bridge as it is stored: expected quality with an interval, verdict, reasons."""
+    low, high = _interval(candidate)
+    reasons = health.broken or health.doubtful
+    verdict = "broken" if health.broken else "doubtful" if health.doubtful else "good"
+    if verdict == "good" and candidate.both < POOR:
+        verdict, reasons = "doubtful", ["items of the spaces' own hardly find each other"]
+    return {
+        "verdict": verdict,
+        "reasons": reasons,
+        "map": round(candidate.both, 4),
+        "map_ci95": [round(low, 4), round(high, 4)],
+        "uncovered": round(candidate.uncovered.value, 4),
+        "covered": round(candidate.covered.value, 4),
+        "from": "pseudo pairs of the spaces' own items, made from clusters of shared items; no label was used",
+        "damaged": {pair: round(share, 4) for pair, share in health.damaged.items()},
+        "kinship": {name: round(value, 4) for name, value in health.kinship.items()},
+        "items": len(joint.ids),
+        "dropped": len(joint.dropped),
+    }
+
+
+def _interval(candidate: Candidate) -> tuple[float, float]:
+    ends = candidate.uncovered.interval(), candidate.covered.interval()
+    return float(np.sqrt(ends[0][0] * ends[1][0])), float(np.sqrt(ends[0][1] * ends[1][1]))
+
+
+def sentences(chosen: dict[str, Any] | None, estimate: dict[str, Any]) -> list[str]:
+    """Three lines for a person: what was chosen, from what, and how good and how sure it is."""
+    lines = []
+    if chosen:
+        tied = f", tied with {', '.join(chosen['tied'])} (the simpler is taken)" if chosen["tied"] else ""
+        lines.append(f"chosen: {chosen['method']}{tied}")
+        rows = ", ".join(f"{row['method']} {row['estimate']:.3f}" for row in chosen["candidates"])
+        sure = f"; better than the rest in {chosen['sure']:.0%} of draws" if chosen["sure"] is not None else ""
+        lines.append(f"from: {rows}{sure}")
+    low, high = estimate["map_ci95"]
+    why = f": {'; '.join(estimate['reasons'])}" if estimate["reasons"] else ""
+    dropped = f"; {estimate['dropped']:,} shared items left out" if estimate["dropped"] else ""
+    expected = f"mAP {estimate['map']:.2f} ({low:.2f} to {high:.2f}), {estimate['verdict']}"
+    lines.append(f"expected without labels: {expected}{why}{dropped}")
+    return lines

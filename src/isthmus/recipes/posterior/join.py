@@ -1,0 +1,138 @@
+"""Any number of spaces joined by a closed form: gather, fit, choose, write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isthmus.bridges.bridge import Bridge
+from isthmus.bridges.member import BridgeSpace
+from isthmus.core.modality import via_list
+from isthmus.core.version import versions
+from isthmus.errors import ConfigError
+from isthmus.recipes.closed_form import bridge_gaps
+from isthmus.recipes.posterior.auto import WEIGHTS, candidates, choose, estimate_record, examine
+from isthmus.recipes.posterior.config import PosteriorConfig, posterior_config
+from isthmus.recipes.posterior.members import Vias, gather
+from isthmus.recipes.posterior.model import fit_model
+from isthmus.recipes.posterior.routes import Written, write_canonical, write_posterior
+
+if TYPE_CHECKING:
+    from isthmus.spaces.space import Space
+
+MOST_NAMED = 200
+"""Dropped shared items that are listed in a bridge by their ids."""
+METHODS = ("auto", "posterior", "cca")
+
+
+def join(
+    spaces: Sequence[Space],
+    *,
+    via: str | Sequence[str],
+    method: str = "auto",
+    settings: Mapping[str, Any] | PosteriorConfig | None = None,
+) -> Bridge:
+    """Join spaces in a closed form.
+
+    Args:
+        spaces: Two or more, of different names.
+        via: Modalities that all share, or, pair by pair, texts such as "clap,clip:text".
+        method: One of `METHODS`.
+        settings: Of `PosteriorConfig`.
+
+    Raises:
+        OverlapError: Too few ids are shared, or `via` names a modality that a space lacks.
+        ConfigError: A setting is unknown or does not fit.
+    """
+    started = time.monotonic()
+    config = settings if isinstance(settings, PosteriorConfig) else posterior_config(settings or {})
+    vias = read_vias(spaces, via)
+    joint = gather(spaces, vias, memory_rows=config.memory_rows, seed=config.seed)
+    examined, health = examine(joint, config.seed)
+    joint = examined if config.agreement else joint
+    model = fit_model(joint, config)
+    tried = candidates(model, WEIGHTS if method == "auto" else [_weight(method, config)])
+    best, chosen = choose(tried)
+    model = replace(model, config=config.model_copy(update={"cca_weight": _finite(best.weight)}))
+    chosen = chosen if method == "auto" else {}
+    alone = not np.isfinite(best.weight)
+    written = write_canonical(model) if alone else write_posterior(model, best.weight)
+    names = list(dict.fromkeys(name for each in vias.values() for name in each))
+    record: dict[str, Any] = {
+        "via": names,
+        "pairs": {f"{spaces[a].name},{spaces[b].name}": list(each) for (a, b), each in vias.items()},
+        "overlap": joint.via,
+        "virtual": joint.virtual,
+        "dropped": joint.dropped[:MOST_NAMED],
+        "chosen": chosen,
+        "estimate": estimate_record(best, health, joint),
+        "seeds": [config.seed],
+        "versions": versions(),
+        **written.record,
+    }
+    resolved = model.config.model_dump(mode="json") | {"via": names, "method": method}
+    bridge = _bridge(spaces, "cca" if alone else "posterior", written, resolved, record)
+    bridge.record["gap"] = bridge_gaps(bridge, {space.name: space for space in spaces})
+    bridge.record["seconds"] = {"all": time.monotonic() - started}
+    return bridge
+
+
+def _weight(method: str, config: PosteriorConfig) -> float:
+    return float("inf") if method == "cca" else config.cca_weight
+
+
+def _finite(weight: float) -> float:
+    return weight if np.isfinite(weight) else 0.0
+
+
+def _bridge(
+    spaces: Sequence[Space], method: str, written: Written, config: dict[str, Any], record: dict[str, Any]
+) -> Bridge:
+    roles = ["first", "second", *["joined"] * (len(spaces) - 2)]
+    return Bridge(
+        method=method,
+        dim=written.dim,
+        spaces=[BridgeSpace.of(space, role=role) for space, role in zip(spaces, roles, strict=True)],
+        routes=written.routes,
+        arrays=written.arrays,
+        config=config,
+        record=record,
+    )
+
+
+def read_vias(spaces: Sequence[Space], via: str | Sequence[str]) -> Vias:
+    """Read through what spaces are joined.
+
+    Args:
+        spaces: The spaces.
+        via: "text" or "text,image" for all pairs alike; or for each pair "A,B:text", spaces by name.
+
+    Raises:
+        ConfigError: A pair is misspelt or named twice, two spaces have one name, or there are fewer than two.
+    """
+    names = [space.name for space in spaces]
+    if len(names) < 2:
+        raise ConfigError(f"got {len(names)} space to join. Give two or more.")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"two spaces are called {min(twice)!r}. Give one of them another name.")
+    texts = [via] if isinstance(via, str) else list(via)
+    if not any(":" in text for text in texts):
+        every = tuple(via_list(via))
+        return dict.fromkeys(combinations(range(len(spaces)), 2), every)
+    vias: dict[tuple[int, int], tuple[str, ...]] = {}
+    for text in texts:
+        pair, colon, modalities = text.partition(":")
+        ends = [name.strip() for name in pair.split(",")]
+        if not colon or len(ends) != 2 or ends[0] == ends[1] or not set(ends) <= set(names):
+            known = ", ".join(names)
+            raise ConfigError(f"via got {text!r}. Expected A,B:MODALITY with two of the spaces {known}.")
+        key = (min(map(names.index, ends)), max(map(names.index, ends)))
+        if key in vias:
+            raise ConfigError(f"via names the pair {pair} twice. Give its modalities once: {pair}:text,image.")
+        vias[key] = tuple(via_list(modalities))
+    return vias
