@@ -25,6 +25,7 @@ from isthmus.core.html import html_table
 from isthmus.errors import BridgeError, ConfigError
 
 if TYPE_CHECKING:
+    from isthmus.bridges.explain import Explanation
     from isthmus.encoders.protocol import Encoder
     from isthmus.spaces.space import Space
 
@@ -237,6 +238,21 @@ class Bridge:
         out = apply_route(route, self.arrays, x, where=where)
         # A route that ends at unit length is left alone: the embeddings of a base keep their very bits.
         return out if route and route[-1]["kind"] == "normalize" else normalize(out)
+
+    def explain(self, query: EmbeddingsLike, hit: EmbeddingsLike, *, top: int = 5) -> Explanation:
+        """The shared items that carry the match of two items, with their shares.
+
+        Args:
+            query: One item of a space, such as `Selection`; of several the first counts.
+            hit: One item of another space.
+            top: Names in the answer.
+
+        Raises:
+            BridgeError: A route has no posterior over named items, or the two are over different ones.
+        """
+        from isthmus.bridges.explain import explain
+
+        return explain(self, query, hit, top=top)
 
     # encoding raw items
 

@@ -165,5 +165,5 @@ def search_store(
 
 def explanations(bridge: Bridge, items: Sequence[QueryItem], hits: Sequence[Hit]) -> list[Any] | None:
     """Why each hit matches, by the bridge's own account, or None where it gives none."""
-    explain = getattr(bridge, "explain", None)
+    explain = getattr(bridge, "explain_hit", None)
     return None if explain is None else [explain(items, hit) for hit in hits]

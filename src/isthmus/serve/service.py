@@ -104,7 +104,7 @@ class Service:
             ],
             "queries": self.encoders.modalities(),
             "editable": self.editable,
-            "explains": hasattr(self.bridge, "explain"),
+            "explains": hasattr(self.bridge, "explain_hit"),
             "version": __version__,
         }
 

@@ -198,6 +198,7 @@ def estimate_record(candidate: Candidate, health: Health, joint: Joint) -> dict[
     return {
         "verdict": verdict,
         "reasons": reasons,
+        "quality": round(candidate.both, 4),
         "map": round(candidate.both, 4),
         "map_ci95": [round(low, 4), round(high, 4)],
         "uncovered": round(candidate.uncovered.value, 4),
