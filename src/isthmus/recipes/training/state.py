@@ -111,11 +111,17 @@ class TrainingState:
             self.arithmetic = [*self.arithmetic, here]
         self.module.load_state_dict(_under(tensors, "module/"))
         self.best_module = {k: v.to(next(self.module.parameters()).device) for k, v in _under(tensors, "best/").items()}
+        self.load_moments(_under(tensors, "optimizer/"))
+
+    def load_moments(self, tensors: Mapping[str, Tensor]) -> None:
+        """Give the optimiser what a checkpoint holds of it, by "number of the parameter/name".
+
+        The optimiser's own way puts each value where it belongs: a fused one keeps `step` on the device.
+        """
         moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _under(tensors, "optimizer/").items():
+        for key, value in tensors.items():
             number, _, name = key.partition("/")
             moments.setdefault(int(number), {})[name] = value
-        # The optimiser's own way puts each value where it belongs: a fused one keeps `step` on the device.
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
 
