@@ -12,17 +12,42 @@ PAGE = ROOT / "docs" / "cli.md"
 
 HEAD = """# Command line
 
-Verbs in the order data flows. Positional: the things acted on. Options: how. Every verb has a Python
-function of the same name.
+Verbs in the order data flows. Positional: the things acted on. Options: how. Every verb has a Python function,
+named under its help.
 
 - Long work shows progress, resumes when the same command is given again, and says what it skipped.
-- `--json` prints one JSON object on standard output and nothing else there; what a person reads goes to standard error.
+- Results go to standard output; progress, warnings and what to do next to standard error. `--json` prints one JSON
+  object on standard output and nothing else there.
 - `S.space/audio` names one modality of a space, `S.space/audio/ID` one item of it.
 - Exit codes: 0 done, 1 a check said no, 2 wrong usage or bad input (one line), 130 interrupted.
 - `ISTHMUS_DEBUG=1` adds the traceback to a fault.
 
 This page is written from `--help`; a test compares the two.
 """
+
+
+FUNCTIONS = {
+    "demo": "isthmus.demo.run_demo",
+    "encode": "isthmus.encode",
+    "import": "isthmus.import_embeddings",
+    "inspect": "isthmus.inspect",
+    "connect": "isthmus.connect",
+    "extend": "isthmus.extend",
+    "official": "isthmus.load_official",
+    "project": "isthmus.project",
+    "evaluate": "isthmus.evaluate_bridge",
+    "search": "isthmus.SearchIndex",
+    "serve": "isthmus.serve.run.serve",
+    "report": "isthmus.export.report.report",
+    "benchmarks": "isthmus.list_benchmarks",
+    "suite": "isthmus.run_suite",
+    "compare": "isthmus.compare_bridges",
+    "ablate": "isthmus.ablate",
+    "vocabulary": "isthmus.load_vocabulary",
+    "encoders": "isthmus.list_encoders",
+    "doctor": "isthmus.cli.machine.examine",
+}
+"""By verb, the function or class of Python that does the same; every verb has one."""
 
 
 def help_of(*verb: str) -> str:
@@ -47,7 +72,10 @@ def verbs() -> list[str]:
 def page() -> str:
     """The whole page."""
     parts = [HEAD, f"```\n{help_of()}\n```\n"]
-    parts += [f"## isthmus {verb}\n\n```\n{help_of(verb)}\n```\n" for verb in verbs()]
+    parts += [
+        f"## isthmus {verb}\n\n```\n{help_of(verb)}\n```\n\nIn Python: `{FUNCTIONS.get(verb, '')}`.\n"
+        for verb in verbs()
+    ]
     return "\n".join(parts)
 
 

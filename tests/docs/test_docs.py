@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import isthmus
+
 sys.path.insert(0, str(Path(__file__).parent))
 
+from architecture_picture import PICTURE, ROOMS, picture
 from benchmark_table import benchmark_table, benchmarks_shown, declarations
-from cli_page import PAGE, help_of, verbs
+from cli_page import FUNCTIONS, PAGE, help_of, verbs
 from config_table import shown, table
 from snippets import PAGES, ROOT, make_files, run_page, snippets
 
@@ -75,6 +79,34 @@ def test_the_command_line_page_has_no_verb_too_many():
     assert shown == verbs()
 
 
+@pytest.mark.parametrize("verb", verbs())
+def test_every_verb_has_a_python_function(verb: str):
+    assert verb in FUNCTIONS, f"say which function isthmus {verb} is, in FUNCTIONS of tests/docs/cli_page.py"
+    module, _, name = FUNCTIONS[verb].rpartition(".")
+    assert callable(getattr(import_module(module), name))
+    assert f"In Python: `{FUNCTIONS[verb]}`." in PAGE.read_text(encoding="utf-8"), (
+        "python tests/docs/cli_page.py --write"
+    )
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_package():
+    rooms = {path.parent.name for path in (ROOT / "src" / "isthmus").glob("*/__init__.py")}
+    assert rooms <= set(ROOMS), "describe new rooms in ROOMS of tests/docs/architecture_picture.py"
+    assert PICTURE.read_text(encoding="utf-8") == picture(), "python tests/docs/architecture_picture.py --write"
+
+
+def test_the_reference_names_what_there_is():
+    """Every name of a reference page can be imported, and no name of the door is left out."""
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md")}
+    for names in (re.findall(r"^::: (\S+)", page, re.MULTILINE) for page in pages.values()):
+        for name in names:
+            module, _, last = name.rpartition(".")
+            assert hasattr(import_module(module), last), name
+    shown = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)", pages["door"], re.MULTILINE)}
+    left = set(isthmus.__all__) - shown - {"ConnectConfig", "ExtendConfig", "IsthmusError"}
+    assert not left, f"docs/api/door.md lacks {', '.join(sorted(left))}"
+
+
 def test_the_table_of_settings_is_the_configs():
     assert shown() == table(), "python tests/docs/config_table.py --write"
 
@@ -128,8 +160,9 @@ def test_make_help_names_the_targets_that_exist():
 
 def test_the_site_is_built_from_every_page():
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    for page in (ROOT / "docs").glob("*.md"):
-        assert f": {page.name}" in nav, f"docs/{page.name} is not in the navigation"
+    for page in (ROOT / "docs").rglob("*.md"):
+        name = page.relative_to(ROOT / "docs").as_posix()
+        assert f": {name}" in nav, f"docs/{name} is not in the navigation"
 
 
 def test_the_site_asks_no_other_host():

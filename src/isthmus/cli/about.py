@@ -19,7 +19,7 @@ def demo(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Tell the whole story on a small world that comes along."""
+    """Run the bundled example end to end."""
     from isthmus.demo import run_demo
 
     with output(as_json=as_json, quiet=quiet) as printer:

@@ -15,7 +15,7 @@ from contextlib import suppress
 import typer
 
 from isthmus.cli import ablation as ablations
-from isthmus.cli import about, bridges, report, serving, spaces
+from isthmus.cli import about, bridges, official, report, serving, spaces
 from isthmus.cli import benchmarks as suites
 from isthmus.cli import evaluation as scores
 from isthmus.cli import search as searching
@@ -51,6 +51,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "inspect": spaces.inspect,
     "connect": bridges.connect,
     "extend": bridges.extend,
+    "official": official.official,
     "project": bridges.project,
     "evaluate": scores.evaluate,
     "search": searching.search,

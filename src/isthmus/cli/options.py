@@ -79,13 +79,13 @@ Engine = Annotated[
     str | None,
     typer.Option(
         metavar="local|processes|ray",
-        help="Who aggregates pseudo pairs: this process, one a core, or a Ray cluster.",
+        help="Where pseudo pairs are aggregated: this process, one a core, or a Ray cluster.",
         show_default=False,
     ),
 ]
 Address = Annotated[
     str | None,
-    typer.Option(metavar="HOST:PORT", help="Of the Ray cluster. Default: a local one.", show_default=False),
+    typer.Option(metavar="HOST:PORT", help="Address of the Ray cluster. Default: a local one.", show_default=False),
 ]
 CheckpointDir = Annotated[
     Path | None,

@@ -37,7 +37,7 @@ def encode(
     max_rejected: MaxRejected = 0.01,
     ids: Annotated[
         str | None,
-        typer.Option(metavar="path|stem|COLUMN", help="What the ids are.", show_default=False),
+        typer.Option(metavar="path|stem|COLUMN", help="How ids are made.", show_default=False),
     ] = None,
     text_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of a table that holds the texts.", show_default=False)
@@ -63,7 +63,7 @@ def encode(
         typer.Option("--option", metavar="KEY=VALUE", help="For the encoder; repeatable.", show_default=False),
     ] = None,
     engine: Annotated[
-        str, typer.Option(metavar="local|ray", help="Who encodes: this process, or a Ray cluster.")
+        str, typer.Option(metavar="local|ray", help="Where the work runs: this process, or a Ray cluster.")
     ] = "local",
     tasks: Annotated[
         int | None,

@@ -15,7 +15,7 @@ class PairConfig(BaseModel):
     Attributes:
         preset: "default" follows the size of the pool; "paper" is faithful to the print; "auto" also measures the
             aggregation temperature on the spaces.
-        seed: Of everything random.
+        seed: Seed of every random draw: noise, order, initial weights, which pseudo pairs are kept.
         centric: Which modalities pseudo pairs start from; None is every modality of both spaces, in turn (Ex-MCR). A
             name ("text"), a side and a name ("leaf/audio"), or "overlap", from which alone C-MCR started.
         max_pairs: Most pseudo pairs per centric kind, drawn at random; None is all.
@@ -29,9 +29,9 @@ class PairConfig(BaseModel):
         pair_storage: "dense" averages; "sparse" rows and weights, averaged anew for each batch, refused where more than
             1 % off; "auto": dense within `memory_limit` and where `aggregation_method` is "exact", beyond it sparse, or
             dense where refused.
-        engine: Who aggregates pseudo pairs: "local" is this process, "processes" one a core, "ray" the machines of a
-            Ray cluster. The last two aggregate exactly and on CPUs.
-        engine_address: Of the Ray cluster; None is a local one.
+        engine: Where pseudo pairs are aggregated: "local" is this process, "processes" one a core, "ray" the machines
+            of a Ray cluster. The last two aggregate exactly and on CPUs.
+        engine_address: Address of the Ray cluster; None is a local one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

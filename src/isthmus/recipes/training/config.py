@@ -24,8 +24,8 @@ class TrainingConfig(BaseModel):
             epochs share out the steps of one among them (FreeBind averages seven).
         epochs: Passes over the pool.
         batch_size: Pseudo pairs per step.
-        learning_rate: AdamW's, at the start of a cosine decay to 0.
-        weight_decay: AdamW's.
+        learning_rate: Step size of AdamW at the start; it falls to 0 along a cosine. `extend` starts at 0.002.
+        weight_decay: Weight decay of AdamW.
         precision: Of the matrix products in training: "float32", "bf16", or "auto", which is bf16 where the processor
             has instructions for it (what was used is recorded).
         held_out: Share of the pool that chooses the best checkpoint and is never trained on.
