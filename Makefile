@@ -7,6 +7,7 @@ CONSTRAINTS ?= constraints/cpu.txt
 JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
+DEMO := .venv/.demo
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .PHONY: help demo test test-slow mutants lint format types docs pages page bench results clean
@@ -18,10 +19,17 @@ help:
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "isthmus needs Python >= 3.10; give one: make PYTHON=python3.12"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev]'
-	@touch $(READY)
+	$(BIN)/python -m pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev]'
+	@touch $(READY) $(DEMO)
 
-demo: $(READY)
+# The demo needs neither the linters nor the models: a part of what the tests install.
+$(DEMO): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "isthmus needs Python >= 3.10; give one: make PYTHON=python3.12"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[demo]'
+	@touch $(DEMO)
+
+demo: $(DEMO)
 	$(BIN)/isthmus demo
 
 test: $(READY)

@@ -87,8 +87,8 @@ def validation_fault(
         hint, name = did_you_mean(str(key), known), shorten(repr(place), 80)
         return f"{where} has the unknown key {name}.{hint} Valid keys: {listing(known)}."
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    if not place:
-        return f"{where}: {message}."
+    if not place:  # of several values together: the message names them
+        return f"{message}." if where == "config" else f"{where}: {message}."
     return f"{where} key {place!r} got {shorten(repr(first.get('input')), 80)}: {message}."
 
 

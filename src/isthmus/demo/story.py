@@ -6,8 +6,11 @@ Read `run` from top to bottom: it is the flow that a user of isthmus goes throug
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -249,6 +252,17 @@ def _report(out: Path, bridge: Bridge, tasks: Mapping[tuple[str, str], Any], tes
     }
 
 
+def _command() -> str:
+    """How to call isthmus from here: by its name where the shell finds this very one, else by its path."""
+    name = "isthmus.exe" if os.name == "nt" else "isthmus"
+    here = Path(sys.executable).parent / name
+    found = shutil.which("isthmus")
+    if not here.exists() or (found and Path(found).resolve() == here.resolve()):
+        return "isthmus"
+    relative = os.path.relpath(here)
+    return shlex.quote(str(here) if relative.startswith("..") else relative)
+
+
 def _commands(out: Path, test: raw.Drawn) -> list[str]:
     """Commands that work on what the demo wrote."""
     number = int(test.numbers["image"][len(test.numbers["image"]) // 3])
@@ -257,12 +271,13 @@ def _commands(out: Path, test: raw.Drawn) -> list[str]:
         shlex.quote(str(out / name)) for name in ("unified.bridge", "spaces", "raw/test", "pairs")
     )
     images, sounds, solids = (f"{spaces}/{HOME[name]}.space/{name}" for name in ("image", "audio", "point_cloud"))
+    command = _command()
     return [
-        f"isthmus search {bridge} --audio {files}/audio/{number:03d}.wav --gallery {images} -k 5",
-        f"isthmus search {bridge} --text {words} --gallery {solids} -k 5",
-        f"isthmus search {bridge} --point-cloud {files}/point_cloud/{number:03d}.ply --gallery {sounds} -k 5",
-        f"isthmus inspect {spaces}/picture.space {spaces}/sound.space --via text",
-        f"isthmus evaluate {bridge} --query {sounds} --gallery {images} --pairs {pairs}/audio-image.csv --baselines",
+        f"{command} search {bridge} --audio {files}/audio/{number:03d}.wav --gallery {images} -k 5",
+        f"{command} search {bridge} --text {words} --gallery {solids} -k 5",
+        f"{command} search {bridge} --point-cloud {files}/point_cloud/{number:03d}.ply --gallery {sounds} -k 5",
+        f"{command} inspect {spaces}/picture.space {spaces}/sound.space --via text",
+        f"{command} evaluate {bridge} --query {sounds} --gallery {images} --pairs {pairs}/audio-image.csv --baselines",
     ]
 
 
