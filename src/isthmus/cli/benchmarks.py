@@ -252,30 +252,19 @@ def shared(
 ) -> dict[str, Any]:
     """Settings that both verbs have, as `SuiteSettings` calls them."""
     from isthmus.cli.config import collect
-    from isthmus.cli.references import find_local_encoders, named_paths
+    from isthmus.cli.references import find_local_encoders, named_paths, named_values
 
-    encoders = named("--encoder", "SPACE=NAME", encoder)
+    encoders = named_values(encoder, option="--encoder", example="SPACE=NAME")
     find_local_encoders(*encoders.values())
     return {
         "cache": cache,
         "options": collect(None, assignments or []),
         "templates": templates,
         "proposals": proposals,
-        "through": named("--through", "MODALITY=SPACE", through),
+        "through": named_values(through, option="--through", example="MODALITY=SPACE"),
         "encoders": encoders,
         "space_paths": named_paths(space),
     }
-
-
-def named(option: str, form: str, pairs: list[str] | None) -> dict[str, str]:
-    """Read a repeatable NAME=VALUE option."""
-    found = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not (name and equals and value):
-            raise ConfigError(f"{option} got {pair!r}, expected {form}.")
-        found[name] = value
-    return found
 
 
 def show_differences(out: Output) -> None:

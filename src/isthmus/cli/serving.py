@@ -53,6 +53,7 @@ def serve(
 
     Example: isthmus serve unified.bridge --gallery pictures.space/image --gallery sounds.space/audio
     """
+    from isthmus.cli.references import named_values
     from isthmus.serve.run import check_address
     from isthmus.serve.run import serve as run
     from isthmus.spaces.references import open_reference
@@ -66,7 +67,7 @@ def serve(
         port=port,
         token=token,
         editable=editable,
-        encoders=named_encoders(encoder),
+        encoders=named_values(encoder, option="--encoder", example="SPACE=NAME such as picture=clip"),
         device=device,
         log=None if quiet else sys.stderr,
         started=lambda address: tell(address, as_json=as_json),
@@ -101,18 +102,3 @@ def modalities_of(folder: Path) -> list[str]:
 
     names = open_space(folder).modalities
     return [name for name in names if name != "text"] or list(names)
-
-
-def named_encoders(pairs: list[str] | None) -> dict[str, str]:
-    """Read repeated `--encoder SPACE=NAME` or `--encoder SPACE/MODALITY=NAME`.
-
-    Raises:
-        ConfigError: One has another form.
-    """
-    named = {}
-    for pair in pairs or []:
-        space, equals, name = pair.partition("=")
-        if not (space and equals and name):
-            raise ConfigError(f"--encoder got {pair!r}, expected SPACE=NAME such as picture=clip:openai/clip-vit-b-32.")
-        named[space] = name
-    return named

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isthmus.encoders.models.point_sampling import farthest_points, nearest_points, take_points
+from isthmus.encoders.models.transformer import HEAD_DIM, Block
 from isthmus.errors import EncoderError
 
 GROUPS = 512
 GROUP_SIZE = 32
-HEAD_DIM = 64
 GREY = 0.4
 """Colour of points without one, as the coloured variant was trained on."""
 
@@ -60,46 +60,10 @@ class _MiniPointNet(nn.Module):
         return F.linear(hidden.relu_(), last.weight[:, :, 0], last.bias)
 
 
-class _Attention(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
-        q, k, v = self.qkv(x).view(batch, tokens, 3, width // HEAD_DIM, HEAD_DIM).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))  # type: ignore[no-any-return]
-
-
-class _Mlp(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
-
-
-class _Block(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width)
-        self.attn = _Attention(width)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = _Mlp(width, hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
-
-
 class _Blocks(nn.Module):
     def __init__(self, depth: int, width: int, hidden: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(_Block(width, hidden) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, hidden, bias=False, eps=1e-5) for _ in range(depth))
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         for block in self.blocks:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from isthmus.encoders.models.transformer import HEAD_DIM, Block
 from isthmus.errors import EncoderError
 
-HEAD_DIM = 64
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 TOWERS = (
@@ -84,44 +83,6 @@ class SlipShape:
             ) from error
 
 
-class _Attention(nn.Module):
-    """timm's: one product for queries, keys and values, with a bias."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
-        q, k, v = self.qkv(x).view(batch, tokens, 3, width // HEAD_DIM, HEAD_DIM).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, tokens, width)
-        return self.proj(mixed)  # type: ignore[no-any-return]
-
-
-class _Mlp(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
-
-
-class _Block(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = _Attention(width)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = _Mlp(width, hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
-
-
 class _PatchEmbed(nn.Module):
     def __init__(self, width: int, patch: int) -> None:
         super().__init__()
@@ -138,7 +99,9 @@ class _VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.randn(1, shape.patches + 1, width) * 0.02)
         self.patch_embed = _PatchEmbed(width, shape.patch)
-        self.blocks = nn.Sequential(*(_Block(width, shape.vision_hidden) for _ in range(shape.vision_depth)))
+        self.blocks = nn.Sequential(
+            *(Block(width, shape.vision_hidden, bias=True, eps=1e-6) for _ in range(shape.vision_depth))
+        )
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, pixels: Tensor) -> Tensor:
