@@ -10,7 +10,7 @@ READY := .venv/.ready
 DEMO := .venv/.demo
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow mutants lint format types docs pages page bench results clean
+.PHONY: help demo test test-slow faults mutants lint format types docs pages page bench results clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
@@ -40,6 +40,10 @@ test-slow: $(READY)
 
 mutants: $(READY)
 	$(BIN)/python tests/mutants/run_mutants.py --out bench/results/mutants.json
+
+faults: $(READY)
+	$(BIN)/python tests/faults/kills.py --kills 200 --out bench/results/faults.json
+	$(BIN)/python tests/faults/fuzz_manifests.py --cases 1000000
 
 lint: $(READY)
 	$(BIN)/ruff check .
