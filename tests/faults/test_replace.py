@@ -333,3 +333,11 @@ def test_the_python_door_is_the_same(call: Callable[[Path], None], fault: type[I
     with pytest.raises(fault):
         call(home)
     assert disk(home) == before
+
+
+def test_a_grid_that_was_killed_before_its_first_checkpoint_goes_on(home: Path):
+    """What a kill left there is an empty folder and the file of a lock: neither is anybody's."""
+    (home / "g" / "checkpoints" / ("0" * 32)).mkdir(parents=True)
+    (home / "g" / "checkpoints" / f".{'0' * 32}.isthmus.lock").write_text("{}")
+    assert run(["ablate", "--config", "grid.toml", "--out", "g", "--quiet"]) == 0
+    assert not (home / "g" / "checkpoints").exists()

@@ -176,7 +176,8 @@ def claim_folder(
     _keep_clear(place, inputs, label, product, current=False)
     if os.path.lexists(place) and not place.is_dir():
         raise fault(f"{label} is a file. Expected a {kind}; give another path.")
-    if strange := [name for name in _inside(place) if not written.fullmatch(name)]:
+    # Empty folders are what a killed run leaves; nothing in them can be lost.
+    if strange := [name for name in _inside(place) if not name.endswith("/") and not written.fullmatch(name)]:
         raise fault(f"{label} is no {kind} alone: it holds {_some(strange)}. Give a folder of its own.")
     if make:
         place.mkdir(parents=True, exist_ok=True)
