@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -564,6 +565,8 @@ def test_audioset_labels_and_names_of_files(tmp_path: Path):
     ("line", "fault"),
     [
         ('#NAME?, 30.000, 40.000, "/m/0jbk"\n', r"line 4: the id is '#NAME\?': a spreadsheet spoiled the file"),
+        ('#REF!, 30.000, 40.000, "/m/0jbk"\n', r"line 4: the id is '#REF!': a spreadsheet spoiled the file"),
+        ('abc, 30.000, #VALUE!, "/m/0jbk"\n', r"line 4: it holds '#VALUE!': a spreadsheet spoiled the file"),
         ("abc, 30.000, 40.000\n", "line 4 is 'abc, 30.000, 40.000'. Expected YTID, start_seconds"),
         ('abc, x, 40.000, "/m/0jbk"\n', "line 4 is .* Expected YTID, start_seconds"),
         ('abc, 0, 9, "/m/0jbk"\nabc, 0, 9, "/m/0jbk"\n', "line 5: 'abc' stands twice"),
@@ -575,6 +578,17 @@ def test_audioset_segments_that_are_none(line: str, fault: str, tmp_path: Path):
     make_audioset(tmp_path)
     write(tmp_path / "eval_segments.csv", "# a\n# num_segs=2\n# c\n" + line)
     with pytest.raises(FormatError, match=fault):
+        read("audioset", tmp_path)
+
+
+@pytest.mark.parametrize("value", ["#NAME?", "#N/A", "#REF!"])
+def test_audioset_class_names_that_a_spreadsheet_spoiled(value: str, tmp_path: Path):
+    make_audioset(tmp_path)
+    path = tmp_path / "class_labels_indices.csv"
+    lines = path.read_text().splitlines()
+    index, _, *rest = lines[2].split(",")
+    path.write_text("\n".join([*lines[:2], ",".join([index, value, *rest]), *lines[3:]]) + "\n")
+    with pytest.raises(FormatError, match=rf"line 3 holds '{re.escape(value)}': a spreadsheet spoiled the file"):
         read("audioset", tmp_path)
 
 

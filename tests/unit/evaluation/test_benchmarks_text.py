@@ -509,6 +509,64 @@ def test_xm3600_languages_and_first_captions(made):
         read("xm3600", made["xm3600"], languages="en,xx")
 
 
+def in_files_by_language(folder: Path, form: str, names: str) -> None:
+    """The captions of the miniature once more, one file a language."""
+    lines = (folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    (folder / "captions.jsonl").unlink()
+    languages = sorted({name for record in records for name, value in record.items() if isinstance(value, dict)})
+    for language in languages:
+        own = [(record["image/key"], record[language]["caption"]) for record in records if language in record]
+        rows = [(key, text) for key, texts in own for text in texts]
+        value: object = {
+            "dict": dict(own),
+            "records": [{"image": f"{key}.jpg", "caption": text} for key, text in rows],
+            "paths": {"image_paths": [f"images/{key}.jpg" for key, _ in rows], "annotations": [t for _, t in rows]},
+            "coco": {
+                "images": [{"id": n, "file_name": f"{key}.jpg"} for n, (key, _) in enumerate(own)],
+                "annotations": [
+                    {"image_id": n, "id": 0, "caption": text} for n, (_, texts) in enumerate(own) for text in texts
+                ],
+            },
+        }[form]
+        path = folder / names.format(language)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(value), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["xm3600", "coco"])
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [
+        ("dict", "captions_{}.json"),
+        ("records", "captions/captions_{}.json"),
+        ("paths", "crossmodal3600_captions-{}.json"),
+        ("coco", "annotations/captions_{}.json"),
+    ],
+)
+def test_captions_in_one_file_a_language(tmp_path: Path, name: str, form: str, names: str):
+    whole = retrieval(read("xm3600", MAKERS["xm3600"](tmp_path)))
+    in_files_by_language(tmp_path, form, names)
+    reading = read(name, tmp_path, **({"languages": "all"} if name == "coco" else {}))
+    task = retrieval(reading)
+    assert {key: sorted(ids) for key, ids in task.groups.items()} == {k: sorted(v) for k, v in whole.groups.items()}
+    assert sorted(task.pairs) == sorted(whole.pairs)
+    assert sorted(task.gallery.ids) == sorted(whole.gallery.ids)
+    with pytest.raises(ConfigError, match=r"'languages' got 'xx'"):
+        read(name, tmp_path, languages="xx")
+
+
+def test_files_by_language_that_are_none(tmp_path: Path):
+    MAKERS["xm3600"](tmp_path)
+    (tmp_path / "captions.jsonl").unlink()
+    (tmp_path / "captions_de.json").write_text('{"image_paths": ["a"], "annotations": []}')
+    with pytest.raises(FormatError, match="has 1 pictures and 0 captions"):
+        read("xm3600", tmp_path)
+    (tmp_path / "captions_de.json").write_text('[{"caption": "x"}]')
+    with pytest.raises(FormatError, match="record 0 names no image"):
+        read("xm3600", tmp_path)
+
+
 def test_xm3600_each_language_finds_its_pictures(made):
     task, encoder = retrieval(read("xm3600", made["xm3600"], languages="en,de")), load_encoder("toy:picture")
     text, image = (embed_items(encoder, side.items, modality=side.modality) for side in (task.query, task.gallery))

@@ -7,14 +7,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.modality import IMAGE
+from isthmus.core.modality import IMAGE, TEXT
 from isthmus.errors import FormatError
 from isthmus.evaluation.benchmarks.readers.shared.annotations import field, read_json_file
-from isthmus.evaluation.benchmarks.readers.shared.captions import Captioned, Folder, caption_retrieval, group_captions
+from isthmus.evaluation.benchmarks.readers.shared.captions import (
+    Captioned,
+    Folder,
+    caption_items,
+    caption_retrieval,
+    group_captions,
+)
+from isthmus.evaluation.benchmarks.readers.shared.languages import (
+    captions_by_language,
+    chosen_languages,
+    language_files,
+)
 from isthmus.evaluation.benchmarks.readers.shared.lookup import IMAGES, option, require
-from isthmus.evaluation.benchmarks.task import Reading
+from isthmus.evaluation.benchmarks.task import Reading, Retrieval, Side
+from isthmus.items import Item
 
-OPTIONS: dict[str, Any] = {"source": "val2017", "split": "test", "captions": "all", "images": ""}
+OPTIONS: dict[str, Any] = {"source": "val2017", "split": "test", "captions": "all", "images": "", "languages": ""}
 
 _FILES: dict[str, tuple[str, ...]] = {
     "val2017": ("annotations/captions_val2017.json", "captions_val2017.json"),
@@ -33,12 +45,15 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
         data: Holds an annotation file and the pictures in `val2017` or `val2014`.
         options: `source`: val2017 (the papers' 25,014 captions), val2014, karpathy, blip or clip_benchmark; `split` of
             the last three, test, val or train (Karpathy's restval is train); `captions` all or five a picture;
-            `images` the folder of pictures, where it has another name.
+            `images` the folder of pictures, where it has another name; `languages` all, or codes with commas between:
+            then the captions come from one `captions_LL.json` a language, scored by language and then averaged.
         work: Not used.
 
     Raises:
         FormatError: The annotations or all pictures are missing, or the annotations are another file.
     """
+    if options.get("languages"):
+        return _by_language(data, options)
     source = option(options, "source", tuple(_FILES))
     split = option(options, "split", _SPLITS)
     most = {"all": None, "five": 5}[option(options, "captions", ("all", "five"))]
@@ -52,6 +67,39 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     return caption_retrieval(
         entries, Folder(data, folders, IMAGES), modality=IMAGE, what="pictures of COCO", notes=notes
     )
+
+
+def _by_language(data: Path, options: Mapping[str, Any]) -> Reading:
+    """Pictures with captions in several languages, one file a language."""
+    most = {"all": None, "five": 5}[option(options, "captions", ("all", "five"))]
+    files = language_files(data)
+    if not files:
+        raise FormatError(f"{data}: has no captions_LL.json, such as captions_de.json. Put one a language there.")
+    records = captions_by_language(files)
+    folders = [str(options["images"])] if options.get("images") else []
+    folder = Folder(data, [*folders, ".", "val2017", "val2014", "train2014", "train2017", "images"], IMAGES)
+    media = {key: file for key in records if (file := folder.find([key, *_numbered(key)]))}
+    if not media:
+        raise FormatError(f"{data}: none of the {len(records):,} pictures of the captions is there. Put them beside.")
+    texts: list[Item] = []
+    pairs: list[tuple[str, str]] = []
+    groups: dict[str, list[str]] = {}
+    for language in chosen_languages(records, str(options["languages"])):
+        entries = [Captioned(f"{key}/{language}", records[key].get(language, [])[:most], ()) for key in media]
+        items, own = caption_items(entries)
+        texts += items
+        pairs += [(text, key.rpartition("/")[0]) for text, key in own]
+        groups[language] = [item.id for item in items]
+    gallery = Side(IMAGE, [Item(key, str(file)) for key, file in media.items()])
+    return Reading(
+        Retrieval(Side(TEXT, texts), gallery, pairs, groups),
+        missing=[key for key in records if key not in media],
+        notes=[f"{len(texts):,} captions in {len(groups)} languages; figures are means over languages"],
+    )
+
+
+def _numbered(key: str) -> list[str]:
+    return picture_names(int(key)) if key.isdecimal() else []
 
 
 def picture_names(number: int) -> list[str]:

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.core.modality import IMAGE, TEXT
-from isthmus.errors import ConfigError, FormatError
+from isthmus.errors import FormatError
 from isthmus.evaluation.benchmarks.readers.shared.annotations import read_lines
 from isthmus.evaluation.benchmarks.readers.shared.captions import Captioned, Folder, caption_items
+from isthmus.evaluation.benchmarks.readers.shared.languages import (
+    captions_by_language,
+    chosen_languages,
+    language_files,
+)
 from isthmus.evaluation.benchmarks.readers.shared.lookup import IMAGES, option, require
 from isthmus.evaluation.benchmarks.task import Reading, Retrieval, Side
 from isthmus.items import Item
@@ -22,7 +27,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     """Read Crossmodal-3600.
 
     Args:
-        data: Holds `captions.jsonl` and the folder `images`.
+        data: Holds `captions.jsonl`, or one `captions_LL.json` a language, and the folder `images`.
         options: `languages` all, or codes with commas between ("de,ja"); `captions` all (big_vision's protocol) or
             first (one a picture and language, CLIP_benchmark's); `images` the folder, where it has another name.
         work: Not used.
@@ -32,9 +37,11 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
         ConfigError: A language is unknown.
     """
     most = {"all": None, "first": 1}[option(options, "captions", ("all", "first"))]
-    path = require(data, "captions.jsonl", "captions/captions.jsonl", what="the captions of Crossmodal-3600")
-    records = _records(path)
-    languages = _languages(records, str(options.get("languages", "all")))
+    names = ("captions.jsonl", "captions/captions.jsonl")
+    files = {} if any((data / name).is_file() for name in names) else language_files(data)
+    what = "the captions of Crossmodal-3600"
+    records = captions_by_language(files) if files else _records(require(data, *names, what=what))
+    languages = chosen_languages(records, str(options.get("languages", "all")))
     folders = [str(options["images"])] if options.get("images") else []
     folder = Folder(data, [*folders, "images", "."], IMAGES)
     media = {key: file for key in records if (file := folder.find([key]))}
@@ -82,12 +89,3 @@ def _records(path: Path) -> dict[str, dict[str, list[str]]]:
             )
         records[str(key)] = captions
     return records
-
-
-def _languages(records: Mapping[str, Mapping[str, Any]], wanted: str) -> list[str]:
-    known = sorted({language for record in records.values() for language in record})
-    chosen = known if wanted == "all" else [language.strip() for language in wanted.split(",")]
-    for language in chosen:
-        if language not in known:
-            raise ConfigError(f"option 'languages' got {language!r}. Expected all, or some of {', '.join(known)}.")
-    return chosen
