@@ -275,10 +275,11 @@ def test_home_is_where_the_encoder_is(world: World, tmp_path: Path) -> None:
 
 def shifted(world: World, folder: Path, rng: Rng) -> tuple[Space, Space]:
     """Test items whose own means are elsewhere than the training modalities' means."""
-    meaning = rng.standard_normal((40, D)) + np.eye(D)[0]
+    meaning = rng.standard_normal((40, D))
     made = []
-    for name, modality in (("leaf", "audio"), ("base", "image")):
-        seen = (meaning + 0.15 * rng.standard_normal(meaning.shape)) @ world.turns[name].T
+    for number, (name, modality) in enumerate((("leaf", "audio"), ("base", "image"))):
+        shift = 1.5 * np.eye(D)[number]
+        seen = (meaning + shift + 0.5 * rng.standard_normal(meaning.shape)) @ world.turns[name].T
         content = {modality: (ids(modality[0], 40), seen)}
         made.append(isthmus.make_space(folder / f"{name}-test.space", content, encoder=f"{name}-encoder"))
     return made[0], made[1]
