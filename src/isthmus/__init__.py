@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from isthmus.spaces.health import inspect
     from isthmus.spaces.importing.importer import import_embeddings
     from isthmus.spaces.space import Space, make_space, open_space
+    from isthmus.worlds.join import join
 
 _DOOR = {
     "Bridge": "bridges.bridge",
@@ -48,6 +49,7 @@ _DOOR = {
     "extend": "recipes.extend",
     "import_embeddings": "spaces.importing.importer",
     "inspect": "spaces.health",
+    "join": "worlds.join",
     "list_benchmarks": "evaluation.benchmarks.declaration",
     "list_encoders": "encoders.registry",
     "load_bridge": "bridges.bridge",
@@ -77,6 +79,7 @@ __all__ = [
     "extend",
     "import_embeddings",
     "inspect",
+    "join",
     "list_benchmarks",
     "list_encoders",
     "load_bridge",

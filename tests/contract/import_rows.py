@@ -17,7 +17,7 @@ ROWS: Sequence[Sequence[str]] = (
     ("bridges",),
     ("recipes", "search"),
     ("evaluation", "serve"),
-    ("demo", "export"),
+    ("demo", "export", "worlds"),
     ("cli",),
 )
 """Rooms, first row first. Rooms of one row do not import each other."""

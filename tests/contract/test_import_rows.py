@@ -59,6 +59,7 @@ LOADERS = {
     "encoders/recorded.py",  # what a file records, checked; what the user names
     "encoders/pipeline/encode.py",  # what the user names
     "demo/story.py",  # the demo's own
+    "worlds/plan.py",  # what the user names, and the defaults
 }
 """Modules that may call `load_encoder`: any other could load what a file names, unchecked."""
 

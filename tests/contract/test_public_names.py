@@ -27,6 +27,7 @@ NAMES = {
     "extend",
     "import_embeddings",
     "inspect",
+    "join",
     "list_benchmarks",
     "list_encoders",
     "load_bridge",

@@ -15,11 +15,13 @@ from contextlib import suppress
 import typer
 
 from isthmus.cli import ablation as ablations
-from isthmus.cli import about, bridges, official, report, serving, spaces
+from isthmus.cli import about, bridges, editing, official, report, serving, spaces
 from isthmus.cli import benchmarks as suites
 from isthmus.cli import evaluation as scores
+from isthmus.cli import export as exporting
 from isthmus.cli import search as searching
 from isthmus.cli import vocabulary as names
+from isthmus.cli import worlds as joining
 from isthmus.core.replace import home_path
 from isthmus.core.runtime import heed_interrupts
 from isthmus.core.terminal import printable
@@ -46,9 +48,14 @@ def build() -> typer.Typer:
 
 VERBS: dict[str, Callable[..., None]] = {
     "demo": about.demo,
+    "join": joining.join,
     "encode": spaces.encode,
     "import": spaces.import_,
     "inspect": spaces.inspect,
+    "update": editing.update,
+    "remove": editing.remove,
+    "rename": editing.rename,
+    "merge": editing.merge,
     "connect": bridges.connect,
     "extend": bridges.extend,
     "official": official.official,
@@ -56,6 +63,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "evaluate": scores.evaluate,
     "search": searching.search,
     "serve": serving.serve,
+    "export": exporting.export,
     "report": report.report,
     "benchmarks": suites.benchmarks,
     "suite": suites.suite,

@@ -168,7 +168,7 @@ def open_base(path: Path) -> Any:
 
 def project(
     bridge: o.BridgePath,
-    spaces: Annotated[
+    space: Annotated[
         list[Path],
         typer.Argument(metavar="S.space...", help="Spaces, the base and its leaves together.", show_default=False),
     ],
@@ -205,14 +205,14 @@ def project(
     if is_store(into):
         if overwrite:
             raise ConfigError("--overwrite is of folders. A store is brought up to date; --prune drops the rest.")
-        load_store(bridge, spaces, into, modality, shard, prune, force, quiet, as_json)
+        load_store(bridge, space, into, modality, shard, prune, force, quiet, as_json)
         return
     if shard or prune:
         raise ConfigError("--shard and --prune are of stores (lance:DIR, postgresql://..., qdrant:...).")
     from isthmus.bridges import project as verb
 
     with output(as_json=as_json, quiet=quiet) as out:
-        found = verb.project(bridge, spaces, into=into, modalities=modality, overwrite=overwrite, force=force)
+        found = verb.project(bridge, space, into=into, modalities=modality, overwrite=overwrite, force=force)
         out.report, rows = found, found.rows
         out.table(["modality", "rows"], list(rows.items()))
         out.note(f"Next: isthmus inspect {into}")

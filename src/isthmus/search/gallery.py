@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
     from isthmus.bridges.bridge import Bridge
     from isthmus.spaces.embeddings import Embeddings
+    from isthmus.spaces.selection import Selection
 
 
 def index_of(
     bridge: Bridge,
-    embeddings: Sequence[Embeddings] | Mapping[str, Embeddings],
+    embeddings: Sequence[Embeddings] | Mapping[str, Embeddings | Selection],
     *,
     force: bool = False,
     center: bool = False,
@@ -67,7 +68,7 @@ def _names(embeddings: Sequence[Embeddings]) -> list[str]:
     return names
 
 
-def gallery_metadata(embeddings: Sequence[Embeddings]) -> Any:
+def gallery_metadata(embeddings: Sequence[Embeddings | Selection]) -> Any:
     """Metadata of several modalities as one table; of several, a column `modality` stands first."""
     if len(embeddings) == 1:
         return embeddings[0].metadata
@@ -81,7 +82,7 @@ def gallery_metadata(embeddings: Sequence[Embeddings]) -> Any:
         return pa.concat_tables(list(map(_as_text, tables, [_mixed(tables)] * len(tables))), promote_options="default")
 
 
-def _with_modality(x: Embeddings) -> pa.Table:
+def _with_modality(x: Embeddings | Selection) -> pa.Table:
     import pyarrow as pa
 
     table = x.metadata

@@ -10,6 +10,8 @@ from isthmus.spaces.manifest import MANIFEST, WHOLE, read_manifest
 from isthmus.spaces.shards import Layout
 
 REJECTED = "rejected.parquet"
+SOURCES = "sources.parquet"
+"""What the files of a modality were when they were encoded (see `isthmus.encoders.pipeline.update`)."""
 
 
 def space_files(folder: Path) -> set[str]:
@@ -26,7 +28,7 @@ def space_files(folder: Path) -> set[str]:
         for index in range(entry["shards"]):
             parts = (layout.embeddings(index), layout.metadata(index), layout.marker(index))
             files |= {part.relative_to(folder).as_posix() for part in parts}
-        beside = (f"{modality}/{REJECTED}", f".encode/{modality}/{REJECTED}")
+        beside = (f"{modality}/{REJECTED}", f"{modality}/{SOURCES}", f".encode/{modality}/{REJECTED}")
         files |= {name for name in beside if (folder / name).is_file()}
     return files
 

@@ -1,0 +1,326 @@
+"""From folders to a search: everything encoded, all spaces joined, an index made, in one folder kept up to date.
+
+Read `join` from top to bottom. Every step looks at what is there and does what is missing, so that a killed run goes on
+where it stopped, ends in the same bytes, and a later one takes up what is new and drops what is gone.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.bridges.bridge import Bridge, load_bridge
+from isthmus.bridges.fingerprint import bridge_fingerprint
+from isthmus.core.files import read_json, sha256_json, write_json
+from isthmus.core.modality import TEXT
+from isthmus.errors import ConfigError, OverlapError
+from isthmus.search.gallery import index_of
+from isthmus.search.index import ANN_ROWS, SearchIndex
+from isthmus.spaces.manifest import lock
+from isthmus.spaces.selection import Selection
+from isthmus.spaces.space import Space, open_space
+from isthmus.worlds.plan import WorldPlan, check_at_hand, load_chosen, make_plan, plan_rows
+from isthmus.worlds.readme import write_readme
+from isthmus.worlds.survey import survey
+from isthmus.worlds.world import BRIDGE, CHECKPOINTS, FORMAT, FORMAT_VERSION, INDEX, MANIFEST, SPACES, check_world
+
+if TYPE_CHECKING:
+    from isthmus.spaces.embeddings import Embeddings
+
+FEWEST_SHARED = 20
+"""Shared items that two spaces need to be joined through."""
+
+
+@dataclass(frozen=True)
+class JoinReport:
+    """What `join` did, or, with `dry_run`, would do.
+
+    Attributes:
+        path: The world.
+        spaces: A row for each modality of each space: space, modality, encoder, items, and what was done or is to do.
+        bridge: "made", "kept", or "to make".
+        index: Rows of the index.
+        seconds: Wall-clock time.
+    """
+
+    path: str
+    spaces: list[dict[str, Any]]
+    bridge: str
+    index: int
+    seconds: float
+
+
+def join(
+    paths: str | Path | Iterable[str | Path],
+    out: str | Path,
+    *,
+    encoders: Mapping[str, str] | None = None,
+    texts: str | Path | None = None,
+    method: str | None = None,
+    seed: int = 0,
+    retrain: bool = False,
+    dry_run: bool = False,
+    device: str | None = None,
+    batch_size: int = 32,
+    workers: int | None = None,
+    max_rejected: float = 0.01,
+    quiet: bool = False,
+) -> JoinReport:
+    """Make a world of raw files, lists of texts and spaces, or bring it up to date.
+
+    Args:
+        paths: Folders of raw files, lists of texts, spaces.
+        out: The world's folder.
+        encoders: By modality, an encoder other than the default (clip, clap, ulip).
+        texts: What spaces are joined through: "builtin", a file, or None: the texts among the paths where they are
+            many, else the vocabulary that ships.
+        method: How spaces are connected; None is the default of `connect`.
+        seed: Of everything random.
+        retrain: Connect again although spaces, texts and method are as they were.
+        dry_run: Only say what would be done.
+        device: Where the models go.
+        batch_size: Items in one pass through a model.
+        workers: Decoding processes; None chooses.
+        max_rejected: Share of items of one modality above which the run ends as failed.
+        quiet: Show no progress.
+
+    Raises:
+        ConfigError: The paths or options do not fit, or something else lies at `out`.
+        EncoderError: A checkpoint cannot be had; told before anything is encoded.
+        OverlapError: Two spaces share too few items to be joined.
+        CheckFailed: Too many items were rejected.
+    """
+    begin, folder = time.monotonic(), Path(out)
+    check_world(folder)
+    found = survey(paths)
+    plan = make_plan(found, encoders=dict(encoders or {}), texts=texts)
+    if dry_run:
+        return JoinReport(str(folder), plan_rows(plan), "to make", 0, round(time.monotonic() - begin, 3))
+    check_at_hand(plan)
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder, wait=False) as free:
+        if not free:
+            raise ConfigError(f"--out {folder}: another process is joining it. Wait for it to end, or stop it.")
+        record = _begin(folder)
+        options = {"device": device, "batch_size": batch_size, "workers": workers, "quiet": quiet}
+        done = _encode_all(plan, folder, max_rejected=max_rejected, **options)
+        _drop_spaces(plan, folder)
+        spaces = _open_spaces(plan, folder)
+        bridge, made = _bridge(
+            plan, folder, spaces, record, method=method, seed=seed, retrain=retrain, device=device, quiet=quiet
+        )
+        index = _index(plan, folder, spaces, bridge, record)
+        write_readme(folder, plan, spaces, bridge, index)
+        write_json(folder / MANIFEST, record)
+    seconds = round(time.monotonic() - begin, 3)
+    return JoinReport(str(folder), done, "made" if made else "kept", len(index), seconds)
+
+
+def _begin(folder: Path) -> dict[str, Any]:
+    """The world's record, of an earlier run or new; it lies there from the start, so that the folder is a world."""
+    head = {"format": FORMAT, "format_version": FORMAT_VERSION}
+    if (folder / MANIFEST).is_file():
+        return {**read_json(folder / MANIFEST, kind="world"), **head}
+    write_json(folder / MANIFEST, head)
+    return head
+
+
+def _encode_all(plan: WorldPlan, folder: Path, *, max_rejected: float, **options: Any) -> list[dict[str, Any]]:
+    """Encode what is new or changed, drop what is gone; a row for each modality of each space."""
+    from isthmus.encoders.pipeline.update import update_space
+
+    done = []
+    for space in plan.spaces:
+        encoder = load_chosen(space.encoder, device=options["device"])
+        for modality, items in space.items.items():
+            report = update_space(
+                items,
+                folder / SPACES / f"{space.name}.space",
+                modality=modality,
+                encoder=encoder,
+                content=modality != TEXT,
+                max_rejected=max_rejected,
+                **options,
+            )
+            done.append({"space": space.name, "modality": modality, "encoder": space.encoder, **vars(report)})
+    return done
+
+
+def _drop_spaces(plan: WorldPlan, folder: Path) -> None:
+    """Remove modalities and spaces of this world that nothing is left of."""
+    from isthmus.spaces.editing import remove_modality
+
+    wanted = {f"{space.name}.space": set(space.items) for space in plan.spaces}
+    for path in sorted((folder / SPACES).glob("*.space")):
+        if path.name not in wanted:
+            shutil.rmtree(path)
+            continue
+        for modality in set(open_space(path).modalities) - wanted[path.name]:
+            remove_modality(path, modality)
+
+
+def _open_spaces(plan: WorldPlan, folder: Path) -> list[Space]:
+    """All spaces, the base first; those that existed before get the texts that the others have."""
+    own = [open_space(folder / SPACES / f"{space.name}.space") for space in plan.spaces]
+    existing = [open_space(path) for path in plan.existing]
+    if existing and plan.texts:
+        from isthmus.recipes.texts import share_texts
+
+        existing = share_texts(existing, plan.texts, cache=folder / "texts")
+    names = [space.name for space in [*own, *existing]]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"two spaces are called {min(twice)!r}. Rename one: isthmus rename S.space --name NAME.")
+    return [*own, *existing]
+
+
+def _bridge(
+    plan: WorldPlan,
+    folder: Path,
+    spaces: Sequence[Space],
+    record: dict[str, Any],
+    *,
+    retrain: bool,
+    method: str | None,
+    seed: int,
+    **making: Any,
+) -> tuple[Bridge, bool]:
+    """The bridge, kept while encoders, texts and method are what they were, and whether it was made now."""
+    key = sha256_json(
+        {
+            "spaces": {space.name: {name: space.fingerprint(name) for name in sorted(space)} for space in spaces},
+            "texts": sha256_json(plan.texts),
+            "method": method,
+            "seed": seed,
+        }
+    )
+    path = folder / BRIDGE
+    if not retrain and record.get("bridge") == key and (path / "bridge.json").is_file():
+        return load_bridge(path), False
+    bridge = connect_all(spaces, method=method, seed=seed, checkpoints=folder / CHECKPOINTS, **making)
+    without_times(bridge).save(path, overwrite=path.exists())
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    record["bridge"] = key
+    write_json(folder / MANIFEST, record)
+    return load_bridge(path), True
+
+
+def connect_all(
+    spaces: Sequence[Space],
+    *,
+    method: str | None,
+    seed: int,
+    device: str | None,
+    checkpoints: Path,
+    quiet: bool,
+) -> Bridge:
+    """One bridge of all spaces, each joined to an earlier one through the modality of which they share most items.
+
+    Raises:
+        OverlapError: A space shares too few items with all others.
+    """
+    if len(spaces) == 1:
+        return Bridge.over(spaces[0])
+    from isthmus.recipes.connect import connect
+    from isthmus.recipes.extend import extend
+
+    links = [link(spaces[:number], spaces[number]) for number in range(1, len(spaces))]
+    options: dict[str, Any] = {"seed": seed, "device": device, "quiet": quiet}
+    several: Any = connect
+    if "method" in inspect.signature(connect).parameters:
+        vias = [f"{other},{space.name}:{via}" for (other, via), space in zip(links, spaces[1:], strict=True)]
+        via: Any = links[0][1] if len({one for _, one in links}) == 1 else vias
+        more = {} if method is None else {"method": method}
+        made: Bridge = several(*spaces, via=via, checkpoint_dir=checkpoints / "all", **options, **more)
+        return made
+    bridge: Bridge = several(*spaces[:2], via=links[0][1], checkpoint_dir=checkpoints / "1", **options)
+    for number, (_, via) in enumerate(links[1:], start=2):
+        bridge = extend(bridge, spaces[number], via=via, checkpoint_dir=checkpoints / str(number), **options)
+    return bridge
+
+
+def link(earlier: Sequence[Space], space: Space) -> tuple[str, str]:
+    """The earlier space, and the modality, through which a space is joined: where they share most items.
+
+    Raises:
+        OverlapError: They share too few.
+    """
+    best: tuple[int, str, str] = (0, "", "")
+    for other in earlier:
+        for modality in other.modalities:
+            if modality in space:
+                shared = len(set(other[modality].ids) & set(space[modality].ids))
+                best = max(best, (shared, other.name, modality), key=lambda one: one[0])
+    if best[0] < FEWEST_SHARED:
+        names = ", ".join(repr(other.name) for other in earlier)
+        raise OverlapError(
+            f"space {space.name!r} shares {best[0]:,} items with {names}, expected {FEWEST_SHARED} or more. Give more "
+            "texts (--texts FILE or builtin) to encoders that read them, or files that both encoders take."
+        )
+    return best[1], best[2]
+
+
+def without_times(bridge: Bridge) -> Bridge:
+    """The bridge without the seconds that its making took: two runs give the same bytes."""
+    history = [_timeless(line) for line in bridge.history]
+    return replace(bridge, record=_timeless(bridge.record), history=history)
+
+
+_TIME = re.compile(r"(.*_)?seconds(_.*)?")
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _timeless(item) for key, item in value.items() if not _TIME.fullmatch(str(key))}
+    return [_timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def _galleries(plan: WorldPlan, spaces: Sequence[Space]) -> dict[str, Embeddings | Selection]:
+    """What is searched: each modality of the user's once, from the space of its own encoder."""
+    galleries: dict[str, Embeddings | Selection] = {}
+    for modality, ids in plan.shown.items():
+        home = next((space.name for space in plan.spaces if modality in space.items), None)
+        # A modality that two encoders embed is shown from the one that was chosen for it, which lists it first.
+        home = next((s.name for s in plan.spaces if next(iter(s.items), None) == modality), home)
+        space = next((one for one in spaces if one.name == home), None)
+        if space is None or modality not in space:
+            continue
+        whole = space[modality]
+        galleries[f"{space.name}/{modality}"] = (
+            whole if ids is None else Selection.of_ids(whole, [name for name in whole.ids if name in ids])
+        )
+    for space in spaces[len(plan.spaces) :]:
+        for modality in space.modalities:
+            galleries[f"{space.name}/{modality}"] = space[modality]
+    return {name: each for name, each in galleries.items() if len(each)}
+
+
+def _index(
+    plan: WorldPlan, folder: Path, spaces: Sequence[Space], bridge: Bridge, record: dict[str, Any]
+) -> SearchIndex:
+    """The index of all that the user gave, made again where rows or the bridge changed."""
+    galleries = _galleries(plan, spaces)
+    key = sha256_json(
+        {"bridge": bridge_fingerprint(bridge), "galleries": {n: _content(g) for n, g in galleries.items()}}
+    )
+    path = folder / INDEX
+    if record.get("index") == key and path.is_dir():
+        return SearchIndex.open(path)
+    index = index_of(bridge, galleries)
+    if len(index) >= ANN_ROWS:
+        index.build_ann()
+    index.save(path)
+    record["index"] = key
+    return index
+
+
+def _content(gallery: Embeddings | Selection) -> list[Any]:
+    """What a gallery's rows are, by the hashes of its shards."""
+    whole = gallery.whole if isinstance(gallery, Selection) else gallery
+    hashes = [[shard.marker["embeddings"]["sha256"], shard.marker["metadata"]["sha256"]] for shard in whole.shards]
+    return [whole.fingerprint, len(gallery), hashes, sha256_json(gallery.ids)]

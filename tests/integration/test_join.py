@@ -1,0 +1,161 @@
+"""`isthmus join` on a small world of raw files: found by everything, brought up to date, killed and run again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from isthmus.cli import main
+from isthmus.demo import raw
+from isthmus.errors import ConfigError, EncoderError
+from isthmus.spaces.space import open_space
+from isthmus.worlds.join import join
+from isthmus.worlds.world import open_world
+
+ENCODERS = {"image": "toy:picture", "audio": "toy:sound", "point_cloud": "toy:shape"}
+SIZES = {"image": 60, "audio": 60, "point_cloud": 60, "text": 80}
+OPTIONS = [f"--encoder={name}={value}" for name, value in ENCODERS.items()]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("raw")
+    raw.write_memory(folder, seed=0, sizes=SIZES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("w") / "my.world"
+    arguments = ["join", str(files), "--out", str(out), *OPTIONS, "--texts", str(files / "texts.txt"), "--quiet"]
+    assert main(arguments) == 0
+    return out
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_everything_finds_everything(world: Path, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    queries = [
+        ["--image", str(files / "image/0003.png")],
+        ["--audio", str(files / "audio/0003.wav")],
+        ["--point-cloud", str(files / "point_cloud/0003.ply")],
+        ["--text", "seventeen"],
+    ]
+    for query in queries:
+        assert main(["search", str(world), *query, "-k", "8", "--json"]) == 0
+        hits = json.loads(capsys.readouterr().out)["hits"]
+        assert len(hits) == 8
+        assert {hit["modality"] for hit in hits} == {"image", "audio", "point_cloud", "text"}
+        if query[0] != "--text":
+            name = query[0][2:].replace("-", "_")
+            assert next(hit for hit in hits if hit["modality"] == name)["id"].split("/")[-1].startswith("0003")
+    readme = (world / "README.md").read_text()
+    assert "| picture | image | 60 | toy:picture |" in readme
+    assert "isthmus search my.world --audio FILE" in readme
+    opened = open_world(world)
+    assert set(opened.spaces) == {"picture", "sound", "shape"}
+    assert len(opened.index) == 180 + len(set((files / "texts.txt").read_text().split("\n")) - {""})
+
+
+def test_a_second_run_takes_up_what_is_new_changed_and_gone(files: Path, world: Path, tmp_path: Path) -> None:
+    copy, out = tmp_path / "raw", tmp_path / "again.world"
+    shutil.copytree(files, copy)
+    shutil.copytree(world, out)
+    arguments = {"encoders": ENCODERS, "texts": files / "texts.txt", "quiet": True}
+    # the same files in another folder: same ids, other times, same content
+    same = join(copy, out, **arguments)
+    assert all((row["added"], row["changed"], row["removed"]) == (0, 0, 0) for row in same.spaces)
+    assert same.bridge == "kept"
+
+    (copy / "image/0001.png").unlink()
+    shutil.copy(copy / "image/0002.png", copy / "image/new.png")
+    shutil.copy(copy / "audio/0005.wav", copy / "audio/0006.wav")
+    report = join(copy, out, **arguments)
+    done = {(row["space"], row["modality"]): (row["added"], row["changed"], row["removed"]) for row in report.spaces}
+    assert done["picture", "image"] == done["shape", "image"] == (1, 0, 1)
+    assert done["sound", "audio"] == (0, 1, 0)
+    assert done["sound", "text"] == (0, 0, 0)
+    assert report.bridge == "kept"
+    sounds = open_space(out / "spaces/sound.space")["audio"]
+    five, six = sounds.take(sounds.rows_of(["audio/0005.wav", "audio/0006.wav"]))
+    assert (five == six).all()
+    index = open_world(out).index
+    assert "image/new.png" in index
+    assert "image/0001.png" not in index
+    assert join(copy, out, **arguments).index == report.index
+
+
+def test_killed_and_run_again_it_ends_in_the_same_bytes(files: Path, world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "my.world"
+    command = [sys.executable, "-m", "isthmus", "join", str(files), "--out", str(out), *OPTIONS, "--quiet"]
+    command += ["--texts", str(files / "texts.txt")]
+    chance, kills = random.Random(4), 0
+    for _ in range(3):
+        process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(3, 9))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    whole = tmp_path / "whole" / "my.world"
+    other = [argument if argument != str(out) else str(whole) for argument in command]
+    assert subprocess.run(other, env=environment, check=False).returncode == 0
+    assert digests(out) == digests(whole)
+
+
+def test_a_dry_run_writes_nothing(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    out = tmp_path / "no.world"
+    assert main(["join", str(files), "--out", str(out), *OPTIONS, "--dry-run", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert not out.exists()
+    rows = {(row["space"], row["modality"]): row["items"] for row in report["spaces"]}
+    assert rows["picture", "image"] == rows["shape", "image"] == 60
+    assert rows["picture", "text"] == rows["sound", "text"] > 20_000, "few own texts: the vocabulary is taken too"
+
+
+def test_a_checkpoint_that_cannot_be_had_is_told_first(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(EncoderError, match=r"hf download openai/clip-vit-base-patch32 .*605 MB.*HF_HUB_OFFLINE=1"):
+        join(files / "image", tmp_path / "x.world", texts=files / "texts.txt", quiet=True)
+    assert not (tmp_path / "x.world").exists()
+
+
+def test_faults(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("x")
+    with pytest.raises(ConfigError, match="holds something that is no world"):
+        join(files, tmp_path / "mine", encoders=ENCODERS)
+    with pytest.raises(ConfigError, match="names the modality 'smell'"):
+        join(files, tmp_path / "w", encoders={"smell": "x"})
+    (tmp_path / "e.npy").write_bytes(b"")
+    with pytest.raises(ConfigError, match="holds embeddings"):
+        join(tmp_path / "e.npy", tmp_path / "w")
+    with pytest.raises(EncoderError, match="embeds audio, text, not image"):
+        join(files / "image", tmp_path / "w", encoders={"image": "toy:sound"})
+    with pytest.raises(ConfigError, match="only texts were found"):
+        join(files / "texts.txt", tmp_path / "w")
