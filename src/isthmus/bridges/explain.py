@@ -93,14 +93,34 @@ def posterior_of(bridge: Bridge, items: EmbeddingsLike) -> tuple[Array, list[str
     space = next(
         (s.name for s in bridge.spaces if s.fingerprints.get(items.modality) == items.fingerprint), items.space_name
     )
-    route = bridge.route(space, items.modality)
-    rows = np.concatenate(list(items.blocks()))
-    found = _walk(route, bridge.arrays, rows)
+    return posterior_of_rows(bridge, space, items.modality, np.concatenate(list(items.blocks())))
+
+
+def posterior_of_rows(bridge: Bridge, space: str, modality: str, rows: Array) -> tuple[Array, list[str]]:
+    """Posteriors of (n, dim) rows of a space over the named shared items of their route, (n, items), and the names.
+
+    Raises:
+        BridgeError: The route has no posterior over named items.
+    """
+    found = _walk(bridge.route(space, modality), bridge.arrays, rows)
     if found is None:
         raise BridgeError(
-            f"the route of '{space}/{items.modality}' recognises no named items. Connect with --method posterior."
+            f"the route of '{space}/{modality}' recognises no named items. Connect with --method posterior."
         )
     return found
+
+
+def explains(bridge: Bridge) -> bool:
+    """Whether any route of a bridge recognises named items, so that matches can be explained."""
+
+    def named(route: Sequence[Step]) -> bool:
+        return any(
+            (step["kind"] == "posterior" and step.get("labels") is not None)
+            or any(named(chain) for chain in step.get("chains", ()))
+            for step in route
+        )
+
+    return any(named(route) for route in bridge.routes.values())
 
 
 def _walk(route: Sequence[Step], arrays: Arrays, x: Array) -> tuple[Array, list[str]] | None:

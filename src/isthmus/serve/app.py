@@ -23,6 +23,7 @@ from isthmus.serve.batching import Batcher
 from isthmus.serve.galleries import UnknownItem
 from isthmus.serve.guard import Guard, Refused
 from isthmus.serve.limits import Limits
+from isthmus.serve.queries import Embedded
 from isthmus.serve.service import Service, Wanted
 
 PAGE = Path(__file__).parent / "page"
@@ -194,7 +195,7 @@ class _Engine:
         self.threads = ThreadPoolExecutor(THREADS, "isthmus-work")
         self.uploads = ThreadPoolExecutor(1, "isthmus-upload")
         self.media = ThreadPoolExecutor(2, "isthmus-media")
-        self.texts: Batcher[str, Array] = Batcher(lambda texts: list(service.encoders.texts(texts)), self.threads)
+        self.texts: Batcher[str, Embedded] = Batcher(service.encoders.texts, self.threads)
         self.searches: Batcher[Wanted, list[dict[str, Any]]] = Batcher(service.search, self.threads)
 
     async def run(self, pool: ThreadPoolExecutor, function: Any, *arguments: Any) -> Any:
@@ -204,27 +205,30 @@ class _Engine:
         """One vector of all parts."""
         if len(parts) > self.limits.queries:
             raise Refused(413, "SizeError", f"a query may have {self.limits.queries} items, got {len(parts)}.")
-        vectors = await asyncio.gather(*[self.vector(part) for part in parts])
-        return self.service.combine(vectors, [part.weight for part in parts])
+        items = await asyncio.gather(*[self.item(part) for part in parts])
+        return self.service.combine([item.row for item in items], [part.weight for part in parts])
 
-    async def vector(self, part: QueryPart | NewItem) -> Array:
-        """The (dim,) row of one part."""
+    async def item(self, part: QueryPart | NewItem) -> Embedded:
+        """One part in the unified space."""
         if part.text is not None:
             self.check_text(part.text)
             return await self.texts(part.text)
         if part.handle is not None:
-            kept = self.service.handles.row(part.handle)
+            kept = self.service.handles.item(part.handle)
             if kept is None:
                 raise UnknownItem("the uploaded file is no longer remembered. Send it again.")
-            return kept[1]
+            return kept
         if part.vector is not None:
             row = np.asarray(part.vector, dtype=np.float32)
             if len(row) != self.service.bridge.dim or not np.isfinite(row).all() or not row.any():
                 dim = self.service.bridge.dim
                 raise Refused(422, "VectorError", f"a vector needs {dim} finite numbers, not all 0; got {len(row)}.")
-            return np.asarray(row / np.linalg.norm(row))
+            return Embedded(row / np.linalg.norm(row))
         assert isinstance(part, QueryPart)
-        return self.service.gallery(part.gallery or "").vector(part.id or "")
+        gallery, name = self.service.gallery(part.gallery or ""), part.id or ""
+        own = gallery.own_row(name)
+        row = gallery.vector(name)
+        return Embedded(row, self.service.space_of(gallery), gallery.modality, None if own is None else own[0])
 
     def check_text(self, text: str) -> None:
         """Refuse what is too long or cannot be written as UTF-8."""
@@ -399,9 +403,8 @@ def _add_asking(app: FastAPI, engine: _Engine) -> None:
             raise Refused(400, "ModalityError", f"{modality[:40]!r} cannot be encoded here. Expected one of: {known}.")
         if not body:
             raise Refused(422, "RequestError", "the body is empty. Send the file as it is.")
-        row = await engine.run(engine.uploads, service.encoders.upload, body, modality, name[-80:])
-        handle = service.handles.keep(modality, row)
-        return EmbedAnswer(dim=len(row), embeddings=[row.tolist()], handle=handle)
+        item: Embedded = await engine.run(engine.uploads, service.encoders.upload, body, modality, name[-80:])
+        return EmbedAnswer(dim=len(item.row), embeddings=[item.row.tolist()], handle=service.handles.keep(item))
 
     @app.post("/search")
     async def search(request: SearchRequest) -> SearchAnswer:
@@ -424,9 +427,9 @@ def _add_asking(app: FastAPI, engine: _Engine) -> None:
     async def explain(request: ExplainRequest) -> ExplainAnswer:
         """The shared texts that carry a match."""
         gallery = service.gallery(request.gallery)
-        hit = gallery.vector(request.id)
-        query = await engine.query(request.queries)
-        found = await engine.run(engine.threads, service.explain, query, hit)
+        # Of several items the one that weighs most is explained: a sum of meanings has no posterior of its own.
+        part = max(request.queries, key=lambda each: each.weight)
+        found = await engine.run(engine.threads, service.explain, await engine.item(part), gallery, request.id)
         return ExplainAnswer(**found)
 
 
@@ -441,8 +444,8 @@ async def _embed_texts(engine: _Engine, request: Request, body: bytes) -> EmbedA
         raise Refused(413, "SizeError", f"at most {engine.limits.texts} texts at once, got {len(texts)}.")
     for text in texts:
         engine.check_text(text)
-    rows = await asyncio.gather(*[engine.texts(text) for text in texts])
-    return EmbedAnswer(dim=engine.service.bridge.dim, embeddings=[row.tolist() for row in rows])
+    items = await asyncio.gather(*[engine.texts(text) for text in texts])
+    return EmbedAnswer(dim=engine.service.bridge.dim, embeddings=[item.row.tolist() for item in items])
 
 
 def _add_changing(app: FastAPI, engine: _Engine) -> None:
@@ -458,7 +461,8 @@ def _add_changing(app: FastAPI, engine: _Engine) -> None:
         """Add items, or replace those of the same ids."""
         allowed()
         gallery = service.gallery(request.gallery)
-        rows = await asyncio.gather(*[engine.vector(item) for item in request.items])
+        found = await asyncio.gather(*[engine.item(item) for item in request.items])
+        rows = [each.row for each in found]
         metadata = [item.metadata | ({} if item.text is None else {"text": item.text}) for item in request.items]
         await engine.run(engine.threads, gallery.add, [item.id for item in request.items], np.stack(rows), metadata)
         service.forget_map()

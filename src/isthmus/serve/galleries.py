@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from isthmus.bridges.bridge import Bridge
-    from isthmus.spaces.embeddings import Embeddings
+    from isthmus.spaces.selection import EmbeddingRows
 
 
 class UnknownItem(ConfigError):
@@ -31,10 +31,12 @@ class Gallery:
         name: `space/modality`, or what the user calls it.
         modality: Of its items.
         index: Unit rows with ids and metadata, of this gallery alone.
+        source: Where the items come from, by which a match is explained.
     """
 
-    def __init__(self, name: str, modality: str, index: SearchIndex) -> None:
-        self.name, self.modality, self.index = name, modality, index
+    def __init__(self, name: str, modality: str, index: SearchIndex, source: EmbeddingRows | None = None) -> None:
+        self.name, self.modality, self.index, self.source = name, modality, index, source
+        self._source_rows: dict[str, int] | None = None
         self._lock = threading.RLock()
         self._note()
 
@@ -46,14 +48,14 @@ class Gallery:
         self._metadata = self.index.metadata
 
     @classmethod
-    def of(cls, bridge: Bridge, embeddings: Embeddings, *, force: bool = False) -> Gallery:
+    def of(cls, bridge: Bridge, embeddings: EmbeddingRows, *, force: bool = False) -> Gallery:
         """Project a modality of a space through the bridge.
 
         Raises:
             FingerprintError: The bridge does not know its encoder.
         """
         name = f"{embeddings.space_name}/{embeddings.modality}"
-        return cls(name, embeddings.modality, SearchIndex.from_bridge(bridge, embeddings, force=force))
+        return cls(name, embeddings.modality, SearchIndex.from_bridge(bridge, embeddings, force=force), embeddings)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -77,6 +79,16 @@ class Gallery:
         """(dim,) unit row of an id."""
         with self._lock:
             return np.array(self._embeddings[self.row(name)], dtype=np.float32)
+
+    def own_row(self, name: str) -> Array | None:
+        """(1, d) row of an item in the space that it comes from; None of one that was added here."""
+        if self.source is None:
+            return None
+        with self._lock:
+            if self._source_rows is None:
+                self._source_rows = {each: row for row, each in enumerate(self.source.ids)}
+            row = self._source_rows.get(name)
+        return None if row is None else self.source.unit(np.array([row]))
 
     def vectors(self, rows: NDArray[np.int64]) -> Array:
         """(n, dim) unit rows by number."""

@@ -9,9 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as Late
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from isthmus.bridges.training_spaces import spaces_with
 from isthmus.core.geometry import Array
@@ -26,6 +24,22 @@ if TYPE_CHECKING:
 
 SUFFIXES = 12
 """Longest suffix of an uploaded file's name that is kept; decoders of shapes go by it."""
+
+
+class Embedded(NamedTuple):
+    """One item of a query.
+
+    Attributes:
+        row: (dim,) unit row of the unified space.
+        space: Space of the bridge that embedded it; empty where a vector was given.
+        modality: Its modality.
+        own: (d,) its row in that space, by which a match is explained; None where it is not known.
+    """
+
+    row: Array
+    space: str = ""
+    modality: str = ""
+    own: Array | None = None
 
 
 class QueryEncoders:
@@ -89,19 +103,20 @@ class QueryEncoders:
                 self._loaded[space, modality] = encoder
             return space, self._loaded[space, modality]
 
-    def texts(self, texts: Sequence[str]) -> Array:
-        """(n, dim) unit rows of texts.
+    def texts(self, texts: Sequence[str]) -> list[Embedded]:
+        """Texts in the unified space.
 
         Raises:
             EncoderError: There is no encoder, or a text cannot be encoded.
         """
         space, encoder = self._encoder("text")
         items = [Item(id=str(i), text=text) for i, text in enumerate(texts)]
-        rows = embed_items(encoder, items, modality="text", batch_size=64)
-        return self.bridge.project(rows, space=space, modality="text")
+        own = embed_items(encoder, items, modality="text", batch_size=64)
+        rows = self.bridge.project(own, space=space, modality="text")
+        return [Embedded(row, space, "text", each) for row, each in zip(rows, own, strict=True)]
 
-    def upload(self, data: bytes, modality: str, name: str) -> Array:
-        """(dim,) unit row of an uploaded file, which is decoded in a process of its own: a file that kills or stalls
+    def upload(self, data: bytes, modality: str, name: str) -> Embedded:
+        """An uploaded file in the unified space, which is decoded in a process of its own: a file that kills or stalls
         its decoder is rejected and the service goes on.
 
         Raises:
@@ -114,8 +129,8 @@ class QueryEncoders:
             file.write(data)
             file.flush()
             decoded = self._decode(space, modality, encoder, Item(id="upload", path=file.name))
-        row = encoder.encode([decoded], modality=modality)
-        return np.asarray(self.bridge.project(row, space=space, modality=modality)[0])
+        own = encoder.encode([decoded], modality=modality)
+        return Embedded(self.bridge.project(own, space=space, modality=modality)[0], space, modality, own[0])
 
     def _decode(self, space: str, modality: str, encoder: Any, item: Item) -> Any:
         key = (space, modality)
@@ -155,19 +170,19 @@ class Handles:
     """
 
     def __init__(self, most: int) -> None:
-        self._most, self._rows = most, OrderedDict[str, tuple[str, Array]]()
+        self._most, self._rows = most, OrderedDict[str, Embedded]()
         self._lock = threading.Lock()
 
-    def keep(self, modality: str, row: Array) -> str:
-        """Remember a row; its handle."""
+    def keep(self, item: Embedded) -> str:
+        """Remember an item; its handle."""
         handle = secrets.token_urlsafe(12)
         with self._lock:
-            self._rows[handle] = (modality, row)
+            self._rows[handle] = item
             while len(self._rows) > self._most:
                 self._rows.popitem(last=False)
         return handle
 
-    def row(self, handle: str) -> tuple[str, Array] | None:
-        """Modality and (dim,) row of a handle, or None where it is forgotten."""
+    def item(self, handle: str) -> Embedded | None:
+        """The item of a handle, or None where it is forgotten."""
         with self._lock:
             return self._rows.get(handle)

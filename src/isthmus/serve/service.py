@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from isthmus import __version__
+from isthmus.bridges.explain import explanation, posterior_of_rows
 from isthmus.core.geometry import Array
 from isthmus.encoders.pipeline.pool import DecodePool
 from isthmus.errors import ConfigError
@@ -18,7 +19,7 @@ from isthmus.search.query import QueryItem, combine
 from isthmus.serve.galleries import Gallery, UnknownItem, hit_json
 from isthmus.serve.layout import lay_out, sample_rows, shown_columns
 from isthmus.serve.limits import Limits
-from isthmus.serve.queries import Handles, QueryEncoders
+from isthmus.serve.queries import Embedded, Handles, QueryEncoders
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
@@ -172,13 +173,38 @@ class Service:
             "columns": shown_columns(metadata),
         }
 
-    def explain(self, query: Array, hit: Array) -> dict[str, Any]:
+    def explain(self, query: Embedded, gallery: Gallery, name: str) -> dict[str, Any]:
         """The shared texts that carry a match, with their shares.
 
+        Args:
+            query: The item that is searched by.
+            gallery: Where the hit is.
+            name: The hit's id.
+
         Raises:
-            ConfigError: The bridge cannot tell.
+            UnknownItem: The gallery has no such item, or what the items mean in their own spaces is not known.
+            BridgeError: The bridge recognises no named items on their routes.
         """
-        raise ConfigError("this bridge does not say why two things match.")
+        gallery.row(name)
+        hit = gallery.own_row(name)
+        if query.own is None or hit is None:
+            raise UnknownItem("a vector, or an item that was added here, has no meaning in a space to explain it by.")
+        p, mine = posterior_of_rows(self.bridge, query.space, query.modality, query.own[None])
+        q, theirs = posterior_of_rows(self.bridge, self.space_of(gallery), gallery.modality, hit)
+        if mine != theirs:
+            raise UnknownItem("the two items' spaces recognise different shared items.")
+        found = explanation(p[0], q[0], mine)
+        return {"exact": found.exact, "concepts": [{"text": text, "share": share} for text, share in found.shares]}
+
+    def space_of(self, gallery: Gallery) -> str:
+        """The bridge's space that the items of a gallery belong to."""
+        source = gallery.source
+        if source is None:
+            return ""
+        names = [
+            each.name for each in self.bridge.spaces if each.fingerprints.get(gallery.modality) == source.fingerprint
+        ]
+        return names[0] if names else source.space_name
 
     def forget_map(self) -> None:
         """Have the map laid out anew when it is next asked for, after items have changed."""
