@@ -24,6 +24,7 @@ from isthmus.serve.app import build_app
 from isthmus.serve.galleries import Gallery
 from isthmus.serve.limits import Limits
 from isthmus.serve.service import Service
+from isthmus.spaces.selection import Selection
 from small_world import GALLERIES, ITEMS, make_small_world
 
 LIMITS = Limits(json_bytes=200_000, body_bytes=2_000_000, decode_seconds=20)
@@ -182,6 +183,31 @@ def test_items_are_changed_only_where_that_was_asked_for(client: Any, world: Pat
         assert len(editor.get("/map").json()["ids"]) == 3 * ITEMS + 1
         assert editor.request("DELETE", "/items", json=gone).json() == {"changed": 1, "total": ITEMS}
         assert fault(editor.request("DELETE", "/items", json=gone))[0] == 404
+
+
+def test_a_match_is_explained_by_what_both_mean(world: Path, client: Any):
+    spaces, out = world / "spaces", world / "posterior.bridge"
+    made = ["connect", str(spaces / "picture.space"), str(spaces / "sound.space"), "--via", "text", "--out", str(out)]
+    assert not run([*made, "--method", "posterior", "-q"])
+    bridge = load_bridge(out)
+    picture, sound = (open_space(spaces / f"{name}.space") for name in ("picture", "sound"))
+    galleries = [Gallery.of(bridge, picture["image"]), Gallery.of(bridge, sound["audio"])]
+    app = build_app(Service(bridge, galleries), hosts=("testserver",))
+    with testclient.TestClient(app, raise_server_exceptions=False) as explaining:
+        assert explaining.get("/spaces").json()["explains"]
+        query = {"gallery": "sound/audio", "id": sound["audio"].ids[0]}
+        hit = search(explaining, [query], k=1)["image"][0]
+        told = explaining.post("/explain", json={"queries": [query], "gallery": "picture/image", "id": hit}).json()
+        items = (Selection.of_ids(sound["audio"], [query["id"]]), Selection.of_ids(picture["image"], [hit]))
+        expected = bridge.explain(*items)
+        assert [each["text"] for each in told["concepts"]] == [text for text, _ in expected.shares]
+        assert [each["share"] for each in told["concepts"]] == pytest.approx([s for _, s in expected.shares], rel=1e-3)
+        row = explaining.post("/embed", json={"texts": ["seven"]}).json()["embeddings"][0]
+        asked = {"queries": [{"vector": row}], "gallery": "picture/image", "id": hit}
+        assert fault(explaining.post("/explain", json=asked))[0] == 404
+    assert not client.get("/spaces").json()["explains"]
+    asked = {"queries": [{"text": "seven"}], "gallery": "picture-test/image", "id": "nothing"}
+    assert fault(client.post("/explain", json=asked))[0] == 404
 
 
 @pytest.mark.parametrize(

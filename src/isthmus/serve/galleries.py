@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from isthmus.bridges.bridge import Bridge
-    from isthmus.spaces.selection import EmbeddingRows
+    from isthmus.spaces.embeddings import Embeddings
 
 
 class UnknownItem(ConfigError):
@@ -34,7 +34,7 @@ class Gallery:
         source: Where the items come from, by which a match is explained.
     """
 
-    def __init__(self, name: str, modality: str, index: SearchIndex, source: EmbeddingRows | None = None) -> None:
+    def __init__(self, name: str, modality: str, index: SearchIndex, source: Embeddings | None = None) -> None:
         self.name, self.modality, self.index, self.source = name, modality, index, source
         self._source_rows: dict[str, int] | None = None
         self._lock = threading.RLock()
@@ -48,7 +48,7 @@ class Gallery:
         self._metadata = self.index.metadata
 
     @classmethod
-    def of(cls, bridge: Bridge, embeddings: EmbeddingRows, *, force: bool = False) -> Gallery:
+    def of(cls, bridge: Bridge, embeddings: Embeddings, *, force: bool = False) -> Gallery:
         """Project a modality of a space through the bridge.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from isthmus import __version__
-from isthmus.bridges.explain import explanation, posterior_of_rows
+from isthmus.bridges.explain import explains, explanation, posterior_of_rows
 from isthmus.core.geometry import Array
 from isthmus.encoders.pipeline.pool import DecodePool
 from isthmus.errors import ConfigError
@@ -105,7 +105,7 @@ class Service:
             ],
             "queries": self.encoders.modalities(),
             "editable": self.editable,
-            "explains": hasattr(self.bridge, "explain_hit"),
+            "explains": explains(self.bridge),
             "version": __version__,
         }
 
