@@ -34,6 +34,7 @@ from isthmus.pairs.cache import open_store
 from isthmus.pairs.kinds import choose_kinds
 from isthmus.pairs.side import Side, Slot
 from isthmus.recipes.config import RecipeConfig, check_space_names, settle
+from isthmus.recipes.posterior.description import describe_leaf
 from isthmus.recipes.sides import bridge_side, space_side
 from isthmus.recipes.training.loop import train, working_folder
 from isthmus.recipes.training.losses import dense_info_nce, info_nce, intra_distance
@@ -60,6 +61,8 @@ class ExtendConfig(RecipeConfig):
         leaf_layer: What closes the leaf's modality gap (f_l): a "linear" layer, an "mlp" block, "mlp2" (two of
             them), or "none".
         blocks: MLP blocks that carry the leaf to the base (f_m); 0 is a single linear layer.
+        description: Weight of the leaf's items described by the base's own beside the projection; 0 leaves it out, as
+            the paper does, None chooses it by an estimate without labels.
     """
 
     temperature: float = Field(0.05, gt=0.0)
@@ -70,6 +73,7 @@ class ExtendConfig(RecipeConfig):
     )
     leaf_layer: Literal["linear", "mlp", "mlp2", "none"] = "linear"
     blocks: int = Field(2, ge=0, le=8)
+    description: float | None = Field(0.0, ge=0.0)
 
     steps: ClassVar[int] = 480
     paper: ClassVar[dict[str, Any]] = {
@@ -196,6 +200,7 @@ def extend(
         record=record,
         history=[{"member": n, **row} for n, result in enumerate(results) for row in result.history],
     )
+    bridge = describe_leaf(bridge, near, far, leaf.name, names, weight=settings.description, seed=settings.seed)
     bridge.record["gap"] = extension_gaps(bridge, near, far, leaf.name)
     finished = time.monotonic()
     bridge.record["seconds"] = {

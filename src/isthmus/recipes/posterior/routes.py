@@ -158,7 +158,7 @@ def _values(model: Model) -> tuple[ArraysOut, list[tuple[float, dict[str, Any]]]
     if not (config.mix or config.concepts):
         return {}, []
     if config.size == "compact":
-        return {"joint/values": _leading(model)}, [(1.0, {"values": "joint/values"})]
+        return {"joint/values": leading_directions(model)}, [(1.0, {"values": "joint/values"})]
     arrays: ArraysOut = {}
     heads: list[tuple[float, dict[str, Any]]] = []
     if config.mix:
@@ -190,7 +190,7 @@ def _features(model: Model, p: Array) -> Array:
     return np.concatenate(parts, axis=1)
 
 
-def _leading(model: Model) -> NDArray[np.float16]:
+def leading_directions(model: Model) -> NDArray[np.float16]:
     """(items, dim) matrix that carries posteriors to their leading directions over memory rows (uncentred SVD)."""
     from scipy.linalg import eigh
 

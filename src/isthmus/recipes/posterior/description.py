@@ -1,0 +1,194 @@
+"""A leaf's item described by the base's own items, beside its trained projection: the base stays bit for bit.
+
+An item x of the leaf is carried to the base's items v_i in two hops, through what both mean among the shared items:
+
+    w_i = mix(x, v_i)^2 / sum_j mix(x, v_j)^2
+    d(x) = unit(unit(sum_i w_i v_i) + 1/2 unit(sum_t p(t | x) b_t))
+    u(x) = unit(f(x) + weight d(x))
+
+f is the trained projection, v_i and b_t are centred. The weight is chosen without a label, by `uncovered`: the
+description fitted without the items of some clusters, scored on the items that lie nearest to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isthmus.bridges.routes import Route, rename_arrays
+from isthmus.bridges.steps.softmax import posterior
+from isthmus.core.geometry import Array, centroid, normalize
+from isthmus.core.runtime import numpy_generator
+from isthmus.recipes.posterior.auto import modality_pairs
+from isthmus.recipes.posterior.config import posterior_config
+from isthmus.recipes.posterior.estimate import REPEATS, Figure, figure, mean_figure, pseudo_pairs
+from isthmus.recipes.posterior.members import MAXIMUM_ITEMS, Joint, Link, Member, Memory
+from isthmus.recipes.posterior.model import Model, fit_model
+from isthmus.recipes.posterior.routes import centring, leading_directions
+
+if TYPE_CHECKING:
+    from isthmus.bridges.bridge import Bridge
+    from isthmus.pairs.side import Side
+
+WEIGHTS = (0.0, 0.1, 0.25, 0.5)
+"""Weights of the description that are tried."""
+TEXTS = 0.5
+"""Of the shared items' average within the description."""
+POWER = 2.0
+"""Of the mixture: 1 over the temperature of its logarithm."""
+SETTINGS: dict[str, Any] = {
+    "concepts": False, "two_sided": False, "denoising": False, "support": False, "temperature": 0.06, "dim": 512,
+}  # fmt: skip
+SMALLEST = 64
+"""Shared items below which nothing is described."""
+
+
+def describe_leaf(
+    bridge: Bridge, base: Side, leaf: Side, name: str, via: Sequence[str], *, weight: float | None, seed: int
+) -> Bridge:
+    """Add the description by the base's own items to the routes of a leaf's own modalities.
+
+    Args:
+        bridge: The bridge, with the leaf's trained routes.
+        base: The base's rows in the unified space.
+        leaf: The leaf's rows.
+        name: The leaf's name in the bridge.
+        via: Overlap modalities.
+        weight: Of the description; None chooses, 0 leaves the routes as they are.
+        seed: Of draws.
+
+    Returns:
+        The bridge; its record says what was chosen (`description`).
+    """
+    own = [[m for m in side.embeddings if m not in via] for side in (base, leaf)]
+    if weight == 0.0 or not all(own):
+        return bridge
+    joint = _joint(base, leaf, via, seed)
+    if len(joint.ids) < SMALLEST:
+        return bridge
+    model = fit_model(joint, posterior_config({**SETTINGS, "seed": seed}))
+    figures: dict[float, Figure] = {}
+    if weight is None:
+        figures = _estimates(model, bridge, name)
+        weight = max(figures, key=lambda each: figures[each].value)
+    record = {
+        "weight": weight,
+        "uncovered": {f"{each:g}": round(one.value, 4) for each, one in figures.items()},
+        "items": len(joint.ids),
+    }
+    described = replace(bridge, record={**bridge.record, "description": record})
+    if weight == 0.0:
+        return described
+    arrays, chains = _routes(model, name, own[1])
+    routes = dict(bridge.routes)
+    for modality, chain in chains.items():
+        key = f"{name}/{modality}"
+        shares = [1 / (1 + weight), weight / (1 + weight)]
+        routes[key] = [{"kind": "blend", "weights": shares, "chains": [routes[key], chain]}]
+    return replace(described, routes=routes, arrays={**bridge.arrays, **arrays})
+
+
+def _joint(base: Side, leaf: Side, via: Sequence[str], seed: int) -> Joint:
+    """The overlap and the memories of two sides."""
+    ids: list[str] = []
+    rows: tuple[list[Array], list[Array]] = ([], [])
+    means: list[dict[str, Array]] = [{}, {}]
+    for modality in via:
+        at = {item: row for row, item in enumerate(leaf.ids[modality])}
+        shared = [(row, at[item]) for row, item in enumerate(base.ids[modality]) if item in at]
+        if len(shared) > MAXIMUM_ITEMS // len(via):
+            drawn = numpy_generator(seed, 3).choice(len(shared), MAXIMUM_ITEMS // len(via), replace=False)
+            shared = [shared[i] for i in np.sort(drawn)]
+        for number, side in enumerate((base, leaf)):
+            unit = normalize(side.embeddings[modality][[pair[number] for pair in shared]])
+            means[number][modality] = centroid(unit)
+            rows[number].append(normalize(unit - means[number][modality]))
+        ids += [base.ids[modality][pair[0]] for pair in shared]
+    items = [np.concatenate(each) for each in rows]
+    members = []
+    for number, side in enumerate((base, leaf)):
+        memories = {}
+        for modality, embeddings in side.embeddings.items():
+            mean = means[number].get(modality)
+            mean = centroid(embeddings) if mean is None else mean
+            chosen = np.sort(numpy_generator(seed, 2).permutation(len(embeddings))[:5000])
+            memories[modality] = Memory(mean, normalize(embeddings[chosen] - mean), modality in via)
+        members.append(Member(("base", "leaf")[number], items[number], memories))
+    link = Link(0, 1, tuple(via), (items[0], items[1]), joint=True)
+    return Joint(members, [link], ids, ids, dict.fromkeys(via, len(ids)))
+
+
+def _describe(model: Model, modality: str, x: Array, base_modality: str) -> Array:
+    """d(x) of centred rows of the leaf."""
+    base, sharp = model.joint.members[0], 0.03
+    p = model.describe(1, modality, x).p
+    items = base.memories[base_modality].rows
+    weights = np.concatenate(
+        [p @ model.describe(0, base_modality, items[i : i + 1024]).p.T for i in range(0, len(items), 1024)], axis=1
+    )
+    weights /= np.maximum(weights.max(axis=1, keepdims=True), np.float32(1e-30))
+    by_items = normalize(weights ** np.float32(POWER) @ items)
+    by_texts = normalize(posterior(x, model.keys[1], sharp) @ model.keys[0])
+    return normalize(by_items + np.float32(TEXTS) * by_texts)
+
+
+def _estimates(model: Model, bridge: Bridge, name: str) -> dict[float, Figure]:
+    found: dict[float, list[Figure]] = {weight: [] for weight in WEIGHTS}
+    for repeat in range(REPEATS):
+        for a, b, m, n in modality_pairs(model.joint):
+            pairs = pseudo_pairs(model.joint, a, b, (m, n), model.config.seed + repeat)
+            without = model.without(pairs.left_out)
+            rows, columns, owner, relevant = pairs.items("narrow")
+            base, leaf = model.joint.members[0].memories[m], model.joint.members[1].memories[n]
+            # Back from centred rows: a unit row is, but for its length, its centred one and the mean.
+            own, x = normalize(_uncentred(base)[rows]), leaf.rows[columns]
+            f = bridge.project(_uncentred(leaf)[columns], space=name, modality=n)
+            d = _describe(without, n, x, m)
+            for weight in WEIGHTS:
+                u = normalize(f + np.float32(weight) * d)
+                found[weight].append(figure(own @ u.T, owner, relevant))
+    return {weight: mean_figure(each) for weight, each in found.items()}
+
+
+def _uncentred(memory: Memory) -> Array:
+    """The unit rows that centred ones came from: s c + mean of length one, with s above 0."""
+    along = memory.rows @ memory.mean
+    rest = np.float32(1.0) - np.float32(memory.mean @ memory.mean)
+    s = -along + np.sqrt(np.maximum(along**2 + rest, 0.0))
+    return normalize(s[:, None] * memory.rows + memory.mean)
+
+
+def _routes(model: Model, name: str, modalities: Sequence[str]) -> tuple[dict[str, Any], dict[str, Route]]:
+    """The description's chain of every modality of the leaf, and its arrays."""
+    base, leaf = model.joint.members
+    own = base.own[0]
+    values = leading_directions(model)
+    compact = np.concatenate(
+        [
+            model.describe(0, own, base.memories[own].rows[i : i + 1024]).p @ values.astype(np.float32)
+            for i in range(0, len(base.memories[own].rows), 1024)
+        ]
+    )
+    arrays: dict[str, Any] = {
+        f"{name}/shared": leaf.items.astype(np.float16),
+        f"{name}/shared.base": base.items.astype(np.float16),
+        f"{name}/directions": values,
+        f"{name}/items.keys": compact.astype(np.float32),
+        f"{name}/items.base": base.memories[own].rows.astype(np.float16),
+    }
+    look_up = {"kind": "posterior", "keys": f"{name}/shared"}
+    by_items: Route = [
+        {**look_up, "temperature": model.config.temperature, "values": f"{name}/directions"},
+        {"kind": "power_average", "keys": f"{name}/items.keys", "values": f"{name}/items.base", "power": POWER},
+    ]
+    by_texts: Route = [{**look_up, "temperature": 0.03, "values": f"{name}/shared.base"}]
+    shares = [1 / (1 + TEXTS), TEXTS / (1 + TEXTS)]
+    chains: dict[str, Route] = {}
+    for modality in modalities:
+        arrays[f"{name}/mean.{modality}"] = leaf.memories[modality].mean
+        both = {"kind": "blend", "weights": shares, "chains": [by_items, by_texts]}
+        chains[modality] = rename_arrays([*centring(name, modality), both], str)
+    return arrays, chains
