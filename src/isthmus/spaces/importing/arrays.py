@@ -36,7 +36,7 @@ _HEADER_LIMIT = 64 * 2**20
 _TENSOR_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
 
 
-class EmptyFile(FormatError):
+class EmptyFileError(FormatError):
     """A file of embeddings without a row, which a folder may hold beside others."""
 
 
@@ -173,7 +173,7 @@ def _check(where: str, shape: tuple[int, ...], dtype: str, *, float_like: bool) 
     if len(shape) != 2:
         raise FormatError(f"{where}: has shape {shape}, expected (rows, dim). Reshape or stack it to two dimensions.")
     if not shape[0] or not shape[1]:
-        raise EmptyFile(f"{where}: is empty, shape {shape}. Expected at least one row and one dimension.")
+        raise EmptyFileError(f"{where}: is empty, shape {shape}. Expected at least one row and one dimension.")
 
 
 def _open_npz(path: Path, wanted: str | None) -> tuple[ArrayFile, Columns]:

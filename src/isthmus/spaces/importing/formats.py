@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from isthmus.core.limits import special_file
 from isthmus.core.table_files import listed, parquet_faults, read_parquet, unstorable
 from isthmus.errors import FormatError
-from isthmus.spaces.importing.arrays import EACH_ARRAY, NAMES, ArrayFile, Columns, EmptyFile, named_arrays, open_arrays
+from isthmus.spaces.importing.arrays import (
+    EACH_ARRAY,
+    NAMES,
+    ArrayFile,
+    Columns,
+    EmptyFileError,
+    named_arrays,
+    open_arrays,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,7 +150,7 @@ class MemoryFile:
                 f"{path}: holds {rows.dtype} of shape {rows.shape}, expected floats of shape (rows, dim). Convert it."
             )
         if not rows.shape[0] or not rows.shape[1]:
-            raise EmptyFile(f"{path}: is empty, shape {rows.shape}. Expected at least one row and one dimension.")
+            raise EmptyFileError(f"{path}: is empty, shape {rows.shape}. Expected at least one row and one dimension.")
         self.path, self.embedding_column = path, name
         self._values, self._beside = rows, beside
         self.rows, self.dim = rows.shape
@@ -173,7 +181,7 @@ class TableFile:
         self.columns = self._rows.others
         self.rows: int = table.num_rows
         if not self.rows:
-            raise EmptyFile(f"{path}: is empty, it has no rows. Expected at least one embedding.")
+            raise EmptyFileError(f"{path}: is empty, it has no rows. Expected at least one embedding.")
         self.dtype = self._rows.dtype
         self.dim = self._rows.find_dim(lambda: table.slice(0, 1).combine_chunks().to_batches()[0])
 
@@ -206,7 +214,7 @@ class ParquetFile:
         self.columns = self._rows.others
         self.rows: int = self._file.metadata.num_rows
         if not self.rows:
-            raise EmptyFile(f"{path}: is empty, it has no rows. Expected at least one embedding.")
+            raise EmptyFileError(f"{path}: is empty, it has no rows. Expected at least one embedding.")
         self.dtype = self._rows.dtype
         self.dim = self._rows.find_dim(self._first_row)
 

@@ -14,7 +14,7 @@ from isthmus.core.limits import special_file
 from isthmus.core.modality import TEXT, embedding_stem
 from isthmus.core.table_files import TABLE_SUFFIXES, listed, parquet_faults, read_table
 from isthmus.errors import FormatError
-from isthmus.spaces.importing.arrays import EmptyFile, raw_map
+from isthmus.spaces.importing.arrays import EmptyFileError, raw_map
 from isthmus.spaces.importing.formats import (
     FOLDER_SUFFIXES,
     LANCE,
@@ -188,7 +188,7 @@ def _opened(
     for number, path in enumerate(arrays):
         try:
             files.append(open_file(path, column))
-        except EmptyFile:
+        except EmptyFileError:
             if len(arrays) - len(notes) == 1:
                 raise
             notes.append(f"{path} has no rows and was passed over")
