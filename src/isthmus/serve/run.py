@@ -81,7 +81,21 @@ def serve(
     # Behind the loopback address only its own names are answered, so that no web page reaches it by a name of its own.
     hosts = ("127.0.0.1", "localhost", "[::1]", host) if local else None
     app = build_app(service, token=token, hosts=hosts, log=log)
-    config = uvicorn.Config(
+    config = _configured(app, host, port, service.limits)
+    server = uvicorn.Server(config)
+    if started is not None:
+        _tell_start(server, host, started)
+    try:
+        server.run()
+    finally:
+        service.close()
+
+
+def _configured(app: Any, host: str, port: int, limits: Limits) -> Any:
+    """The server's settings: no log and no name of its own, bounded heads and connections."""
+    import uvicorn
+
+    return uvicorn.Config(
         app,
         host=host,
         port=port,
@@ -91,15 +105,8 @@ def serve(
         timeout_keep_alive=15,
         timeout_graceful_shutdown=5,
         h11_max_incomplete_event_size=64 * 1024,
-        limit_concurrency=4 * service.limits.concurrent,
+        limit_concurrency=4 * limits.concurrent,
     )
-    server = uvicorn.Server(config)
-    if started is not None:
-        _tell_start(server, host, started)
-    try:
-        server.run()
-    finally:
-        service.close()
 
 
 def _tell_start(server: Any, host: str, started: Callable[[str], None]) -> None:
