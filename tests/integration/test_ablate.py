@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ import pytest
 import torch
 
 from isthmus.cli import main
+from isthmus.core.locks import hold
 from isthmus.evaluation.ablation import ablate as run
-from isthmus.spaces.manifest import lock
 from isthmus.spaces.space import make_space
 from worlds import contrastive, meanings, three_spaces
 
@@ -246,8 +247,13 @@ def test_faults_are_one_line_and_train_nothing(
 
 
 def test_two_runs_into_one_folder_are_refused(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    out = tmp_path / "out"
-    out.mkdir()
-    with lock(out, wait=False):
-        assert main(["ablate", "--config", str(made / "grid.toml"), "--out", str(out)]) == 2
-    assert "another process runs a grid there" in capsys.readouterr().err
+    out, codes = tmp_path / "out", []
+    # A thread may hold a place several times over, so the second run is another's.
+    second = threading.Thread(
+        target=lambda: codes.append(main(["ablate", "--config", str(made / "grid.toml"), "--out", str(out)]))
+    )
+    with hold(out):
+        second.start()
+        second.join()
+    assert codes == [2]
+    assert "another thread of this process is writing it. Wait for it to end." in capsys.readouterr().err

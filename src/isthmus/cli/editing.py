@@ -30,7 +30,7 @@ def update(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Bring a space up to date with its files: new, changed and gone ones."""
+    """Bring a space up to date with its files, changed and gone."""
     from isthmus.cli.references import find_local_encoders
     from isthmus.encoders.pipeline.update import update_space
     from isthmus.items import find_items
@@ -143,7 +143,7 @@ def merge(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Put spaces of one encoder together; an interrupted run resumes."""
+    """Put spaces of one encoder together; it resumes."""
     from isthmus.spaces.editing import merge_spaces
 
     with output(as_json=as_json, quiet=quiet) as out:

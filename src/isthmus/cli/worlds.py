@@ -49,7 +49,7 @@ def join(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Make folders searchable together; run again, it takes up what is new."""
+    """Make folders searchable together."""
     from isthmus.cli.references import find_local_encoders, named_values
     from isthmus.worlds.join import join
 

@@ -83,6 +83,7 @@ class ExtendConfig(RecipeConfig):
         "aggregation_method": "exact",
         "pair_storage": "dense",
         "initialization": "xavier",
+        "description": 0.0,
     }
 
 

@@ -380,7 +380,7 @@ def test_faults_of_loading(bridge: Bridge, tmp_path: Path) -> None:
         stream.write(b"\x7f")
     fails(r"projectors\.safetensors: its sha256 is .*\.\.\., bridge\.json says .*\.\.\.\. Copy the bridge again\.$")
     damage(path, spaces=[{"name": "clip"}])
-    fails(r"bridge\.json: is damaged \(TypeError")
+    fails(r"bridge\.json: space 1 is damaged \(role is None, expected a name\)\. Copy the bridge again\.$")
     damage(path, dim="6")
     fails(r"bridge\.json: dim is str, expected int\. Copy the bridge again\.$")
     damage(path, routes={"clap/audio": [{"kind": "teleport"}]})

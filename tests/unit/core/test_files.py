@@ -95,7 +95,7 @@ def test_json_round_trip_and_faults(tmp_path: Path):
 
 
 def test_json_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(files, "_JSON_LIMIT", 10)
+    monkeypatch.setenv("ISTHMUS_MAX_JSON", "10")
     (tmp_path / "a.json").write_text(json.dumps({"a": "long enough"}))
     with pytest.raises(FormatError, match="at most 10 bytes, got 20"):
         files.read_json(tmp_path / "a.json", kind="thing")

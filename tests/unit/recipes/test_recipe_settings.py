@@ -46,6 +46,7 @@ EX_MCR = {
     "modalities": None,
     "leaf_layer": "linear",  # section 3.3
     "blocks": 2,  # section 4.1
+    "description": 0.0,  # not of the papers
 }
 C_MCR = {
     **PAPERS,
