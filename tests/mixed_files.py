@@ -25,7 +25,7 @@ def picture(number: int) -> tuple[str, bytes, str]:
         case 7:
             return suffix, data[: len(data) // 3], "truncated|damaged|no image"
         case 9:
-            return suffix, b"", "no image"
+            return suffix, b"", "an empty file"
     return suffix, data, ""
 
 
@@ -43,7 +43,7 @@ def sound(number: int) -> tuple[str, bytes, str]:
         case 8:
             signal, kind, reason = signal[:0], "WAV", "zero length"
         case 9:
-            return ".wav", b"RIFF no more", "no sound"
+            return ".wav", b"RIFF no more", "truncated: 12 of"
     soundfile.write(stream, signal, rate, format=kind, subtype="FLOAT" if kind == "WAV" else None)
     return f".{kind.lower()}", stream.getvalue(), reason
 

@@ -116,7 +116,6 @@ RECORDS: dict[str, dict[str, Any]] = {
     "an option of another kind": {**HUB, "options": {"dtype": ["x"]}},
     "a device": {"library": "isthmus", "id": "toy:picture", "options": {"device": "evil:0"}},
     "options that are no table": {"library": "isthmus", "id": "toy:picture", "options": ["weights"]},
-    "an id that is no text": {"library": "isthmus", "id": ["os", "system"]},
     "escapes in a name": {"library": "x", "id": "x", "name": "evil:\x1b]0;owned\x07"},
     "a very long name": {"library": "x", "id": "x", "name": "evil:" + "E" * 100_000},
 }  # fmt: skip
@@ -136,6 +135,15 @@ def test_a_bridge_names_code(way: str, made: Path, here: Path):
         assert isinstance(fault.value, EncoderError)
         assert "--encoder" in message, message
         assert "encoder=" in message, message
+
+
+def test_an_id_that_is_no_text_is_damage(made: Path, here: Path):
+    path = with_encoder(made, here, library="isthmus", id=["os", "system"])
+    with pytest.raises(
+        IsthmusError, match=r"space 1 is damaged \(an encoder's id is \['os', 'system'\], expected text"
+    ):
+        isthmus.load_bridge(path)
+    assert not (here / "canary").exists()
 
 
 @pytest.mark.parametrize("way", ["a function of Python as id", "a module of the current folder", "a folder below"])

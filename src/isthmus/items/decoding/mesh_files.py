@@ -61,8 +61,10 @@ def _check_stl(data: bytes) -> None:
     text = data[:5].lower() == b"solid" and b"\0" not in data[:512]
     if text and b"facet" in data and b"endsolid" not in data.lower():
         raise Rejected("truncated: it has no endsolid")
+    if not text and len(data) < 84:
+        raise Rejected(f"damaged: {len(data):,} bytes, a binary stl has 84 before its first triangle")
     if not text and len(data) < 84 + 50 * count:
-        raise Rejected(f"truncated: {max(len(data) - 84, 0) // 50:,} of {count:,} triangles")
+        raise Rejected(f"truncated: {(len(data) - 84) // 50:,} of {count:,} triangles")
 
 
 def _triangular_off(data: bytes) -> bytes:
