@@ -17,6 +17,7 @@ import tiny_models
 from isthmus.bridges.bridge import Bridge
 from isthmus.bridges.member import BridgeSpace
 from isthmus.bridges.routes import STEPS, Route
+from isthmus.encoders import trusted
 from isthmus.errors import BridgeError, ConfigError, EncoderError
 from isthmus.export import onnx as onnx_module
 from isthmus.export.export import export_bridge
@@ -179,6 +180,8 @@ def test_a_sentence_transformer_of_clip_and_clap_loads_without_isthmus(tmp_path:
         BridgeSpace.of(leaf, role="leaf"), {"audio": [*NORMALIZE, *MLP, *NORMALIZE]}, arrays, method="m"
     )
     named = {"clip": f"clip:{clip}", "clap": f"clap:{clap}"}
+    # This process has named the two folders itself, and so may use them; another has not.
+    trusted._NAMED.clear()
     with pytest.raises(EncoderError, match="a file or folder, which a file may not choose"):
         export_bridge(bridge, tmp_path / "st", format="sentence-transformers")
     report = export_bridge(bridge, tmp_path / "st", format="sentence-transformers", encoders=named)

@@ -180,7 +180,8 @@ def autocast(products: str, device: torch.device) -> Iterator[None]:
 
 _BRIDGE = r"(?:bridge\.json|projectors\.safetensors|history\.jsonl|README\.md)"
 _RUN = r"(?:connect|extend(?:-\d+)?)\.safetensors|pairs/(?:.+/)?(?:\d+(?:_[a-z][a-z0-9_]*)?\.npy|about\.json)"
-CHECKPOINTS = re.compile(rf"(?:\d+/)?(?:{_RUN})|\d+\.bridge/{_BRIDGE}|(?:[\w.-]+/)+")
+# safetensors writes aside under a name of its own, which a kill leaves behind.
+CHECKPOINTS = re.compile(rf"(?:\d+/)?(?:{_RUN}|\.tmp\w+)|\d+\.bridge/(?:{_BRIDGE}|\.tmp\w+)|(?:[\w.-]+/)+")
 """Relative paths of what runs of training keep in their folder, those of several steps in numbered ones."""
 
 
