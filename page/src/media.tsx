@@ -26,7 +26,8 @@ function useAddress(blob: Blob | "none" | null): string | null {
     if (!(blob instanceof Blob)) { setAddress(null); return; }
     const made = URL.createObjectURL(blob);
     setAddress(made);
-    return () => URL.revokeObjectURL(made);
+    // An element that is on its way out may still ask for it: it is let go when nobody can.
+    return () => void setTimeout(() => URL.revokeObjectURL(made), 10_000);
   }, [blob]);
   return address;
 }

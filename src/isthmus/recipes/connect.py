@@ -30,7 +30,7 @@ from isthmus.pairs.kinds import choose_kinds
 from isthmus.pairs.side import Slot
 from isthmus.recipes.config import RecipeConfig, check_space_names, settle
 from isthmus.recipes.sides import space_side
-from isthmus.recipes.training.loop import train, working_folder
+from isthmus.recipes.training.loop import check_checkpoints, train, working_folder
 from isthmus.recipes.training.losses import info_nce, intra_distance
 from isthmus.recipes.training.objective import Batch, LossParts
 from isthmus.recipes.training.projectors import ConnectProjectors, arrays, initialize, parameter_count
@@ -98,7 +98,7 @@ def connect(
         preset: "default", "paper" or "auto", where no config is given; of "c-mcr".
         seed: Overrides the config's.
         device: cpu, cuda, cuda:N, mps or auto; for training.
-        checkpoint_dir: Folder to checkpoint training to and resume from.
+        checkpoint_dir: Folder to checkpoint training to and resume from; closed forms leave it alone.
         pairs_dir: Folder that keeps pseudo pairs for later runs, which take them up where their spaces and settings
             of pseudo pairs are the same; None keeps them beside the checkpoints, for this run alone.
         callback: Called with each epoch's row of the history.
@@ -118,6 +118,8 @@ def connect(
         raise ConfigError(f"unknown method {chosen!r}. Expected one of {', '.join(METHODS)}.")
     if chosen != "c-mcr" and (config is not None or preset is not None):
         raise ConfigError(f"config and preset are of c-mcr, got method={chosen!r}. Give its settings by their names.")
+    if checkpoint_dir is not None:
+        check_checkpoints(Path(checkpoint_dir))
     opened = [as_space(space) for space in spaces]
     options = options if seed is None or chosen == "c-mcr" else {"seed": seed, **options}
     if chosen in ("auto", "posterior", "cca"):

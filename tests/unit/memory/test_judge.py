@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from isthmus.memory import method
-from isthmus.memory.matrix import Rows
+from isthmus.memory.matrix import MatrixReader
 
 GOOD = {"queries": 256, "mean": 0.001, "p99": 0.004, "max": 0.005, "min_cosine": 0.9999}
 
@@ -65,7 +65,7 @@ def test_the_sample_is_drawn_from_all_queries() -> None:
     """The first queries may all be of one kind: what holds for them says nothing of the others."""
     angles = np.linspace(0.0, 3.0, 4000)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    queries = Rows(circle, torch.device("cpu"), unit=True, name="queries")
+    queries = MatrixReader(circle, torch.device("cpu"), unit=True, name="queries")
     samples = []
     for seed in (0, 1):
         judge = method._Judge(None, queries, 0.01, seed)  # type: ignore[arg-type]
