@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -205,6 +206,36 @@ def test_search_by_id_over_two_galleries(capsys: pytest.CaptureFixture[str]):
     both = told([*arguments, "--gallery", "clip.space/text"], capsys)["hits"]
     assert len(both) == 4
     assert {hit["gallery"] for hit in both} <= {"clip.space/image", "clip.space/text"}
+
+
+def test_search_says_why_each_hit_matches(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    arguments = ["search", "ridge.bridge", "--id", "clap.space/audio/audio7", "--gallery", "clip.space/image"]
+    arguments += ["--explain", "-k", "3"]
+    for hit in told(arguments, capsys)["hits"]:
+        assert hit["exact"] is False
+        assert hit["basis"].startswith("posteriors over ")
+        assert 0 < sum(each["share"] for each in hit["why"]) <= 1 + 1e-6
+        assert all(each["text"] for each in hit["why"])
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("      by ") for line in shown) == 3
+    assert " ".join(shown[-2:]).startswith("Shares are an approximation: from posteriors over")
+    assert max(map(len, shown)) <= 80
+
+
+def test_whoever_reads_results_may_stop_early():
+    """`isthmus search ... | head` ends without a word, and the verb as done."""
+    code = (
+        "import sys, isthmus.cli.output as o\n"
+        "with o.output() as out:\n"
+        "    for n in range(100_000): out.say('a line')\n"
+        "print('done', file=sys.stderr)\n"
+    )
+    piped = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} | head -n 2; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "a line\na line\n0\n"
+    assert done.stderr == "done\n"
 
 
 def test_encoders_and_doctor(capsys: pytest.CaptureFixture[str]):

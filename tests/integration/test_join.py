@@ -59,10 +59,11 @@ def test_everything_finds_everything(world: Path, files: Path, capsys: pytest.Ca
         ["--text", "seventeen"],
     ]
     for query in queries:
-        assert main(["search", str(world), *query, "-k", "8", "--json"]) == 0
+        assert main(["search", str(world), *query, "-k", "8", "--json", "--explain"]) == 0
         hits = json.loads(capsys.readouterr().out)["hits"]
         assert len(hits) == 8
         assert {hit["modality"] for hit in hits} == {"image", "audio", "point_cloud", "text"}
+        assert all(hit["why"] and hit["basis"] for hit in hits)
         if query[0] != "--text":
             name = query[0][2:].replace("-", "_")
             assert next(hit for hit in hits if hit["modality"] == name)["id"].split("/")[-1].startswith("0003")

@@ -239,20 +239,33 @@ class Bridge:
         # A route that ends at unit length is left alone: the embeddings of a base keep their very bits.
         return out if route and route[-1]["kind"] == "normalize" else normalize(out)
 
-    def explain(self, query: EmbeddingsLike, hit: EmbeddingsLike, *, top: int = 5) -> Explanation:
+    def explain(
+        self,
+        query: EmbeddingsLike,
+        hit: EmbeddingsLike,
+        *,
+        top: int = 5,
+        space_paths: Mapping[str, str | Path] | None = None,
+    ) -> Explanation:
         """The shared items that carry the match of two items, with their shares.
+
+        Exact where both routes have a posterior over the same named items; else by the posteriors of both items over
+        what their spaces share, read from the spaces themselves, which `Explanation.basis` says.
 
         Args:
             query: One item of a space, such as `Selection`; of several the first counts.
-            hit: One item of another space.
+            hit: One item of another space, or of the same.
             top: Names in the answer.
+            space_paths: Where spaces of the bridge lie now, by name; only read where the routes do not tell.
 
         Raises:
-            BridgeError: A route has no posterior over named items, or the two are over different ones.
+            BridgeError: The routes do not tell, and the bridge's spaces are not there or share nothing with a name.
+            FingerprintError: An item comes from an encoder that the bridge does not know.
         """
-        from isthmus.bridges.explain import explain
+        from isthmus.bridges.explain import Explainer
 
-        return explain(self, query, hit, top=top)
+        explainer = Explainer(self, space_paths=space_paths)
+        return explainer.explain(explainer.item(query), explainer.item(hit), top=top)
 
     # encoding raw items
 
@@ -291,6 +304,29 @@ class Bridge:
             FormatError: An item is of a type that is no item.
             BridgeError: The bridge has no route for the modality.
         """
+        name, embedded = self.embed(
+            items, modality=modality, space=space, encoder=encoder, encoder_options=encoder_options,
+            batch_size=batch_size, device=device, force=force,
+        )  # fmt: skip
+        return self.project(embedded, space=name, modality=modality)
+
+    def embed(
+        self,
+        items: Any,
+        *,
+        modality: str,
+        space: str | None = None,
+        encoder: str | Encoder | None = None,
+        encoder_options: Mapping[str, Any] | None = None,
+        batch_size: int = 32,
+        device: str | None = None,
+        force: bool = False,
+    ) -> tuple[str, Array]:
+        """Embed raw items in the space of their encoder, as `encode` does before it projects; arguments as there.
+
+        Returns:
+            The name of the space, and (n, d) float32 rows of it, in the order of `items`.
+        """
         from isthmus.encoders import embed_items
         from isthmus.items import as_items
 
@@ -302,8 +338,7 @@ class Bridge:
             encoder = target.load_encoder(modality, encoder, device=device, options=encoder_options)
         if not force:
             target.check_encoder(encoder, modality)
-        embedded = embed_items(encoder, wrapped, modality=modality, batch_size=batch_size)
-        return self.project(embedded, space=target.name, modality=modality)
+        return target.name, embed_items(encoder, wrapped, modality=modality, batch_size=batch_size)
 
     # growing
 

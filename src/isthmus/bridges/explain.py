@@ -1,22 +1,28 @@
 """Why two items match: the shared items that carry the match, with their shares.
 
 On routes with a posterior over the same shared items the shares are the very summands of the probability that both
-mean the same, p(t | x) q(t | g). Names that differ by a template alone ("a photo of a violin", "violin") are one.
+mean the same, p(t | x) q(t | g). Other routes do not tell what they recognise; there both items' posteriors over what
+their spaces share are taken instead, and the explanation says so. Names that differ by a template alone ("a photo of a
+violin", "violin") are one.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.bridges.anchors import AnchorReader, Anchors, ItemRow
+from isthmus.bridges.fingerprint import bridge_fingerprint, unified_fingerprint
 from isthmus.bridges.routes import Arrays, Step, apply_route
 from isthmus.bridges.steps.softmax import posterior
+from isthmus.bridges.training_spaces import space_of
 from isthmus.core.geometry import Array
 from isthmus.errors import BridgeError
 
@@ -32,6 +38,10 @@ TEMPLATE = re.compile(
 """What is taken off a name before names are compared."""
 
 
+LEAST_SHOWN = 0.005
+"""Share below which a name is left out of the words: it would read 0 %."""
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Why two items match.
@@ -40,32 +50,74 @@ class Explanation:
         shares: What both mean, with its share of the match, the largest first; shares of all names sum to 1.
         same: The probability that both mean the same shared item.
         exact: Whether the shares are the very summands of the routes' own posteriors.
+        basis: What the shares are taken from, in a few words.
     """
 
     shares: list[tuple[str, float]]
     same: float
     exact: bool = True
+    basis: str = "the posteriors of the bridge's own routes"
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {share:.0%}" for name, share in self.shares)
+        return ", ".join(f"{name} {100 * share:.0f} %" for name, share in self.shares if share >= LEAST_SHOWN)
 
 
-def explain(bridge: Bridge, query: EmbeddingsLike, hit: EmbeddingsLike, *, top: int = 5) -> Explanation:
-    """Tell which shared items carry the match of two items.
+class Explainer:
+    """Tells why items match; what it reads of spaces is kept for the next match.
 
     Args:
-        bridge: A bridge with posterior routes.
-        query: One item of a space of the bridge; see `isthmus.spaces.selection.Selection`.
-        hit: One item of another space.
-        top: Names in the answer.
-
-    Raises:
-        BridgeError: A route has no posterior over named items, or the two are over different ones.
+        bridge: The bridge.
+        space_paths: Where its spaces lie now, by name; only read where its routes do not tell.
     """
-    (p, mine), (q, theirs) = (posterior_of(bridge, each) for each in (query, hit))
-    if mine != theirs:
-        raise BridgeError("the two routes recognise different shared items. Explain items of spaces joined together.")
-    return explanation(p[0], q[0], mine, top=top)
+
+    def __init__(self, bridge: Bridge, *, space_paths: Mapping[str, str | Path] | None = None) -> None:
+        self.bridge = bridge
+        self._reader = AnchorReader(bridge, space_paths)
+
+    def item(self, items: EmbeddingsLike) -> ItemRow:
+        """The first of some items of a space, such as `isthmus.spaces.selection.Selection`, as it is explained.
+
+        Raises:
+            FingerprintError: They come from an encoder, or from another bridge, that this one does not know.
+        """
+        row = next(iter(items.blocks(1)))[0]
+        if unified_fingerprint(items) == bridge_fingerprint(self.bridge):
+            return ItemRow(items.modality, row=row)
+        return ItemRow(items.modality, space_of(self.bridge, items, first=True), row)
+
+    def explain(self, query: ItemRow, hit: ItemRow, *, top: int = 5) -> Explanation:
+        """Tell which named items carry the match of two items.
+
+        Args:
+            query: The one.
+            hit: The other.
+            top: Names in the answer.
+
+        Raises:
+            BridgeError: The routes do not tell, and the bridge's spaces are not there or have no item with a name.
+        """
+        own = [self._recognised(each) for each in (query, hit)]
+        if own[0] is not None and own[1] is not None and own[0][1] == own[1][1]:
+            return explanation(own[0][0], own[1][0], own[0][1], top=top)
+        anchors = self._reader.anchors(query.space, hit.space)
+        p, q = (self._reader.posterior(each, anchors) for each in (query, hit))
+        told = explanation(p, q, anchors.names, top=top)
+        return replace(told, exact=False, basis=_basis(anchors, query, hit))
+
+    def _recognised(self, item: ItemRow) -> tuple[Array, list[str]] | None:
+        """The posterior of an item's own route and its names, or None where the route has none."""
+        if item.own is None or not item.space:
+            return None
+        route = self.bridge.route(item.space, item.modality)
+        found = _walk(route, self.bridge.arrays, np.asarray(item.own, np.float32)[None])
+        return None if found is None else (found[0][0], found[1])
+
+
+def _basis(anchors: Anchors, query: ItemRow, hit: ItemRow) -> str:
+    """Words on where two items were looked up."""
+    where = list(dict.fromkeys(x.space if x.own is not None and x.space in anchors.rows else "" for x in (query, hit)))
+    places = [f"the space {name!r}" if name else "the unified space" for name in where]
+    return f"posteriors over {len(anchors.names):,} {anchors.modality} items in {' and '.join(places)}"
 
 
 def explanation(p: Array, q: Array, names: Sequence[str], *, top: int = 5) -> Explanation:
@@ -86,14 +138,6 @@ def explanation(p: Array, q: Array, names: Sequence[str], *, top: int = 5) -> Ex
 def merge_key(name: str) -> str:
     """A name without its template, article, case and final stop."""
     return TEMPLATE.sub("", name.strip()).strip(" .").casefold() or name
-
-
-def posterior_of(bridge: Bridge, items: EmbeddingsLike) -> tuple[Array, list[str]]:
-    """Posteriors of items over the named shared items of their route, (n, items), and the names."""
-    space = next(
-        (s.name for s in bridge.spaces if s.fingerprints.get(items.modality) == items.fingerprint), items.space_name
-    )
-    return posterior_of_rows(bridge, space, items.modality, np.concatenate(list(items.blocks())))
 
 
 def posterior_of_rows(bridge: Bridge, space: str, modality: str, rows: Array) -> tuple[Array, list[str]]:

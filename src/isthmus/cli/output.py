@@ -7,11 +7,12 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from typing import Any
+from typing import Any, TextIO
 
-from isthmus.core.terminal import printable
+from isthmus.core.terminal import line_width, printable
 from isthmus.core.text_table import value_table
 
 
@@ -31,12 +32,21 @@ class Output:
 
     def say(self, text: str = "") -> None:
         """Print a line of the result."""
-        if not self.quiet:
+        if self.quiet:
+            return
+        try:
             print(printable(text), file=self._results, flush=True)
+        except BrokenPipeError:  # `isthmus search ... | head`: whoever read has enough, and the work goes on
+            _discard(self._results)
+            self.quiet = True
 
-    def table(self, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Print rows of values under a header, columns aligned."""
-        self.say(value_table(header, rows))
+    def sentence(self, text: str) -> None:
+        """Print a sentence of the result, broken where a line ends."""
+        self.say(textwrap.fill(text, line_width(), break_long_words=False, break_on_hyphens=False))
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[Any]], *, notes: Sequence[str | None] = ()) -> None:
+        """Print rows of values under a header, columns aligned, no wider than the terminal; notes stand below rows."""
+        self.say(value_table(header, rows, width=line_width(), notes=notes))
 
     def note(self, text: str) -> None:
         """Print a line that is no result: progress, a warning, or what to do next."""
@@ -75,11 +85,16 @@ def _print_json(report: Any) -> None:
         print(text, file=stream)
         stream.flush()
     except OSError as error:
-        with suppress(OSError, ValueError):  # else the interpreter writes it once more when it ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _discard(stream)
         if error.errno == errno.EPIPE:  # typer ends without a word where it sees this one
             raise OSError(errno.EBADF, "it was closed before all was written", "standard output") from error
         raise OSError(error.errno, error.strerror or str(error), "standard output") from error
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what a stream still holds nowhere, else the interpreter writes it once more when it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def plain(value: Any) -> Any:

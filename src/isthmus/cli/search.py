@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
     from isthmus.search.ask import QueryPart
     from isthmus.search.hits import Hit
+    from isthmus.search.index import SearchIndex
     from isthmus.search.query import QueryItem
+    from isthmus.spaces.embeddings import Embeddings
 
 WORLD_BRIDGE, WORLD_INDEX = "unified.bridge", "index"
 
@@ -77,6 +80,7 @@ def search(
         typer.Option("--option", metavar="KEY=VALUE", help="For --encoder; repeatable.", show_default=False),
     ] = None,
     k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many hits.")] = 10,
+    space: o.SpacePaths = None,
     device: o.Device = None,
     force: o.Force = False,
     quiet: o.Quiet = False,
@@ -85,7 +89,7 @@ def search(
     """Search galleries, a world or a store with one item or several."""
     from isthmus.bridges.bridge import load_bridge
     from isthmus.cli.config import parse_assignment
-    from isthmus.cli.references import find_local_encoders
+    from isthmus.cli.references import find_local_encoders, named_paths
     from isthmus.search.ask import embed_parts
 
     with output(as_json=as_json, quiet=quiet) as out:
@@ -94,14 +98,16 @@ def search(
         parts = query_parts(files, item, also or [])
         world = bridge if (bridge / WORLD_BRIDGE).is_dir() else None
         unified = load_bridge(bridge if world is None else world / WORLD_BRIDGE)
-        answer = answerer(unified, world, gallery or [], store, force=force, exact=exact)
+        sources = open_sources(unified, world, gallery or [], named_paths(space), explain=explain)
+        answer, index = answerer(unified, world, sources if gallery else {}, store, force=force, exact=exact)
         options = dict(map(parse_assignment, encoder_options or []))
         items = embed_parts(unified, parts, encoder=encoder, encoder_options=options, device=device, force=force)
         hits = answer(items, k=k, filter=filter, balance=balance)
-        out.report = {"query": " + ".join(map(str, parts)), "hits": hit_rows(hits)}
-        show_hits(out)
         if explain:
-            show_explanations(out, unified, items, hits)
+            places = named_paths(space)
+            hits = explain_shown(out, unified, items, hits, sources=sources, index=index, space_paths=places)
+        out.report = {"query": " + ".join(map(str, parts)), "hits": hit_rows(hits)}
+        show_hits(out, hits)
 
 
 def query_parts(files: dict[str, Any], item: str | None, also: Sequence[str]) -> list[QueryPart]:
@@ -140,17 +146,54 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def open_sources(
+    bridge: Bridge, world: Path | None, galleries: Sequence[str], places: Mapping[str, Path], *, explain: bool
+) -> dict[str, Embeddings]:
+    """Modalities of spaces that hits are items of, by gallery: the galleries, or to explain hits all that can be found.
+
+    Args:
+        bridge: The bridge.
+        world: The world that is searched, or None.
+        galleries: Values of --gallery.
+        places: Where the bridge's spaces lie now, by name.
+        explain: Whether hits will be explained.
+    """
+    from isthmus.errors import IsthmusError
+    from isthmus.spaces.references import open_reference
+    from isthmus.spaces.space import open_space
+
+    if galleries or not explain:
+        return {reference: open_reference(reference, option="--gallery") for reference in galleries}
+    spaces = [open_space(path) for path in sorted((world / "spaces").glob("*.space"))] if world is not None else []
+    for known in bridge.spaces:
+        with suppress(IsthmusError):  # what is not there cannot be looked up, and the hit is explained without it
+            spaces.append(bridge.open_space(known.name, places.get(known.name)))
+    found: dict[str, Embeddings] = {}
+    for each in spaces:
+        for modality in each.modalities:
+            found.setdefault(f"{each.name}/{modality}", each[modality])
+    return found
+
+
 def answerer(
-    bridge: Bridge, world: Path | None, galleries: Sequence[str], url: str | None, *, force: bool, exact: bool
-) -> Callable[..., list[Hit]]:
+    bridge: Bridge,
+    world: Path | None,
+    galleries: Mapping[str, Embeddings],
+    url: str | None,
+    *,
+    force: bool,
+    exact: bool,
+) -> tuple[Callable[..., list[Hit]], SearchIndex | None]:
     """What answers a query: a store, galleries, or the index of a world; opened before anything is embedded.
+
+    Returns:
+        What takes query items and gives hits, and the index that it searches, where it is a world's.
 
     Raises:
         ConfigError: None or several of them are given.
     """
     from isthmus.search import ask
     from isthmus.search.index import SearchIndex
-    from isthmus.spaces.references import open_reference
 
     if url is not None and galleries:
         raise ConfigError("search looks into --in or into --gallery, got both. Give one of them.")
@@ -158,56 +201,65 @@ def answerer(
         from isthmus.search.stores.load import open_store_of
 
         store = open_store_of(bridge, url)
-        return lambda items, **options: ask.search_store(store, items, exact=exact, **options)
+        return lambda items, **options: ask.search_store(store, items, exact=exact, **options), None
     if galleries or world is None:
-        named = {reference: open_reference(reference, option="--gallery") for reference in galleries}
-        if not named:
+        if not galleries:
             raise ConfigError("search needs something to search: --gallery T.space/M, or --in URL.")
-        return lambda items, **options: ask.search_galleries(bridge, items, named, force=force, **options)
+        return lambda items, **options: ask.search_galleries(bridge, items, galleries, force=force, **options), None
     index = SearchIndex.open(world / WORLD_INDEX)
-    return lambda items, **options: ask.search_index(bridge, items, index, exact=exact, **options)
+    return lambda items, **options: ask.search_index(bridge, items, index, exact=exact, **options), index
 
 
 def hit_rows(hits: Sequence[Hit]) -> list[dict[str, Any]]:
-    """Hits as --json prints them."""
-    return [
-        {
-            "rank": rank,
-            "score": float(hit.score),
-            "id": hit.id,
-            "modality": hit.modality,
-            "gallery": hit.gallery,
-            "metadata": hit.metadata,
-        }
+    """Hits as --json prints them; those that were explained say why and from what."""
+    rows = []
+    for rank, hit in enumerate(hits, start=1):
+        row = {"rank": rank, "score": float(hit.score), "id": hit.id, "modality": hit.modality, "gallery": hit.gallery}
+        row["metadata"] = hit.metadata
+        if hit.why is not None:
+            shares = [{"text": text, "share": share} for text, share in hit.why.shares]
+            row |= {"why": shares, "exact": hit.why.exact, "basis": hit.why.basis}
+        rows.append(row)
+    return rows
+
+
+def show_hits(out: Output, hits: Sequence[Hit]) -> None:
+    """Print hits as a table: rank, score, id, where from, what it is, and below each, where it was asked, why."""
+    several = len({hit.gallery or hit.modality for hit in hits}) > 1
+    rows = [
+        [rank, round(float(hit.score), 4), hit.id, *([_place(hit)] if several else []), _about(hit)]
         for rank, hit in enumerate(hits, start=1)
     ]
+    header = ["rank", "cosine", "id", *(["gallery"] if several else []), "what"]
+    out.table(header, rows, notes=[None if hit.why is None else f"by {hit.why}" for hit in hits])
+    for basis in dict.fromkeys(hit.why.basis for hit in hits if hit.why is not None):
+        exact = any(hit.why is not None and hit.why.exact and hit.why.basis == basis for hit in hits)
+        out.sentence(f"Shares are {'exact' if exact else 'an approximation'}: from {basis}.")
 
 
-def show_hits(out: Output) -> None:
-    """Print the hits as a table: rank, score, id, where from, and what it is."""
-    rows = []
-    for hit in out.report["hits"]:
-        own = {"id", "modality"}
-        about = [str(value) for name, value in (hit["metadata"] or {}).items() if name not in own and value is not None]
-        source = hit["gallery"] or hit["modality"]
-        rows.append([hit["rank"], round(hit["score"], 4), hit["id"], source, " ".join(about)[:60]])
-    out.table(["rank", "cosine", "id", "gallery", "what"], rows)
+def explain_shown(
+    out: Output, bridge: Bridge, items: Sequence[QueryItem], hits: Sequence[Hit], **where: Any
+) -> list[Hit]:
+    """Explain hits, and say which could not be."""
+    from isthmus.search.ask import explain_hits
 
-
-def show_explanations(out: Output, bridge: Bridge, items: Sequence[QueryItem], hits: Sequence[Hit]) -> None:
-    """Add to each hit why it matches, and print it.
-
-    Raises:
-        ConfigError: The bridge's routes do not tell.
-    """
-    from isthmus.search.ask import explanations
-
-    why = explanations(bridge, items, hits)
-    if why is None:
-        raise ConfigError(
-            "--explain needs routes that name what they recognise, got a bridge whose routes do not tell. Connect with "
-            "--method posterior."
+    told = explain_hits(bridge, items, hits, **where)
+    if missing := sum(hit.why is None for hit in told):
+        out.note(
+            f"{missing} of {len(told)} hits are not explained: their items lie in no space at hand. "
+            "Name it: --space NAME=PATH."
         )
-    for row, reason in zip(out.report["hits"], why, strict=True):
-        row["why"] = reason
-        out.say(f"{row['rank']:>4}  {reason}")
+    return told
+
+
+def _place(hit: Hit) -> str:
+    """The gallery of a hit: its space and modality, without the folders before them."""
+    return "/".join(hit.gallery.split("/")[-2:]) or hit.modality
+
+
+def _about(hit: Hit) -> str:
+    """What is known of a hit beside its id, the text first."""
+    own = {"id", "modality"}
+    known = {name: value for name, value in (hit.metadata or {}).items() if name not in own and value is not None}
+    text = known.pop("text", None)
+    return " ".join(map(str, [*([text] if text else []), *known.values()]))

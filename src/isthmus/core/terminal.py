@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and newline, marks that turn the direction of text, and halves of characters."""
@@ -16,3 +17,11 @@ def printable(text: str) -> str:
 def one_cell(text: str) -> str:
     r"""`printable` for a cell of a table or a message of one line: line breaks and tabs are escapes too."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+NARROWEST, WIDEST = 40, 200
+
+
+def line_width() -> int:
+    """Characters of a line: `COLUMNS`, or the terminal's, or 80 where there is none; at least 40, at most 200."""
+    return min(max(shutil.get_terminal_size((80, 24)).columns, NARROWEST), WIDEST)

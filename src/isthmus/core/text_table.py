@@ -1,34 +1,99 @@
-"""Tables of plain text: columns aligned, numbers to the right, words to the left."""
+"""Tables of plain text: columns aligned, numbers to the right, words to the left, no wider than the terminal."""
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from isthmus.core.terminal import one_cell
 
+GAP, NARROWEST, INDENT = 2, 12, 6
+"""Blanks between columns, characters that a cut column of words keeps at least, and blanks before a note."""
 
-def aligned(lines: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> list[str]:
+
+def aligned(
+    lines: Sequence[Sequence[str]],
+    *,
+    left: Collection[int] = (0,),
+    width: int | None = None,
+    notes: Sequence[str | None] = (),
+) -> list[str]:
     """Lay out cells in columns, two blanks apart.
 
     Args:
         lines: Rows of cells. A row shorter than the first one is a label and a sentence, which takes no part in the
             widths but for the label's.
         left: Columns whose cells begin at one place; the others end at one place.
+        width: Most characters of a line. Where a table is wider, the widest columns of words are cut, and if that is
+            not enough the columns stand in several blocks, each with the first column; None lets lines be as long as
+            they are.
+        notes: By row, a sentence for the lines below it.
     """
     count = len(lines[0]) if lines else 0
     widths = [max(len(line[i]) for line in lines if i == 0 or len(line) == count) for i in range(count)]
-    return ["  ".join(_padded(line, widths, left)).rstrip() for line in lines]
+    if width is not None:
+        widths = _cut_widths(widths, left, width)
+    out: list[str] = []
+    for number, block in enumerate(_blocks(widths, width)):
+        out += [""] if number else []
+        for line, note in zip(lines, [*notes, *[None] * (len(lines) - len(notes))], strict=True):
+            # A sentence, and what is noted of a row, stand in the first block alone.
+            out += _line(line, block, widths, left, width) if len(line) == count or not number else []
+            out += _wrapped(" " * INDENT, note, width) if note and not number else []
+    return out
 
 
-def _padded(line: Sequence[str], widths: Sequence[int], left: Collection[int]) -> list[str]:
+def _cut_widths(widths: Sequence[int], left: Collection[int], width: int) -> list[int]:
+    """Widths of columns that fit a line, the widest columns of words cut first, none of them below `NARROWEST`."""
+    out = list(widths)
+    while sum(out) + GAP * (len(out) - 1) > width:
+        wide = [i for i in range(len(out)) if i in left and out[i] > NARROWEST]
+        if not wide:
+            break
+        out[max(wide, key=lambda i: out[i])] -= 1
+    return out
+
+
+def _blocks(widths: Sequence[int], width: int | None) -> list[list[int]]:
+    """Columns that stand side by side: all, or as many as a line holds, the first one always among them."""
+    blocks: list[list[int]] = [[0]] if widths else [[]]
+    for i in range(1, len(widths)):
+        used = sum(widths[j] + GAP for j in blocks[-1])
+        if width is not None and used + widths[i] > width and len(blocks[-1]) > 1:
+            blocks.append([0])
+        blocks[-1].append(i)
+    return blocks
+
+
+def _line(
+    line: Sequence[str], block: Sequence[int], widths: Sequence[int], left: Collection[int], width: int | None
+) -> list[str]:
     if len(line) < len(widths):
-        return [line[0].ljust(widths[0]), *line[1:]]
-    return [
-        cell.ljust(width) if i in left else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-    ]
+        return _wrapped(line[0].ljust(widths[0]) + " " * GAP, "  ".join(line[1:]), width)
+    cells = [(cut(line[i], widths[i]), widths[i], i in left) for i in block]
+    return ["  ".join(cell.ljust(size) if words else cell.rjust(size) for cell, size, words in cells).rstrip()]
+
+
+def _wrapped(start: str, sentence: str, width: int | None) -> list[str]:
+    """A sentence after some text, its further lines below its first one."""
+    if width is None or len(start) + len(sentence) <= width:
+        return [(start + sentence).rstrip()]
+    room = max(width - len(start), NARROWEST)
+    lines = textwrap.wrap(sentence, room, break_on_hyphens=False) or [""]
+    return [(start + lines[0]).rstrip(), *(" " * len(start) + line for line in lines[1:])]
+
+
+def cut(cell: str, width: int) -> str:
+    """A cell of at most some characters; of a path its end is kept, of all else its beginning."""
+    if len(cell) <= width:
+        return cell
+    if not cell.strip("-"):  # the line below a header
+        return cell[:width]
+    if "/" in cell and " " not in cell:
+        return "…" + cell[len(cell) - width + 1 :]
+    return cell[: width - 1] + "…"
 
 
 def show(value: Any) -> str:
@@ -44,8 +109,21 @@ def show(value: Any) -> str:
     return str(value)
 
 
-def value_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Lay out rows of values under a header and a line; columns of numbers end at one place."""
+def value_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    width: int | None = None,
+    notes: Sequence[str | None] = (),
+) -> str:
+    """Lay out rows of values under a header and a line; columns of numbers end at one place.
+
+    Args:
+        header: Names of the columns.
+        rows: Values.
+        width: Most characters of a line (see `aligned`).
+        notes: By row, a sentence for the lines below it.
+    """
     words = [
         i
         for i in range(len(header))
@@ -53,7 +131,8 @@ def value_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     ]
     cells = [list(header), *([one_cell(show(value)) for value in row] for row in rows)]
     rule = ["-" * max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(aligned([cells[0], rule, *cells[1:]], left=words))
+    lines = [cells[0], rule, *cells[1:]]
+    return "\n".join(aligned(lines, left=words, width=width, notes=[None, None, *notes]))
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

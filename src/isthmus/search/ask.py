@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isthmus.bridges.fingerprint import bridge_fingerprint
+import numpy as np
+
+from isthmus.bridges.anchors import ItemRow
+from isthmus.bridges.explain import Explainer
+from isthmus.bridges.fingerprint import bridge_fingerprint, unified_fingerprint
+from isthmus.bridges.training_spaces import space_of
 from isthmus.core.geometry import Array
-from isthmus.errors import ConfigError, FingerprintError
-from isthmus.search.hits import Hit
+from isthmus.errors import ConfigError, FingerprintError, SpaceError
+from isthmus.search.hits import Hit, Hits
 from isthmus.search.index import SearchIndex
 from isthmus.search.query import QueryItem, combine
+from isthmus.spaces.selection import Selection
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
@@ -57,27 +64,35 @@ def embed_parts(
         EncoderError: An item cannot be encoded.
         SpaceError: A space has no such id.
     """
-    from isthmus.spaces.selection import Selection
-
     if not parts:
         raise ConfigError("search needs a query: --text, --image, --audio, --point-cloud, --id or --also.")
     items = []
     for part in parts:
-        vector: Any
         if part.source is not None:
             one = Selection.of_ids(part.source, [part.value])
-            vector = bridge.project(one, force=force)
-        else:
-            vector = bridge.encode(
-                [part.value],
-                modality=part.modality,
-                encoder=encoder,
-                encoder_options=encoder_options,
-                device=device,
-                force=force,
-            )
-        items.append(QueryItem(vector[0], part.weight, part.modality))
+            item = own_item(bridge, one, force=force)
+            vector = bridge.project(one, force=force)[0]
+            items.append(QueryItem(vector, part.weight, part.modality, item.space, item.own))
+            continue
+        space, own = bridge.embed(
+            [part.value],
+            modality=part.modality,
+            encoder=encoder,
+            encoder_options=encoder_options,
+            device=device,
+            force=force,
+        )
+        vector = bridge.project(own, space=space, modality=part.modality)[0]
+        items.append(QueryItem(vector, part.weight, part.modality, space, own[0]))
     return items
+
+
+def own_item(bridge: Bridge, one: Selection, *, force: bool = False) -> ItemRow:
+    """An item of a space as it is explained: its own row, or its place alone where this bridge projected it before."""
+    row = one.take([0])[0]
+    if unified_fingerprint(one) is not None:
+        return ItemRow(one.modality, row=row)
+    return ItemRow(one.modality, space_of(bridge, one, force=force, first=True), row)
 
 
 def search_galleries(
@@ -163,7 +178,58 @@ def search_store(
     return interleave(parts, k)
 
 
-def explanations(bridge: Bridge, items: Sequence[QueryItem], hits: Sequence[Hit]) -> list[Any] | None:
-    """Why each hit matches, by the bridge's own account, or None where it gives none."""
-    explain = getattr(bridge, "explain_hit", None)
-    return None if explain is None else [explain(items, hit) for hit in hits]
+def explain_hits(
+    bridge: Bridge,
+    items: Sequence[QueryItem],
+    hits: Sequence[Hit],
+    *,
+    sources: Mapping[str, Embeddings | Selection] | None = None,
+    index: SearchIndex | None = None,
+    space_paths: Mapping[str, str | Path] | None = None,
+    top: int = 5,
+) -> Hits:
+    """Say why each hit matches: the shared items that carry the match, with their shares (see `Bridge.explain`).
+
+    Args:
+        bridge: The bridge.
+        items: The query (see `embed_parts`); of several the one that weighs most is explained, as a sum of meanings
+            has no posterior of its own.
+        hits: What was found.
+        sources: By gallery, the modalities of spaces that the hits are items of: with them the shares are exact where
+            the bridge's routes tell what they recognise.
+        index: The index that was searched, whose rows stand in for items that no source holds.
+        space_paths: Where the bridge's spaces lie now, by name.
+        top: Names for each hit.
+
+    Returns:
+        The hits, each with `why`; None where the item is neither in a source nor in the index.
+
+    Raises:
+        BridgeError: The routes do not tell, and the bridge's spaces are not there.
+    """
+    explainer = Explainer(bridge, space_paths=space_paths)
+    asked = max(items, key=lambda item: item.weight)
+    query = ItemRow(asked.modality or "", asked.space, asked.own, np.asarray(asked.vector, np.float32))
+    told = Hits()
+    for hit in hits:
+        found = _item_of(bridge, hit, sources or {}, index)
+        told.append(replace(hit, why=None if found is None else explainer.explain(query, found, top=top)))
+    return told
+
+
+def _item_of(
+    bridge: Bridge, hit: Hit, sources: Mapping[str, Embeddings | Selection], index: SearchIndex | None
+) -> ItemRow | None:
+    """A hit as it is explained, from the modality that it came from, or else by its row in the index."""
+    named = sources.get(hit.gallery)
+    others = [each for each in sources.values() if hit.modality in ("", each.modality)]
+    for source in [named] if named is not None else others:
+        try:
+            rows = source.whole.rows_of([hit.id]) if isinstance(source, Selection) else source.rows_of([hit.id])
+        except SpaceError:
+            continue
+        whole = source.whole if isinstance(source, Selection) else source
+        return own_item(bridge, Selection(whole, rows), force=True)
+    if index is None or index.centroids:  # rows of a centred index are no places of the unified space
+        return None
+    return ItemRow(hit.modality, row=index.embeddings[hit.row])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isthmus.items import Rejected
 from isthmus.items.preview import STILL_TYPES, Preview, item_of
+
+if TYPE_CHECKING:
+    from isthmus.bridges.explain import Explanation
 
 PIXELS, SECONDS, SHOWN = 140, 4.0, 24
 """Of a picture, a sound and the hits that a notebook shows."""
@@ -25,6 +28,7 @@ class Hit:
         metadata: What is known of it; empty where the index has no metadata.
         modality: Its modality; empty where the index does not know.
         gallery: The gallery that it came with; empty where there is only one.
+        why: The shared items that carry the match (see `isthmus.search.ask.explain_hits`); None until that is asked.
     """
 
     id: str
@@ -33,6 +37,7 @@ class Hit:
     metadata: dict[str, Any] = field(default_factory=dict)
     modality: str = ""
     gallery: str = ""
+    why: Explanation | None = None
 
 
 class Hits(list[Hit]):
@@ -48,6 +53,8 @@ def _card(hit: Hit) -> str:
     label = str(hit.metadata.get("text") or hit.id)
     words = f"<div style='overflow-wrap:anywhere'>{escape(label)}</div>"
     foot = f"<small>{hit.score:.3f} {escape(hit.gallery)}</small>"
+    if hit.why is not None:
+        foot += f"<div><small title='{escape(hit.why.basis, quote=True)}'>{escape(str(hit.why))}</small></div>"
     return f"<div style='width:{PIXELS + 12}px'>{_seen(hit, label)}{words}{foot}</div>"
 
 

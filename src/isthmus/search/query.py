@@ -25,11 +25,15 @@ class QueryItem:
         vector: (d,) its embedding in the unified space, of any length.
         weight: Share in the query; below zero what is like it is ranked lower.
         modality: Its modality, which a centred index needs.
+        space: The bridge's space that embedded it, by which a match is explained; empty where that is unknown.
+        own: (d,) its row in that space, or None.
     """
 
     vector: Any
     weight: float = 1.0
     modality: str | None = None
+    space: str = ""
+    own: Any = None
 
 
 def combine(items: Sequence[QueryItem]) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from isthmus.core.terminal import line_width
 from isthmus.core.text_table import aligned, figure, interval, markdown_table, show, value_table
 
 
@@ -48,3 +49,39 @@ def test_figures_medians_and_intervals():
 
 def test_a_bar_inside_a_cell_of_markdown_is_escaped():
     assert markdown_table(["a"], [["x|y"]]) == "| a |\n| --- |\n| x\\|y |\n"
+
+
+def test_a_wide_table_cuts_words_first_and_keeps_the_end_of_a_path():
+    rows = [[1, "the beginning of a long description", "/far/away/in/a/folder/picture.png"]]
+    lines = value_table(["rank", "what", "where"], rows, width=40).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert lines[2] == "   1  the beginning o…  …der/picture.png"
+    assert lines[1] == "----  ----------------  ----------------"
+
+
+def test_many_columns_of_numbers_stand_in_blocks_each_with_its_label():
+    header = ["method", *[f"figure {n}" for n in range(8)]]
+    text = value_table(header, [["ours", *range(1000, 1008)], ["theirs", *range(8)]], width=40)
+    blocks = [block.splitlines() for block in text.split("\n\n")]
+    assert len(blocks) == 3
+    assert all(len(line) <= 40 for block in blocks for line in block)
+    assert [line.split()[0] for line in blocks[1]] == ["method", "------", "ours", "theirs"]
+    assert "1,007" in blocks[2][2]
+
+
+def test_sentences_and_notes_are_broken_and_stand_once():
+    lines = aligned(
+        [["", "a" * 15, "b" * 15, "c" * 15], ["x", "1", "2", "3"], ["y", "a sentence that is longer than a line is"]],
+        width=36,
+        notes=[None, "a note that is longer than a line is here", None],
+    )
+    assert max(map(len, lines)) <= 36
+    assert sum("sentence" in line for line in lines) == 1
+    assert lines[2] == "      a note that is longer than a"
+    assert lines[3] == "      line is here"
+
+
+@pytest.mark.parametrize(("columns", "width"), [("100", 100), ("7", 40), ("100000", 200), ("none", 80)])
+def test_the_width_is_the_terminals(columns: str, width: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert line_width() == width
