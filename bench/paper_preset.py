@@ -1,6 +1,7 @@
 """Does `--preset paper` score as the papers' recipe written down literally, on both real pairs of spaces?
 
     python bench/paper_preset.py --shared ../shared --out bench/results/paper_preset.json
+    python bench/paper_preset.py --leaves sound --seeds 0 --add --out bench/results/paper_preset.json      a part of it
 
 Mean average precision on true pairs, both directions averaged, by seed. The papers' batches (4096, 10240) are for
 millions of pairs; on pools of 40,000 they stop short of convergence, so each batch size is compared with the literal
@@ -10,6 +11,7 @@ recipe at the same one. `extend` brings in the one modality of the leaf that the
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -19,8 +21,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from aggregate import machine, write
 from suite import isthmus
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "common"))
+from record import write
 
 LEAVES = {"sound": ("audio", "image"), "shape": ("point_cloud", "image_shapes")}
 FILES = ("picture/text", "picture/image", "sound/text", "sound/audio", "shape/text", "shape/image", "shape/point_cloud")
@@ -61,13 +65,32 @@ def literal(shared: Path, work: Path, method: str, leaf: str, seed: int, batch: 
     return float(json.loads(done.stdout)["scores"]["mean"]["map"])
 
 
-def summary(runs: dict[str, list[float]]) -> dict[str, Any]:
-    """Means and deviations over the seeds, and how far apart the two are in the literal recipe's deviations."""
+def summary(runs: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Means and deviations over the seeds, and how far apart the two recipes are in the literal one's deviations."""
     rows: dict[str, Any] = {}
-    for name, scores in runs.items():
-        deviation = statistics.stdev(scores) if len(scores) > 1 else 0.0
-        rows[name] = {"map": statistics.mean(scores), "deviation": deviation, "seeds": scores}
+    for name, scores in sorted(runs.items()):
+        values = list(scores.values())
+        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        rows[name] = {"map": statistics.mean(values), "deviation": deviation, "seeds": dict(sorted(scores.items()))}
+        beside = rows.get(name.replace(": preset", ": literal"))
+        if name.endswith(": preset") and beside and beside["deviation"]:
+            rows[name]["deviations_apart"] = (rows[name]["map"] - beside["map"]) / beside["deviation"]
     return rows
+
+
+def earlier(out: Path | None) -> dict[str, dict[str, float]]:
+    """What an earlier part of the measurement found, by row and seed."""
+    if not out or not out.is_file():
+        return {}
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    return {name: dict(row["seeds"]) for name, row in rows.items()}
+
+
+def measured_before() -> dict[str, dict[str, float]]:
+    """The literal recipe's scores on sounds, which `bench/end_to_end.py` measured with the same script and seeds."""
+    found = json.loads((Path(__file__).resolve().parent / "results" / "end_to_end.json").read_text(encoding="utf-8"))
+    scores = {str(seed): run["recipe"]["map"] for seed, run in zip(found["seeds"], found["runs"], strict=True)}
+    return {"extend sound, batch 1024: literal": scores}
 
 
 def main() -> None:
@@ -75,32 +98,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path(os.environ.get("ISTHMUS_SHARED", "../shared")))
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--methods", default="extend")
-    parser.add_argument("--batches", default="1024,4096")
+    parser.add_argument("--methods", default="extend,connect")
+    parser.add_argument("--leaves", default=",".join(LEAVES))
+    parser.add_argument("--batches", default="1024")
     parser.add_argument("--set", dest="settings", action="append", default=[])
-    parser.add_argument("--skip-literal", action="store_true", help="measure the preset alone")
+    parser.add_argument("--only", choices=("preset", "literal"), help="measure one of the two")
+    parser.add_argument("--add", action="store_true", help="to what the result file holds; what it holds is not rerun")
+    parser.add_argument("--measured", action="store_true", help="take what end_to_end.json holds of the literal recipe")
+    parser.add_argument("--work", type=Path, help="folder that keeps the imported spaces for another part")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     data = given.shared / "data" / "embeddings"
-    runs: dict[str, list[float]] = {}
+    runs = {**(measured_before() if given.measured else {}), **(earlier(given.out) if given.add else {})}
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        make_spaces(data, work)
-        subprocess.run(
-            [sys.executable, given.shared / "tools" / "tonpz.py", work], check=True, stdout=subprocess.DEVNULL
+        work = given.work or Path(folder)
+        if not (work / "dev_shape.npz").exists():
+            make_spaces(data, work)
+            command = [sys.executable, given.shared / "tools" / "tonpz.py", work]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        cells = itertools.product(
+            given.batches.split(","), given.methods.split(","), given.leaves.split(","), given.seeds.split(",")
         )
-        for batch in map(int, given.batches.split(",")):
-            for method in given.methods.split(","):
-                for leaf in LEAVES:
-                    for seed in map(int, given.seeds.split(",")):
-                        name = f"{method} {leaf}, batch {batch}"
-                        settings = [f"batch_size={batch}", *given.settings]
-                        runs.setdefault(f"{name}: preset", []).append(preset(work, data, method, leaf, seed, settings))
-                        if not given.skip_literal:
-                            score = literal(given.shared, work, method, leaf, seed, batch)
-                            runs.setdefault(f"{name}: literal", []).append(score)
-                        print(json.dumps({key: runs[key][-1] for key in runs if key.startswith(name)}), flush=True)
-                        write(given.out, {"machine": machine(), "rows": summary(runs)})
+        for batch, method, leaf, seed in cells:
+            settings = [f"batch_size={batch}", *given.settings]
+            for side in (given.only,) if given.only else ("literal", "preset"):
+                name = f"{method} {leaf}, batch {batch}: {side}"
+                if seed in runs.setdefault(name, {}):
+                    continue
+                if side == "literal":
+                    score = literal(given.shared, work, method, leaf, int(seed), int(batch))
+                else:
+                    score = preset(work, data, method, leaf, int(seed), settings)
+                runs[name][seed] = score
+                print(f"{name}, seed {seed}: {score:.4f}", flush=True)
+                if given.out:
+                    write(given.out, {"settings": given.settings, "rows": summary(runs)})
 
 
 if __name__ == "__main__":

@@ -2,21 +2,26 @@
 
     python tests/mutants/run_mutants.py --out bench/results/mutants.json            named faults and a sample of others
     python tests/mutants/run_mutants.py --named --out ...                           named faults alone
+    python tests/mutants/run_mutants.py --add --minutes 30 --out ...                go on where an earlier run stopped
 
-Named faults are listed in `named.py`: each was once noticed by no test. Generated ones change an operator or
-a comparison of a line. A fault with which all tests of its file pass has survived; one that cannot change a
-result is listed in `named.py` as equivalent, with the reason.
+Named faults are listed in `named.py`: each was once noticed by no test. Generated ones change an operator, a comparison
+or a sign of a line; the sample takes one of each file in turn, so that a run that ends early has seen them all. A fault
+with which all tests of its file pass has survived; one that cannot change a result is listed in `named.py` as
+equivalent, with the reason. The tests run in a fork of a process that has loaded the libraries and nothing of isthmus.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import importlib
+import itertools
 import json
 import os
 import random
+import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,14 +29,24 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from named import EQUIVALENT, NAMED, TESTS
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BUDGET_SECONDS = 600
-"""Tests that take longer say nothing of a fault, unless it is one that never ends."""
+sys.path.insert(0, str(ROOT / "bench" / "common"))
+from named import EQUIVALENT, GROUPS, NAMED, TESTS  # noqa: E402
+from record import write  # noqa: E402
+
+SECONDS = 240
+"""Of processor time and, four times as many, by the clock: tests that take longer tell of a fault that never ends."""
+LIBRARIES = (
+    "torch", "numpy", "scipy.linalg", "scipy.sparse", "sklearn", "numba", "pyarrow.parquet", "pydantic", "typer", "PIL",
+    "safetensors.torch", "hypothesis",
+)  # fmt: skip
+"""Loaded once, before the forks."""
 SWAPS = {
     ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.Lt: ">=", ast.Gt: "<=", ast.LtE: ">", ast.GtE: "<",
-    ast.Eq: "!=", ast.NotEq: "==", ast.And: "or", ast.Or: "and", ast.FloorDiv: "/", ast.Pow: "*",
+    ast.Eq: "!=", ast.NotEq: "==", ast.And: "or", ast.Or: "and", ast.FloorDiv: "/", ast.Pow: "*", ast.Is: "is not",
+    ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
 }  # fmt: skip
 
 
@@ -46,30 +61,55 @@ class Mutant(NamedTuple):
 
 
 def operators(file: str) -> list[Mutant]:
-    """A fault for each operator and comparison of a file; those of docstrings and messages are left out."""
+    """A fault for each operator, comparison and sign of a file; those of docstrings and messages are left out."""
     text = (ROOT / "src" / "isthmus" / file).read_text(encoding="utf-8")
     lines, found = text.splitlines(), []
     for node in ast.walk(ast.parse(text)):
-        pairs: list[tuple[ast.AST, ast.AST, ast.AST]] = []
-        if isinstance(node, ast.BinOp) and not isinstance(node.left, ast.JoinedStr):
-            pairs = [(node.op, node.left, node.right)]
-        elif isinstance(node, ast.Compare):
-            pairs = [(node.ops[0], node.left, node.comparators[0])]
-        elif isinstance(node, ast.BoolOp):
-            pairs = [(node.op, node.values[0], node.values[1])]
-        for operator, left, right in pairs:
-            number = getattr(left, "end_lineno", 0)
-            if type(operator) not in SWAPS or number != getattr(right, "lineno", -1):
+        for operator, start, end in _operators_of(node):
+            number = getattr(start, "end_lineno", 0)
+            if number != getattr(end, "lineno", -1):
                 continue
             line = lines[number - 1]
             raw = line.encode()
-            before, after = raw[: left.end_col_offset].decode(), raw[right.col_offset :].decode()  # type: ignore[attr-defined]
-            between = raw[left.end_col_offset : right.col_offset].decode()  # type: ignore[attr-defined]
-            sign = between.strip(" ()")
+            before, after = raw[: start.end_col_offset].decode(), raw[end.col_offset :].decode()  # type: ignore[attr-defined]
+            between = raw[start.end_col_offset : end.col_offset].decode()  # type: ignore[attr-defined]
+            sign = between.strip(" ()=") if isinstance(node, ast.AugAssign) else between.strip(" ()")
             new = before + between.replace(sign, SWAPS[type(operator)], 1) + after
             if " | " not in between and "Error(" not in line and 'f"' not in line:
                 found.append(Mutant(f"{number}: {sign} to {SWAPS[type(operator)]}", file, number, line, new))
-    return found
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub):
+            line, number = lines[node.lineno - 1], node.lineno
+            raw, sign = line.encode(), "not " if isinstance(node.op, ast.Not) else "-"
+            new = raw[: node.col_offset].decode() + raw[node.col_offset + len(sign) :].decode()
+            if node.operand.lineno == number and "Error(" not in line and 'f"' not in line:
+                found.append(Mutant(f"{number}: no {sign.strip()}", file, number, line, new))
+    return list(dict.fromkeys(found))
+
+
+def _operators_of(node: ast.AST) -> list[tuple[ast.AST, ast.AST, ast.AST]]:
+    """The operators of a node that have another to stand in, each with what stands left and right of it."""
+    pairs: list[tuple[ast.AST, ast.AST, ast.AST]] = []
+    if isinstance(node, ast.BinOp) and not isinstance(node.left, ast.JoinedStr):
+        pairs = [(node.op, node.left, node.right)]
+    elif isinstance(node, ast.AugAssign):
+        pairs = [(node.op, node.target, node.value)]
+    elif isinstance(node, ast.Compare):
+        pairs = list(zip(node.ops, [node.left, *node.comparators], node.comparators, strict=False))
+    elif isinstance(node, ast.BoolOp):
+        pairs = [(node.op, left, right) for left, right in itertools.pairwise(node.values)]
+    return [pair for pair in pairs if type(pair[0]) in SWAPS]
+
+
+def files() -> list[str]:
+    """The files that faults are put into, below src/isthmus."""
+    sources = ROOT / "src" / "isthmus"
+    below = [path for folder in GROUPS for path in sorted((sources / folder).glob("*.py"))]
+    return sorted({*TESTS, *(path.relative_to(sources).as_posix() for path in below)})
+
+
+def tests_of(file: str) -> list[str]:
+    """The tests that should see a fault in a file, those of its folder where none are listed for it."""
+    return TESTS.get(file) or GROUPS[file.rpartition("/")[0]]
 
 
 def apply(mutant: Mutant, tree: Path) -> bool:
@@ -88,68 +128,102 @@ def apply(mutant: Mutant, tree: Path) -> bool:
     return changed != text
 
 
-def noticed(mutant: Mutant, tests: list[str], tree: Path) -> str:
-    """Run the tests with a fault in: "noticed", "survived", "timeout", or "absent" where its line is no more."""
-    original = ROOT / "src" / "isthmus" / mutant.file
+def noticed(mutant: Mutant, tree: Path) -> str:
+    """Run the tests with a fault in: "noticed", "survived", or "absent" where its line is no more."""
+    path = tree / "src" / "isthmus" / mutant.file
+    original, before = path.read_bytes(), path.stat()
     if not apply(mutant, tree):
         return "absent"
-    try:
-        result = "survived" if passes(tests, tree, BUDGET_SECONDS) else "noticed"
-    except subprocess.TimeoutExpired:
-        result = "timeout"
-    shutil.copy(original, tree / "src" / "isthmus" / mutant.file)
+    result = "survived" if passes(tests_of(mutant.file), tree) else "noticed"
+    path.write_bytes(original)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # what numba compiled for it stays good
     return result
 
 
-def passes(tests: list[str], tree: Path, seconds: float | None) -> bool:
-    """Whether tests pass in a copy of the tree."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": f"{tree}/src"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=seconds, check=False)
-    return done.returncode == 0
+def passes(tests: list[str], tree: Path) -> bool:
+    """Whether tests pass in a copy of the tree, within their time."""
+    child = os.fork()
+    if not child:
+        _run_tests(tests, tree)
+    deadline = time.monotonic() + 4 * SECONDS
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status == 0
+        time.sleep(0.05)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return False
+
+
+def _run_tests(tests: list[str], tree: Path) -> None:
+    """In the fork: run pytest on the copy and leave with its code."""
+    code = 70
+    try:
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        os.chdir(tree)
+        sys.path[:0] = [str(tree), f"{tree}/src"]
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nowhere, stream)
+        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+    finally:
+        os._exit(code)
 
 
 def chosen(given: argparse.Namespace) -> list[Mutant]:
-    """The named faults, and a sample of generated ones of every file, those known to change nothing left out."""
+    """The named faults, and generated ones, of each file in turn; those known to change nothing are left out."""
     named = [Mutant(name, file, 0, old, new) for name, file, old, new in NAMED]
     if given.named:
         return named
-    draw = random.Random(given.seed)
-    sample: list[Mutant] = []
-    for file in TESTS:
+    draws = []
+    for file in files():
         every = [one for one in operators(file) if (file, one.new.strip()) not in EQUIVALENT]
-        sample += draw.sample(every, min(given.each, len(every)))
-    return named + sample
+        random.Random(f"{given.seed} {file}").shuffle(every)
+        draws.append(every[: given.each])
+    turns = itertools.zip_longest(*draws)
+    return named + [mutant for turn in turns for mutant in turn if mutant is not None]
 
 
 def main() -> int:
     """Run, print the table by file, write the result file; 1 where a named fault survives or over 5 % of the others."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--named", action="store_true", help="named faults alone")
-    parser.add_argument("--each", type=int, default=6, help="generated faults a file")
+    parser.add_argument("--each", type=int, default=6, help="generated faults a file at most")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--only", default="", help="files whose name holds this")
     parser.add_argument("--minutes", type=float, default=60.0, help="stop after so many")
-    parser.add_argument("--unchecked", action="store_true", help="do not run the tests without a fault first")
+    parser.add_argument("--add", action="store_true", help="keep what the result file says of faults that it holds")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    rows, started = [], time.monotonic()
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    for library in LIBRARIES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(library)
+    rows: list[dict[str, Any]] = []
+    if given.add and given.out and given.out.is_file():
+        rows = json.loads(given.out.read_text(encoding="utf-8"))["mutants"]
+    done = {(row["file"], row["name"], row["new"]) for row in rows}
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
-        for part in ("src", "tests", "configs", "pyproject.toml"):
+        os.environ["PYTHONPATH"] = f"{tree}/src"
+        for part in ("src", "tests", "configs", "bench", "docs", "README.md", "pyproject.toml"):
             source = ROOT / part
             shutil.copytree(source, tree / part) if source.is_dir() else shutil.copy(source, tree / part)
-        every = sorted({test for tests in TESTS.values() for test in tests})
-        if not given.unchecked and not passes(every, tree, None):
-            sys.exit("the tests fail without a fault; nothing can be said of one")
+        sound: dict[tuple[str, ...], bool] = {}
         for mutant in chosen(given):
-            if given.only not in mutant.file or time.monotonic() - started > 60 * given.minutes:
+            late = time.monotonic() - started > 60 * given.minutes
+            if late or given.only not in mutant.file or (mutant.file, mutant.name, mutant.new.strip()) in done:
                 continue
-            result = noticed(mutant, TESTS[mutant.file], tree)
-            rows.append({"file": mutant.file, "name": mutant.name, "named": not mutant.line, "result": result})
-            print(f"{result:9} {mutant.file}: {mutant.name}", flush=True)
+            tests = tuple(tests_of(mutant.file))
+            if not sound.setdefault(tests, sound.get(tests) or passes(list(tests), tree)):
+                sys.exit(f"the tests of {mutant.file} fail without a fault; nothing can be said of one")
+            row = {"file": mutant.file, "name": mutant.name, "named": not mutant.line, "new": mutant.new.strip()}
+            rows.append({**row, "result": noticed(mutant, tree)})
+            print(f"{rows[-1]['result']:9} {mutant.file}: {mutant.name}: {mutant.new.strip()}", flush=True)
             if given.out:
-                given.out.write_text(json.dumps({"table": table(rows), "mutants": rows}, indent=1) + "\n", "utf-8")
+                write(given.out, {"table": table(rows), "mutants": rows})
     print(json.dumps(table(rows), indent=1))
     survived = [row for row in rows if row["result"] != "noticed"]
     return int(any(row["named"] for row in survived) or len(survived) > 0.05 * len(rows))
