@@ -32,7 +32,7 @@ import real_spaces as real  # noqa: E402
 from record import write  # noqa: E402
 
 if TYPE_CHECKING:
-    from isthmus.recipes.posterior.members import Joint
+    from isthmus.recipes.posterior.joint import Joint
 
 SEEDS_OF_FLAGS = ("tenth", "300", "twentieth", "fifth")
 DAMAGES = {"shuffled": 1.0, "half shuffled": 0.5, "collapsed": None, "foreign": None}

@@ -44,8 +44,8 @@ def join(benchmark: real.Benchmark, method: str, seed: int) -> Any:
     if method == "extend":
         return isthmus.extend(base=benchmark.base, leaf=benchmark.leaf, seed=seed, **options)
     spaces = {"base": benchmark.base, "leaf": benchmark.leaf}
-    if method == "ex-mcr":
-        return isthmus.extend(**spaces, method=method, seed=seed, **options)
+    if method == "ex-mcr":  # the trained projection alone
+        return isthmus.extend(**spaces, config=isthmus.ExtendConfig(description=0.0), seed=seed, **options)
     if method.endswith(("procrustes", "ridge", "dictionary")):
         sides = {"two_sided": True} if method.startswith("two-sided") else {}
         kind = method.removeprefix("two-sided ")

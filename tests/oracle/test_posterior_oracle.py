@@ -12,7 +12,8 @@ from isthmus.bridges.routes import apply_route
 from isthmus.recipes.posterior.concepts import spherical_kmeans, sum_by
 from isthmus.recipes.posterior.config import posterior_config
 from isthmus.recipes.posterior.join import join, read_vias
-from isthmus.recipes.posterior.members import Joint, gather
+from isthmus.recipes.posterior.joint import Joint
+from isthmus.recipes.posterior.members import gather
 from isthmus.recipes.posterior.model import Model, fit_model
 from isthmus.recipes.posterior.routes import write_posterior
 from isthmus.recipes.posterior.support import support

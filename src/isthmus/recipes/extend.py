@@ -61,8 +61,8 @@ class ExtendConfig(RecipeConfig):
         leaf_layer: What closes the leaf's modality gap (f_l): a "linear" layer, an "mlp" block, "mlp2" (two of
             them), or "none".
         blocks: MLP blocks that carry the leaf to the base (f_m); 0 is a single linear layer.
-        description: Weight of the leaf's items described by the base's own beside the projection; 0 leaves it out, as
-            the paper does, None chooses it by an estimate without labels.
+        description: Weight of the leaf's items described by the base's own beside the projection; None chooses it by an
+            estimate without labels, 0 leaves it out, as the paper does.
     """
 
     temperature: float = Field(0.05, gt=0.0)
@@ -73,7 +73,7 @@ class ExtendConfig(RecipeConfig):
     )
     leaf_layer: Literal["linear", "mlp", "mlp2", "none"] = "linear"
     blocks: int = Field(2, ge=0, le=8)
-    description: float | None = Field(0.0, ge=0.0)
+    description: float | None = Field(None, ge=0.0)
 
     steps: ClassVar[int] = 480
     paper: ClassVar[dict[str, Any]] = {

@@ -19,7 +19,7 @@ from isthmus.bridges.steps.softmax import softmax_average
 from isthmus.core.geometry import Array, centroid, normalize
 
 if TYPE_CHECKING:
-    from isthmus.recipes.posterior.members import Joint
+    from isthmus.recipes.posterior.joint import Joint
 
 Matrix = NDArray[np.float64]
 
@@ -81,6 +81,29 @@ def _directions(x: Array, y: Array, strength: float) -> tuple[Array, Array]:
     white = _whitening(one, strength), _whitening(two, strength)
     u, correlation, vt = np.linalg.svd(white[0] @ (one.T @ two / len(one)) @ white[1], full_matrices=False)
     return (white[0] @ u * correlation).astype(np.float32), (white[1] @ vt.T * correlation).astype(np.float32)
+
+
+def ridge(x: Array, y: Array, strength: float) -> Array:
+    """Weights (e, d) that carry rows x (n, d) to rows y (n, e), the covariance of x shrunk as in CCA."""
+    one, two = x.astype(np.float64), y.astype(np.float64)
+    covariance = one.T @ one / len(one)
+    covariance += strength * max(np.trace(covariance) / len(covariance), 1e-12) * np.eye(len(covariance))
+    return np.asarray(np.linalg.solve(covariance, one.T @ two / len(one)).T, dtype=np.float32)
+
+
+def onto(x: Array, y: Array, strength: float) -> Array:
+    """Weights (e, d) of canonical directions onto a second space that stays as it is.
+
+    With Wx, Wy the whitening of either side and U S V^T the whitened cross-covariance, the canonical product of two
+    rows is x Wx U S^2 V^T Wy y^T; all but y belongs to x.
+
+    Args:
+        x: (n, d) centred unit rows of the space that is carried.
+        y: (n, e) the same items in the space that stays.
+        strength: What is added to the diagonal of a covariance, as a multiple of its mean variance.
+    """
+    directions = _directions(x, y, strength)
+    return np.asarray(directions[1] @ directions[0].T, dtype=np.float32)
 
 
 def _whitening(x: Matrix, strength: float) -> Matrix:

@@ -6,8 +6,10 @@ An item x of the leaf is carried to the base's items v_i in two hops, through wh
     d(x) = unit(unit(sum_i w_i v_i) + 1/2 unit(sum_t p(t | x) b_t))
     u(x) = unit(f(x) + weight d(x))
 
-f is the trained projection, v_i and b_t are centred. The weight is chosen without a label, by `uncovered`: the
-description fitted without the items of some clusters, scored on the items that lie nearest to them.
+f is the trained projection, v_i and b_t are centred. The weight is chosen without a label, on items that lie nearest to
+clusters of shared items: by the description fitted without those clusters and with all of them. The first is against
+it, for the projection was trained with all; the second is for it, for it has seen the very items. The geometric mean
+decides, and the smallest weight is taken that the best does not surely beat, 0 among them.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from isthmus.bridges.routes import Route, rename_arrays
 from isthmus.bridges.steps.softmax import posterior
 from isthmus.core.geometry import Array, centroid, normalize
 from isthmus.core.runtime import numpy_generator
-from isthmus.recipes.posterior.auto import modality_pairs
+from isthmus.recipes.posterior.auto import Candidate, modality_pairs
 from isthmus.recipes.posterior.config import posterior_config
-from isthmus.recipes.posterior.estimate import REPEATS, Figure, figure, mean_figure, pseudo_pairs
-from isthmus.recipes.posterior.members import MAXIMUM_ITEMS, Joint, Link, Member, Memory
+from isthmus.recipes.posterior.estimate import REPEATS, SURE, Figure, ahead, figure, mean_figure, pseudo_pairs
+from isthmus.recipes.posterior.joint import Joint, Link, Member, Memory
+from isthmus.recipes.posterior.members import MAXIMUM_ITEMS
 from isthmus.recipes.posterior.model import Model, fit_model
 from isthmus.recipes.posterior.routes import centring, leading_directions
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
     from isthmus.pairs.side import Side
 
-WEIGHTS = (0.0, 0.1, 0.25, 0.5)
+WEIGHTS = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Weights of the description that are tried."""
 TEXTS = 0.5
 """Of the shared items' average within the description."""
@@ -66,23 +69,24 @@ def describe_leaf(
     own = [[m for m in side.embeddings if m not in via] for side in (base, leaf)]
     if weight == 0.0 or not all(own):
         return bridge
-    joint = _joint(base, leaf, via, seed)
+    joint = sides_joint(base, leaf, via, seed)
     if len(joint.ids) < SMALLEST:
         return bridge
     model = fit_model(joint, posterior_config({**SETTINGS, "seed": seed}))
-    figures: dict[float, Figure] = {}
+    tried: list[Candidate] = []
     if weight is None:
-        figures = _estimates(model, bridge, name)
-        weight = max(figures, key=lambda each: figures[each].value)
+        tried = _estimates(model, bridge, name)
+        weight = choose_weight(tried)
     record = {
         "weight": weight,
-        "uncovered": {f"{each:g}": round(one.value, 4) for each, one in figures.items()},
+        "uncovered": {f"{one.weight:g}": round(one.uncovered.value, 4) for one in tried},
+        "covered": {f"{one.weight:g}": round(one.covered.value, 4) for one in tried},
         "items": len(joint.ids),
     }
     described = replace(bridge, record={**bridge.record, "description": record})
     if weight == 0.0:
         return described
-    arrays, chains = _routes(model, name, own[1])
+    arrays, chains = description_routes(model, name, own[1])
     routes = dict(bridge.routes)
     for modality, chain in chains.items():
         key = f"{name}/{modality}"
@@ -91,7 +95,7 @@ def describe_leaf(
     return replace(described, routes=routes, arrays={**bridge.arrays, **arrays})
 
 
-def _joint(base: Side, leaf: Side, via: Sequence[str], seed: int) -> Joint:
+def sides_joint(base: Side, leaf: Side, via: Sequence[str], seed: int) -> Joint:
     """The overlap and the memories of two sides."""
     ids: list[str] = []
     rows: tuple[list[Array], list[Array]] = ([], [])
@@ -135,22 +139,32 @@ def _describe(model: Model, modality: str, x: Array, base_modality: str) -> Arra
     return normalize(by_items + np.float32(TEXTS) * by_texts)
 
 
-def _estimates(model: Model, bridge: Bridge, name: str) -> dict[float, Figure]:
-    found: dict[float, list[Figure]] = {weight: [] for weight in WEIGHTS}
+def choose_weight(tried: Sequence[Candidate]) -> float:
+    """The smallest weight that the best does not surely beat."""
+    best = max(tried, key=lambda one: one.both)
+    return next(one.weight for one in tried if ahead(best.figures, one.figures) < SURE)
+
+
+def _estimates(model: Model, bridge: Bridge, name: str) -> list[Candidate]:
+    """Both estimates of every weight, the smallest weight first."""
+    found: dict[tuple[float, str], list[Figure]] = {}
     for repeat in range(REPEATS):
         for a, b, m, n in modality_pairs(model.joint):
             pairs = pseudo_pairs(model.joint, a, b, (m, n), model.config.seed + repeat)
-            without = model.without(pairs.left_out)
-            rows, columns, owner, relevant = pairs.items("narrow")
-            base, leaf = model.joint.members[0].memories[m], model.joint.members[1].memories[n]
-            # Back from centred rows: a unit row is, but for its length, its centred one and the mean.
-            own, x = normalize(_uncentred(base)[rows]), leaf.rows[columns]
-            f = bridge.project(_uncentred(leaf)[columns], space=name, modality=n)
-            d = _describe(without, n, x, m)
-            for weight in WEIGHTS:
-                u = normalize(f + np.float32(weight) * d)
-                found[weight].append(figure(own @ u.T, owner, relevant))
-    return {weight: mean_figure(each) for weight, each in found.items()}
+            base, leaf = model.joint.members[a].memories[m], model.joint.members[b].memories[n]
+            for kind, fitted in (("narrow", model.without(pairs.left_out)), ("wide", model)):
+                rows, columns, owner, relevant = pairs.items(kind)
+                # Back from centred rows: a unit row is, but for its length, its centred one and the mean.
+                own = normalize(_uncentred(base)[rows])
+                f = bridge.project(_uncentred(leaf)[columns], space=name, modality=n)
+                d = _describe(fitted, n, leaf.rows[columns], m)
+                for weight in WEIGHTS:
+                    scores = own @ normalize(f + np.float32(weight) * d).T
+                    found.setdefault((weight, kind), []).append(figure(scores, owner, relevant))
+    return [
+        Candidate(weight, mean_figure(found[weight, "narrow"]), mean_figure(found[weight, "wide"]))
+        for weight in WEIGHTS
+    ]
 
 
 def _uncentred(memory: Memory) -> Array:
@@ -161,7 +175,7 @@ def _uncentred(memory: Memory) -> Array:
     return normalize(s[:, None] * memory.rows + memory.mean)
 
 
-def _routes(model: Model, name: str, modalities: Sequence[str]) -> tuple[dict[str, Any], dict[str, Route]]:
+def description_routes(model: Model, name: str, modalities: Sequence[str]) -> tuple[dict[str, Any], dict[str, Route]]:
     """The description's chain of every modality of the leaf, and its arrays."""
     base, leaf = model.joint.members
     own = base.own[0]

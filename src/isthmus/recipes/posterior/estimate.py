@@ -8,7 +8,7 @@ items, and over wider lists, so it sees damage. Both are mean average precisions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from isthmus.core.geometry import Array
 from isthmus.core.runtime import numpy_generator
 from isthmus.recipes.posterior.concepts import centroids, side_by_side, spherical_kmeans
-from isthmus.recipes.posterior.members import Joint
+from isthmus.recipes.posterior.joint import Joint
 
 CLUSTERS, BEST = 300, 40
 """Clusters of the shared items, and how many of them give pseudo pairs."""
@@ -25,6 +25,8 @@ NARROW, WIDE = (4, 6), (24, 36)
 """Nearest items of a cluster in the first and in the second space: for `uncovered`, and for `covered`."""
 REPEATS = 2
 """Clusterings, each from another seed, whose estimates are averaged."""
+SURE = 0.95
+"""Share of draws of clusters in which one recipe is above another, from which it counts as better."""
 _RESAMPLES = 500
 
 Score = Callable[[Array, Array], Array]
@@ -132,6 +134,24 @@ def average_precisions(scores: Array, relevant: NDArray[np.bool_]) -> Array:
     hits = np.take_along_axis(relevant, order, axis=1)
     precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
     return np.asarray((precision * hits).sum(axis=1) / np.maximum(hits.sum(axis=1), 1), dtype=np.float32)
+
+
+def ahead(one: Sequence[Figure], other: Sequence[Figure], draws: int = 1000) -> float:
+    """Share of draws of clusters, the same for both, in which one recipe's figures are above another's.
+
+    Args:
+        one: A recipe's figures; of several the product counts.
+        other: The other's, of the same kinds and on the same pseudo pairs.
+        draws: How often clusters are drawn anew.
+    """
+    generator = numpy_generator(0, 9)
+    logs = np.zeros((2, draws))
+    for figures in zip(one, other, strict=True):
+        n = min(len(each.clusters) for each in figures)
+        drawn = generator.integers(0, n, (draws, n))
+        for side, each in enumerate(figures):
+            logs[side] += np.log(np.maximum(each.clusters[drawn].mean(axis=1), 1e-9))
+    return float((logs[0] > logs[1]).mean())
 
 
 def mean_figure(figures: Mapping[int, Figure] | list[Figure]) -> Figure:

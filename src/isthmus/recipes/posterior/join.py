@@ -53,6 +53,7 @@ def join(
     config = settings if isinstance(settings, PosteriorConfig) else posterior_config(settings or {})
     vias = read_vias(spaces, via)
     joint = gather(spaces, vias, memory_rows=config.memory_rows, seed=config.seed)
+    overlap = joint.via
     examined, health = examine(joint, config.seed)
     joint = examined if config.agreement else joint
     model = fit_model(joint, config)
@@ -66,7 +67,7 @@ def join(
     record: dict[str, Any] = {
         "via": names,
         "pairs": {f"{spaces[a].name},{spaces[b].name}": list(each) for (a, b), each in vias.items()},
-        "overlap": joint.via,
+        "overlap": overlap,
         "virtual": joint.virtual,
         "dropped": joint.dropped[:MOST_NAMED],
         "chosen": chosen,

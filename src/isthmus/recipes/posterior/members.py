@@ -1,9 +1,8 @@
-"""What the closed forms see of the spaces that they join: shared items in every space, and each modality's memory."""
+"""Reading what the closed forms see of the spaces that they join."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from isthmus.bridges.steps.softmax import softmax_average
 from isthmus.core.geometry import Array, centroid, normalize
 from isthmus.core.runtime import numpy_generator
 from isthmus.errors import ConfigError, OverlapError
+from isthmus.recipes.posterior.joint import Joint, Link, Member, Memory
 from isthmus.spaces.overlap import MINIMUM_OVERLAP, overlap
 
 if TYPE_CHECKING:
@@ -26,98 +26,6 @@ VIRTUAL_TEMPERATURE = 0.03
 """Of the average that stands for a shared item in a space that lacks it."""
 
 Rows = NDArray[np.int64]
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Rows of one modality, centred and of unit length, with the mean that was removed.
-
-    Attributes:
-        mean: (d,) of the unit rows before.
-        rows: (m, d), drawn at random; of an overlap modality, the shared items themselves.
-        shared: Whether the modality is part of the overlap.
-    """
-
-    mean: Array
-    rows: Array
-    shared: bool
-
-    def centred(self, x: Array) -> Array:
-        """Unit rows of the modality with its mean removed, at unit length again."""
-        return normalize(normalize(x) - self.mean)
-
-
-@dataclass(frozen=True)
-class Member:
-    """One space of a join.
-
-    Attributes:
-        name: Its name.
-        items: (n, d) centred unit rows of the shared items.
-        memories: By modality.
-    """
-
-    name: str
-    items: Array
-    memories: dict[str, Memory]
-
-    @property
-    def own(self) -> list[str]:
-        """Modalities that are not part of the overlap; all, where there are no others."""
-        return [name for name, memory in self.memories.items() if not memory.shared] or list(self.memories)
-
-
-@dataclass(frozen=True)
-class Link:
-    """What two spaces share: numbers of the spaces, and centred unit rows (n, d) of the same items in both.
-
-    `joint` says that the items are those of the posterior.
-    """
-
-    first: int
-    second: int
-    via: tuple[str, ...]
-    rows: tuple[Array, Array]
-    joint: bool = False
-
-
-@dataclass(frozen=True)
-class Joint:
-    """Spaces to be joined.
-
-    Attributes:
-        members: The spaces.
-        links: Overlaps of pairs of them.
-        ids: (n,) ids of the shared items that the posteriors are over.
-        labels: (n,) what to call them.
-        via: By the order of the items, families of shared items: modality and count.
-        dropped: Ids of shared items that were left out since their neighbourhoods have nothing in common.
-        virtual: Names of spaces that lack the shared items themselves and describe them by what they have.
-    """
-
-    members: list[Member]
-    links: list[Link]
-    ids: list[str]
-    labels: list[str]
-    via: dict[str, int]
-    dropped: list[str] = field(default_factory=list)
-    virtual: list[str] = field(default_factory=list)
-
-    def keep(self, kept: NDArray[np.bool_]) -> Joint:
-        """The same over some of the shared items alone."""
-        names = [name for name, yes in zip(self.ids, kept, strict=True) if yes]
-        labels = [name for name, yes in zip(self.labels, kept, strict=True) if yes]
-        return replace(
-            self,
-            members=[replace(member, items=member.items[kept]) for member in self.members],
-            links=[
-                replace(link, rows=(link.rows[0][kept], link.rows[1][kept])) if link.joint else link
-                for link in self.links
-            ],
-            ids=names,
-            labels=labels,
-        )
 
 
 Vias = Mapping[tuple[int, int], Sequence[str]]
@@ -160,7 +68,7 @@ def gather(spaces: Sequence[Space], vias: Vias, *, memory_rows: int, seed: int) 
             space.name,
             items[n],
             {
-                name: _memory(
+                name: memory_of(
                     space[name], means.get((n, name)), memory_rows, seed, shared=name in shared and n in having
                 )
                 for name in space.modalities
@@ -267,7 +175,7 @@ def _describe_the_rest(count: int, links: Sequence[Link], items: dict[int, Array
     return virtual
 
 
-def _memory(embeddings: Embeddings, mean: Array | None, most: int, seed: int, *, shared: bool) -> Memory:
+def memory_of(embeddings: Embeddings, mean: Array | None, most: int, seed: int, *, shared: bool) -> Memory:
     """The memory of a modality; `mean` is that of its shared items, where it is part of an overlap."""
     if mean is None:
         mean = _mean(embeddings)

@@ -23,7 +23,7 @@ from isthmus.core.runtime import numpy_generator
 from isthmus.recipes.posterior.canonical import Canonical, fit_canonical
 from isthmus.recipes.posterior.concepts import Numbers, side_by_side, spherical_kmeans, sum_by
 from isthmus.recipes.posterior.config import PosteriorConfig
-from isthmus.recipes.posterior.members import Joint, Member
+from isthmus.recipes.posterior.joint import Joint, Member
 from isthmus.recipes.posterior.support import support
 
 PARTS = ("mix", "bag", "two", "cca")
@@ -133,7 +133,7 @@ class Model:
 def fit_model(joint: Joint, config: PosteriorConfig) -> Model:
     """Fit support, concepts, canonical directions and scales."""
     biases = {
-        (n, name): bias for n, member in enumerate(joint.members) for name, bias in _biases(member, config).items()
+        (n, name): bias for n, member in enumerate(joint.members) for name, bias in biases_of(member, config).items()
     }
     concepts: list[Numbers] = []
     if config.concepts:
@@ -147,7 +147,7 @@ def fit_model(joint: Joint, config: PosteriorConfig) -> Model:
     return replace(model, scales=_scales(model))
 
 
-def _biases(member: Member, config: PosteriorConfig) -> dict[str, Array]:
+def biases_of(member: Member, config: PosteriorConfig) -> dict[str, Array]:
     """By modality, the support of every shared item; an overlap modality takes the best of the others'."""
     zero = np.zeros(len(member.items), dtype=np.float32)
     own = [name for name, memory in member.memories.items() if not memory.shared]

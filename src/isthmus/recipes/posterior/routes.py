@@ -103,14 +103,18 @@ def centring(space: str, modality: str) -> Route:
     return [{"kind": "normalize"}, {"kind": "center", "mean": f"{space}/mean.{modality}"}, {"kind": "normalize"}]
 
 
+def packed(names: object) -> NDArray[np.uint8]:
+    """Names as the bytes of their json, for an array file."""
+    return np.frombuffer(json.dumps(names, ensure_ascii=False).encode("utf-8"), dtype=np.uint8)
+
+
 def _linear(weight: str) -> dict[str, Any]:
     return {"kind": "linear", "weight": weight, "bias": None}
 
 
 def _shared_arrays(model: Model) -> ArraysOut:
     """Means, items, biases, memories and directions of every space, and the labels of the shared items."""
-    labels = json.dumps(model.joint.labels, ensure_ascii=False).encode("utf-8")
-    arrays: ArraysOut = {"joint/labels": np.frombuffer(labels, dtype=np.uint8)}
+    arrays: ArraysOut = {"joint/labels": packed(model.joint.labels), "joint/ids": packed(model.joint.families)}
     for n, member in enumerate(model.joint.members):
         arrays[f"{member.name}/items"] = member.items.astype(np.float16)
         if model.config.cca_weight > 0:

@@ -1,0 +1,110 @@
+"""What the closed forms see of the spaces that they join: shared items in every space, and each modality's memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.core.geometry import Array, normalize
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Rows of one modality, centred and of unit length, with the mean that was removed.
+
+    Attributes:
+        mean: (d,) of the unit rows before.
+        rows: (m, d), drawn at random; of an overlap modality, the shared items themselves.
+        shared: Whether the modality is part of the overlap.
+    """
+
+    mean: Array
+    rows: Array
+    shared: bool
+
+    def centred(self, x: Array) -> Array:
+        """Unit rows of the modality with its mean removed, at unit length again."""
+        return normalize(normalize(x) - self.mean)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One space of a join.
+
+    Attributes:
+        name: Its name.
+        items: (n, d) centred unit rows of the shared items.
+        memories: By modality.
+    """
+
+    name: str
+    items: Array
+    memories: dict[str, Memory]
+
+    @property
+    def own(self) -> list[str]:
+        """Modalities that are not part of the overlap; all, where there are no others."""
+        return [name for name, memory in self.memories.items() if not memory.shared] or list(self.memories)
+
+
+@dataclass(frozen=True)
+class Link:
+    """What two spaces share: numbers of the spaces, and centred unit rows (n, d) of the same items in both.
+
+    `joint` says that the items are those of the posterior.
+    """
+
+    first: int
+    second: int
+    via: tuple[str, ...]
+    rows: tuple[Array, Array]
+    joint: bool = False
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Spaces to be joined.
+
+    Attributes:
+        members: The spaces.
+        links: Overlaps of pairs of them.
+        ids: (n,) ids of the shared items that the posteriors are over.
+        labels: (n,) what to call them.
+        via: By the order of the items, modalities of the shared items and how many of each there are.
+        dropped: Ids of shared items that were left out since their neighbourhoods have nothing in common.
+        virtual: Names of spaces that lack the shared items themselves and describe them by what they have.
+    """
+
+    members: list[Member]
+    links: list[Link]
+    ids: list[str]
+    labels: list[str]
+    via: dict[str, int]
+    dropped: list[str] = field(default_factory=list)
+    virtual: list[str] = field(default_factory=list)
+
+    def keep(self, kept: NDArray[np.bool_]) -> Joint:
+        """The same over some of the shared items alone."""
+        names = [name for name, yes in zip(self.ids, kept, strict=True) if yes]
+        labels = [name for name, yes in zip(self.labels, kept, strict=True) if yes]
+        ends = np.cumsum([0, *self.via.values()])
+        counts = {name: int(kept[start:end].sum()) for name, start, end in zip(self.via, ends, ends[1:], strict=False)}
+        return replace(
+            self,
+            via=counts,
+            members=[replace(member, items=member.items[kept]) for member in self.members],
+            links=[
+                replace(link, rows=(link.rows[0][kept], link.rows[1][kept])) if link.joint else link
+                for link in self.links
+            ],
+            ids=names,
+            labels=labels,
+        )
+
+    @property
+    def families(self) -> dict[str, list[str]]:
+        """The ids of the shared items by modality, in the order of the items."""
+        ends = np.cumsum([0, *self.via.values()])
+        return {name: self.ids[a:b] for name, a, b in zip(self.via, ends, ends[1:], strict=False)}
