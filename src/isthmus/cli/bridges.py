@@ -13,7 +13,7 @@ from isthmus.cli.making import Making, share_listed_texts, share_texts_with_base
 from isthmus.cli.output import output
 from isthmus.errors import ConfigError
 
-METHODS = ("ex-mcr", "dictionary", "ridge", "procrustes")
+METHODS = ("ex-mcr", "posterior", "cca", "dictionary", "ridge", "procrustes")
 CONNECT_METHODS = ("auto", "posterior", "cca", "c-mcr", "dictionary", "ridge", "procrustes", "mean_offset")
 
 
@@ -82,8 +82,13 @@ def extend(
     via: o.Via,
     out: o.BridgeOut,
     method: Annotated[
-        str, typer.Option(metavar="|".join(METHODS), help="Trained, or closed form in a second.")
-    ] = "ex-mcr",
+        str | None,
+        typer.Option(
+            metavar="|".join(METHODS),
+            help="ex-mcr (default) trains; posterior is the default on a bridge of posteriors.",
+            show_default=False,
+        ),
+    ] = None,
     center: Annotated[
         str | None,
         typer.Option(metavar="no|leaf|both", help="Closed forms: remove modalities' means first.", show_default=False),
@@ -112,19 +117,14 @@ def extend(
 ) -> None:
     """Extend a frozen space or bridge by a leaf space (Ex-MCR)."""
     from isthmus.cli.references import named_paths
-    from isthmus.recipes.extend import ExtendConfig
     from isthmus.recipes.extend import extend as recipe
+    from isthmus.recipes.posterior.addition import recognises
     from isthmus.spaces.space import open_space
 
     making = Making(
         out, preset, config, assignments, memory_limit, engine, address, checkpoint_dir, overwrite, quiet, as_json
     )  # fmt: skip
-    trained = method == METHODS[0]
-    if trained and center is not None:
-        raise ConfigError(f"--center is of the closed forms ({', '.join(METHODS[1:])}), got --method {method}.")
-
-    if not trained and modality:
-        raise ConfigError(f"--modality is of {METHODS[0]}, got --method {method}, which brings in every modality.")
+    chosen, settings = making.extend_settings(method, center, modality, posteriors=recognises(open_base(base)))
 
     def recipe_with_texts(**settings: Any) -> Any:
         spaces = open_base(base), open_space(leaf)
@@ -135,14 +135,10 @@ def extend(
         recipe_with_texts,
         inputs=[base, leaf, *recorded_places(base), *named_paths(space).values(), *(texts or [])],
         via=via,
-        method=method,
+        method=chosen,
         seed=seed,
         device=device,
-        **(
-            making.settings(ExtendConfig, modalities=modality or None)
-            if trained
-            else making.closed_form_settings(method, center)
-        ),
+        **settings,
     )
 
 

@@ -73,6 +73,31 @@ class Making:
         check_keys(keys, known, "--set or --config")
         return method, keys
 
+    def extend_settings(
+        self, method: str | None, center: str | None, modalities: list[str] | None, *, posteriors: bool
+    ) -> tuple[str, dict[str, Any]]:
+        """The method of `extend` and its settings; without a method, a bridge of posteriors takes a leaf as one."""
+        from isthmus.cli.config import check_keys, collect, known_keys
+        from isthmus.recipes.extend import METHODS, ExtendConfig
+        from isthmus.recipes.posterior.config import PosteriorConfig
+
+        trained, closed = METHODS[0], METHODS[3:]
+        keys = collect(self.config, self.assignments or [])
+        if method is None:
+            asked = self._of_training or modalities or keys or center
+            method = "posterior" if posteriors and not asked else trained
+        if center is not None and method not in closed:
+            raise ConfigError(f"--center is of the closed forms ({', '.join(closed)}), got --method {method}.")
+        if method == trained:
+            return method, self.settings(ExtendConfig, modalities=modalities or None)
+        if modalities:
+            raise ConfigError(f"--modality is of {trained}, got --method {method}, which brings in every modality.")
+        if method in closed:
+            return method, self.closed_form_settings(method, center)
+        self._refuse_training(trained, method)
+        check_keys(keys, known_keys(PosteriorConfig), "--set or --config")
+        return method, keys
+
     @property
     def _of_training(self) -> bool:
         return bool(self.preset or self.memory_limit or self.checkpoint_dir or self.engine or self.address)

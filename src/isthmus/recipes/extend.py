@@ -34,6 +34,8 @@ from isthmus.pairs.cache import open_store
 from isthmus.pairs.kinds import choose_kinds
 from isthmus.pairs.side import Side, Slot
 from isthmus.recipes.config import RecipeConfig, check_space_names, settle
+from isthmus.recipes.posterior import frozen
+from isthmus.recipes.posterior.addition import recognises
 from isthmus.recipes.posterior.description import describe_leaf
 from isthmus.recipes.sides import bridge_side, space_side
 from isthmus.recipes.training.loop import train, working_folder
@@ -46,7 +48,7 @@ from isthmus.spaces.space import as_space
 if TYPE_CHECKING:
     from isthmus.spaces.space import Space
 
-METHODS = ("ex-mcr", "dictionary", "ridge", "procrustes")
+METHODS = ("ex-mcr", "posterior", "cca", "dictionary", "ridge", "procrustes")
 
 
 class ExtendConfig(RecipeConfig):
@@ -92,7 +94,7 @@ def extend(
     leaf: Space | str | Path,
     *,
     via: str | Sequence[str],
-    method: str = "ex-mcr",
+    method: str | None = None,
     config: ExtendConfig | Mapping[str, Any] | None = None,
     preset: str | None = None,
     seed: int | None = None,
@@ -111,7 +113,8 @@ def extend(
             bit.
         leaf: The space to bring in.
         via: Modalities that both have, matched by id: "text", "image,text".
-        method: "ex-mcr" trains; "dictionary", "ridge" and "procrustes" are closed forms through the overlap.
+        method: "ex-mcr" trains, and is the default but for a bridge of posteriors without config or preset, where it is
+            "posterior"; the others are closed forms through the overlap.
         config: Settings; None is the defaults.
         preset: "default", "paper" or "auto", where no config is given.
         seed: Overrides the config's.
@@ -123,7 +126,7 @@ def extend(
         callback: Called with each epoch's row of the history.
         quiet: Show no progress.
         **options: Settings of the closed forms, such as `center="leaf"` (see
-            `isthmus.recipes.solvers.ClosedFormConfig`).
+            `isthmus.recipes.solvers.ClosedFormConfig`, for posterior and cca `PosteriorConfig`).
 
     Returns:
         A bridge of the base's spaces and the leaf.
@@ -133,15 +136,13 @@ def extend(
         ConfigError: A setting is unknown or does not fit.
     """
     names = via_list(via)
+    base, leaf = as_base(base), as_space(leaf)
+    method = method or ("posterior" if config is None and preset is None and recognises(base) else "ex-mcr")
     if method not in METHODS:
         raise ConfigError(unknown_name("unknown method", str(method), METHODS))
-    base, leaf = as_base(base), as_space(leaf)
     settings = settle(ExtendConfig, config, preset, seed)
     if method != "ex-mcr":
-        from isthmus.recipes.closed_form import fit_closed_form_bridge
-
-        options = {"seed": settings.seed, **options}
-        return fit_closed_form_bridge(base, leaf, via=names, method=method, space_paths=space_paths, **options)
+        return _closed(base, leaf, method, via=names, space_paths=space_paths, **{"seed": settings.seed, **options})
     if options:
         raise ConfigError(
             f"unknown option {min(options)!r}. It is no setting of ex-mcr: those go into config=ExtendConfig()."
@@ -210,6 +211,15 @@ def extend(
         "all": finished - started,
     }
     return bridge
+
+
+def _closed(base: Space | Bridge, leaf: Space, method: str, **options: Any) -> Bridge:
+    """The bridge of a closed form."""
+    from isthmus.recipes.closed_form import fit_closed_form_bridge
+
+    if method in frozen.METHODS:
+        return frozen.extend_frozen(base, leaf, method=method, **options)
+    return fit_closed_form_bridge(base, leaf, method=method, **options)
 
 
 def leaf_side(leaf: Space, via: Sequence[str], modalities: Sequence[str] | None) -> Side:

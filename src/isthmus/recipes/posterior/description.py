@@ -19,11 +19,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isthmus.bridges.routes import Route, rename_arrays
 from isthmus.bridges.steps.softmax import posterior
 from isthmus.core.geometry import Array, centroid, normalize
 from isthmus.core.runtime import numpy_generator
+from isthmus.pairs.side import match_overlap
 from isthmus.recipes.posterior.auto import Candidate, modality_pairs
 from isthmus.recipes.posterior.config import posterior_config
 from isthmus.recipes.posterior.estimate import REPEATS, SURE, Figure, ahead, figure, mean_figure, pseudo_pairs
@@ -45,6 +47,8 @@ POWER = 2.0
 SETTINGS: dict[str, Any] = {
     "concepts": False, "two_sided": False, "denoising": False, "support": False, "temperature": 0.06, "dim": 512,
 }  # fmt: skip
+MEMORY_ROWS = 5000
+"""Most items of a modality that describe others, drawn at random."""
 SMALLEST = 64
 """Shared items below which nothing is described."""
 
@@ -96,21 +100,24 @@ def describe_leaf(
 
 
 def sides_joint(base: Side, leaf: Side, via: Sequence[str], seed: int) -> Joint:
-    """The overlap and the memories of two sides."""
+    """The overlap and the memories of two sides.
+
+    Raises:
+        OverlapError: The sides share too few ids, or one of them lacks a modality.
+    """
     ids: list[str] = []
+    counts: dict[str, int] = {}
     rows: tuple[list[Array], list[Array]] = ([], [])
     means: list[dict[str, Array]] = [{}, {}]
     for modality in via:
-        at = {item: row for row, item in enumerate(leaf.ids[modality])}
-        shared = [(row, at[item]) for row, item in enumerate(base.ids[modality]) if item in at]
-        if len(shared) > MAXIMUM_ITEMS // len(via):
-            drawn = numpy_generator(seed, 3).choice(len(shared), MAXIMUM_ITEMS // len(via), replace=False)
-            shared = [shared[i] for i in np.sort(drawn)]
+        matched = match_overlap(base, leaf, modality)
+        some = _some(len(matched[0]), MAXIMUM_ITEMS // len(via), 3, seed)
         for number, side in enumerate((base, leaf)):
-            unit = normalize(side.embeddings[modality][[pair[number] for pair in shared]])
+            unit = normalize(side.embeddings[modality][matched[number][some]])
             means[number][modality] = centroid(unit)
             rows[number].append(normalize(unit - means[number][modality]))
-        ids += [base.ids[modality][pair[0]] for pair in shared]
+        ids += [base.ids[modality][row] for row in matched[0][some]]
+        counts[modality] = len(some)
     items = [np.concatenate(each) for each in rows]
     members = []
     for number, side in enumerate((base, leaf)):
@@ -118,11 +125,16 @@ def sides_joint(base: Side, leaf: Side, via: Sequence[str], seed: int) -> Joint:
         for modality, embeddings in side.embeddings.items():
             mean = means[number].get(modality)
             mean = centroid(embeddings) if mean is None else mean
-            chosen = np.sort(numpy_generator(seed, 2).permutation(len(embeddings))[:5000])
+            chosen = _some(len(embeddings), MEMORY_ROWS, 2, seed)
             memories[modality] = Memory(mean, normalize(embeddings[chosen] - mean), modality in via)
         members.append(Member(("base", "leaf")[number], items[number], memories))
     link = Link(0, 1, tuple(via), (items[0], items[1]), joint=True)
-    return Joint(members, [link], ids, ids, dict.fromkeys(via, len(ids)))
+    return Joint(members, [link], ids, ids, counts)
+
+
+def _some(n: int, most: int, stream: int, seed: int) -> NDArray[np.int64]:
+    """Numbers of some of n rows, drawn at random, in order."""
+    return np.sort(numpy_generator(seed, stream).permutation(n)[:most])
 
 
 def _describe(model: Model, modality: str, x: Array, base_modality: str) -> Array:
