@@ -41,7 +41,7 @@ MILD = {"a quarter shuffled": 0.25}
 """Damage that lowers the quality and need not be flagged."""
 FITTED = (
     ("tenth", ""), ("300", ""), ("names", ""), ("tenth", "half shuffled"), ("tenth", "shuffled"), ("fifth", ""),
-    ("twentieth", ""), ("captions", ""), ("all", ""),
+    ("twentieth", ""), ("all", ""), ("all", "half shuffled"), ("captions", ""),
 )  # fmt: skip
 """Overlaps and damages that are fitted, each with all recipes between posterior and cca."""
 GOOD = "good"

@@ -75,6 +75,10 @@ def test_a_space_is_added_and_nothing_moves(
     x = grown.project(half["touch"], space="half")
     np.testing.assert_allclose(again.project(half["touch"], space="half"), x, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1.0, atol=1e-5)
+    bridge.save(tmp_path / "b.bridge")
+    # A bridge from a folder takes the same space in, to the same vectors.
+    late = isthmus.extend(tmp_path / "b.bridge", half, via="text")
+    np.testing.assert_allclose(late.project(half["touch"], space="half"), x, atol=1e-6)
 
 
 def test_a_space_is_added_through_what_it_shares_with_one_of_them(spaces: tuple[Space, Space, Space, Space]):

@@ -34,8 +34,11 @@ WEIGHTS = (0.0, float("inf"), 0.5, 1.0, 3.0, 9.0)
 """Candidates, the simplest first."""
 MOST_PAIRS = 4
 """Pairs of modalities that are looked at, over all pairs of spaces with room for each."""
-BROKEN, DOUBTFUL = 0.75, 0.3
-"""Shares of the overlap that seem to be wrong, above which a bridge is broken or doubtful."""
+BROKEN, DOUBTFUL = 0.75, 0.35
+"""Shares of the overlap that are wrong at least, above which a bridge is broken or doubtful."""
+PRIOR = 100.0
+"""Shared items that speak for an estimate of nothing: clusters of a few hundred texts are so coarse that items find
+their own easily, and an estimate from n of them is shrunk by n / (n + PRIOR)."""
 STRANGERS = 0.15
 """Kinship below which the shared items of a space have nothing to do with its others."""
 POOR = 0.12
@@ -46,11 +49,12 @@ MINIMUM_KEPT = 0.1
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate's name, weight and figures."""
+    """A candidate's weight, its figures, and the share of the estimate that its number of shared items leaves."""
 
     weight: float
     uncovered: Figure
     covered: Figure
+    trust: float = 1.0
 
     @property
     def name(self) -> str:
@@ -64,8 +68,8 @@ class Candidate:
 
     @property
     def both(self) -> float:
-        """Geometric mean of the two estimates."""
-        return float(np.sqrt(max(self.uncovered.value, 0.0) * max(self.covered.value, 0.0)))
+        """Geometric mean of the two estimates, shrunk."""
+        return self.trust * float(np.sqrt(max(self.uncovered.value, 0.0) * max(self.covered.value, 0.0)))
 
     def row(self) -> dict[str, Any]:
         """As it is stored."""
@@ -79,15 +83,30 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Health:
-    """What is wrong with the overlaps: the share that seems damaged, and how near shared items are to a space's own."""
+    """What is wrong with the overlaps.
+
+    Attributes:
+        damaged: By pair of spaces, the share of shared items that seems to be wrong.
+        kinship: By space and modality, how near shared items are to a space's own.
+        items: By pair, how many shared items that share is of.
+    """
 
     damaged: dict[str, float]
     kinship: dict[str, float]
+    items: dict[str, int]
+
+    @property
+    def least(self) -> dict[str, float]:
+        """The share that is wrong at least: two standard errors below what seems to be."""
+        return {
+            pair: share - 2 * float(np.sqrt(share * (1 - share) / max(self.items[pair], 1)))
+            for pair, share in self.damaged.items()
+        }
 
     @property
     def broken(self) -> list[str]:
         """Reasons why nothing of the bridge can be trusted."""
-        pairs = [f"{p} have no neighbours in common" for p, share in self.damaged.items() if share >= BROKEN]
+        pairs = [f"{p} have no neighbours in common" for p, share in self.least.items() if share >= BROKEN]
         return pairs + [
             f"the shared items of {n} lie nowhere near its own" for n, k in self.kinship.items() if k < STRANGERS
         ]
@@ -98,19 +117,21 @@ class Health:
         return [
             f"{share:.0%} of the items that {pair} share have no neighbours in common"
             for pair, share in self.damaged.items()
-            if DOUBTFUL <= share < BROKEN
+            if DOUBTFUL <= self.least[pair] < BROKEN
         ]
 
 
 def examine(joint: Joint, seed: int = 0) -> tuple[Joint, Health]:
     """Look for wrong ids in the overlaps, and leave out the shared items that no neighbourhood speaks for."""
     damaged: dict[str, float] = {}
+    items: dict[str, int] = {}
     good = np.ones(len(joint.ids), dtype=bool)
     for link in joint.links:
         n = len(link.rows[0])
         k = neighbours_of(n)
         none = common_neighbours(*link.rows, neighbours=k, seed=seed) == 0
         names = f"{joint.members[link.first].name} and {joint.members[link.second].name}"
+        items[names] = n
         damaged[names] = float(min(1.0, none.mean() / max(chance(n, neighbours=k), 1e-9)))
         if link.joint:
             good &= ~none
@@ -120,7 +141,7 @@ def examine(joint: Joint, seed: int = 0) -> tuple[Joint, Health]:
         for name in member.own
         if not member.memories[name].shared
     }
-    health = Health(damaged, near)
+    health = Health(damaged, near, items)
     if good.all() or good.mean() < MINIMUM_KEPT or good.sum() < 64:
         return joint, health
     dropped = [name for name, yes in zip(joint.ids, good, strict=True) if not yes]
@@ -150,7 +171,15 @@ def candidates(model: Model, weights: Sequence[float] = WEIGHTS, *, repeats: int
             for found, fitted, width in ((uncovered, without, "narrow"), (covered, model, "wide")):
                 for weight, one in _figures(fitted, pairs, (a, b, m, n), width, weights).items():
                     found[weight].append(one)
-    return [Candidate(weight, mean_figure(uncovered[weight]), mean_figure(covered[weight])) for weight in weights]
+    trust = trust_in(len(model.joint.ids))
+    return [
+        Candidate(weight, mean_figure(uncovered[weight]), mean_figure(covered[weight]), trust) for weight in weights
+    ]
+
+
+def trust_in(items: int) -> float:
+    """What is left of an estimate from some shared items."""
+    return items / (items + PRIOR)
 
 
 def _figures(
@@ -222,8 +251,8 @@ def estimate_record(candidate: Candidate, health: Health, joint: Joint) -> dict[
 
 
 def _interval(candidate: Candidate) -> tuple[float, float]:
-    ends = candidate.uncovered.interval(), candidate.covered.interval()
-    return float(np.sqrt(ends[0][0] * ends[1][0])), float(np.sqrt(ends[0][1] * ends[1][1]))
+    (low, high), (least, most) = candidate.uncovered.interval(), candidate.covered.interval()
+    return candidate.trust * float(np.sqrt(low * least)), candidate.trust * float(np.sqrt(high * most))
 
 
 def sentences(chosen: dict[str, Any] | None, estimate: dict[str, Any]) -> list[str]:

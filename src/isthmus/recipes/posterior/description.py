@@ -26,7 +26,7 @@ from isthmus.bridges.steps.softmax import posterior
 from isthmus.core.geometry import Array, centroid, normalize
 from isthmus.core.runtime import numpy_generator
 from isthmus.pairs.side import match_overlap
-from isthmus.recipes.posterior.auto import Candidate, modality_pairs
+from isthmus.recipes.posterior.auto import Candidate, estimate_record, examine, modality_pairs
 from isthmus.recipes.posterior.config import posterior_config
 from isthmus.recipes.posterior.estimate import REPEATS, SURE, Figure, ahead, figure, mean_figure, pseudo_pairs
 from isthmus.recipes.posterior.joint import Joint, Link, Member, Memory
@@ -68,26 +68,28 @@ def describe_leaf(
         seed: Of draws.
 
     Returns:
-        The bridge; its record says what was chosen (`description`).
+        The bridge; its record says what was chosen (`description`), and what is expected of it (`estimate`).
     """
     own = [[m for m in side.embeddings if m not in via] for side in (base, leaf)]
-    if weight == 0.0 or not all(own):
+    if not all(own):
         return bridge
     joint = sides_joint(base, leaf, via, seed)
     if len(joint.ids) < SMALLEST:
         return bridge
+    joint, health = examine(joint, seed)
     model = fit_model(joint, posterior_config({**SETTINGS, "seed": seed}))
-    tried: list[Candidate] = []
-    if weight is None:
-        tried = _estimates(model, bridge, name)
-        weight = choose_weight(tried)
-    record = {
-        "weight": weight,
-        "uncovered": {f"{one.weight:g}": round(one.uncovered.value, 4) for one in tried},
-        "covered": {f"{one.weight:g}": round(one.covered.value, 4) for one in tried},
-        "items": len(joint.ids),
-    }
-    described = replace(bridge, record={**bridge.record, "description": record})
+    tried = _estimates(model, bridge, name, WEIGHTS if weight is None else (weight,))
+    weight = choose_weight(tried)
+    chosen = next(one for one in tried if one.weight == weight)
+    record: dict[str, Any] = {"estimate": estimate_record(chosen, health, joint)}
+    if len(tried) > 1 or weight > 0.0:
+        record["description"] = {
+            "weight": weight,
+            "uncovered": {f"{one.weight:g}": round(one.uncovered.value, 4) for one in tried},
+            "covered": {f"{one.weight:g}": round(one.covered.value, 4) for one in tried},
+            "items": len(joint.ids),
+        }
+    described = replace(bridge, record={**bridge.record, **record})
     if weight == 0.0:
         return described
     arrays, chains = description_routes(model, name, own[1])
@@ -127,7 +129,7 @@ def sides_joint(base: Side, leaf: Side, via: Sequence[str], seed: int) -> Joint:
             mean = centroid(embeddings) if mean is None else mean
             chosen = _some(len(embeddings), MEMORY_ROWS, 2, seed)
             memories[modality] = Memory(mean, normalize(embeddings[chosen] - mean), modality in via)
-        members.append(Member(("base", "leaf")[number], items[number], memories))
+        members.append(Member(side.name, items[number], memories))
     link = Link(0, 1, tuple(via), (items[0], items[1]), joint=True)
     return Joint(members, [link], ids, ids, counts)
 
@@ -157,7 +159,7 @@ def choose_weight(tried: Sequence[Candidate]) -> float:
     return next(one.weight for one in tried if ahead(best.figures, one.figures) < SURE)
 
 
-def _estimates(model: Model, bridge: Bridge, name: str) -> list[Candidate]:
+def _estimates(model: Model, bridge: Bridge, name: str, weights: Sequence[float]) -> list[Candidate]:
     """Both estimates of every weight, the smallest weight first."""
     found: dict[tuple[float, str], list[Figure]] = {}
     for repeat in range(REPEATS):
@@ -170,12 +172,12 @@ def _estimates(model: Model, bridge: Bridge, name: str) -> list[Candidate]:
                 own = normalize(_uncentred(base)[rows])
                 f = bridge.project(_uncentred(leaf)[columns], space=name, modality=n)
                 d = _describe(fitted, n, leaf.rows[columns], m)
-                for weight in WEIGHTS:
+                for weight in weights:
                     scores = own @ normalize(f + np.float32(weight) * d).T
                     found.setdefault((weight, kind), []).append(figure(scores, owner, relevant))
     return [
         Candidate(weight, mean_figure(found[weight, "narrow"]), mean_figure(found[weight, "wide"]))
-        for weight in WEIGHTS
+        for weight in weights
     ]
 
 

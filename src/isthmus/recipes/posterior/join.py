@@ -20,13 +20,13 @@ from isthmus.recipes.posterior.auto import WEIGHTS, candidates, choose, estimate
 from isthmus.recipes.posterior.config import PosteriorConfig, posterior_config
 from isthmus.recipes.posterior.members import Vias, gather
 from isthmus.recipes.posterior.model import fit_model
-from isthmus.recipes.posterior.routes import Written, write_canonical, write_posterior
+from isthmus.recipes.posterior.routes import Written, packed, write_canonical, write_posterior
 
 if TYPE_CHECKING:
     from isthmus.spaces.space import Space
 
 MOST_NAMED = 200
-"""Dropped shared items that are listed in a bridge by their ids."""
+"""Dropped shared items that the record lists by their ids; the array `joint/dropped` lists all."""
 METHODS = ("auto", "posterior", "cca")
 
 
@@ -63,6 +63,8 @@ def join(
     chosen = chosen if method == "auto" else {}
     alone = not np.isfinite(best.weight)
     written = write_canonical(model) if alone else write_posterior(model, best.weight)
+    if joint.dropped:
+        written.arrays["joint/dropped"] = packed(joint.dropped)
     names = list(dict.fromkeys(name for each in vias.values() for name in each))
     record: dict[str, Any] = {
         "via": names,

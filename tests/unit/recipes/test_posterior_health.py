@@ -1,0 +1,145 @@
+"""Agreement of neighbours, kinship, and the verdict: what is damaged is seen, dropped, counted and listed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.worlds import contrastive, meanings, three_spaces
+
+import isthmus
+from isthmus.recipes.posterior.agreement import chance, common_neighbours
+from isthmus.recipes.posterior.auto import Candidate, Health, estimate_record, examine, trust_in
+from isthmus.recipes.posterior.estimate import Figure
+from isthmus.recipes.posterior.join import read_vias
+from isthmus.recipes.posterior.joint import Joint
+from isthmus.recipes.posterior.kinship import kinship
+from isthmus.recipes.posterior.members import gather
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory: pytest.TempPathFactory) -> Joint:
+    clip, clap, _ = three_spaces(tmp_path_factory.mktemp("world"), 600)
+    return gather([clip, clap], read_vias([clip, clap], "text"), memory_rows=600, seed=0)
+
+
+def with_items(joint: Joint, rows: np.ndarray) -> Joint:
+    """The same with other rows of the second space's shared items."""
+    members = [joint.members[0], replace(joint.members[1], items=rows)]
+    return replace(joint, members=members, links=[replace(joint.links[0], rows=(joint.members[0].items, rows))])
+
+
+def test_common_neighbours_are_counted_as_by_hand():
+    rng = np.random.default_rng(0)
+    x, y = unit(rng.standard_normal((40, 6))), unit(rng.standard_normal((40, 5)))
+
+    def nearest(rows: np.ndarray, row: int) -> set[int]:
+        order = [i for i in np.argsort(-(rows @ rows[row])).tolist() if i != row]
+        return set(order[:7])
+
+    expected = [len(nearest(x, row) & nearest(y, row)) for row in range(40)]
+    np.testing.assert_array_equal(common_neighbours(x, y, neighbours=7), expected)
+
+
+def test_the_same_rows_have_all_neighbours_in_common_and_a_row_alone_has_none():
+    x = unit(np.random.default_rng(1).standard_normal((30, 4)))
+    assert (common_neighbours(x, x, neighbours=5) == 5).all()
+    assert common_neighbours(x[:1], x[:1]).tolist() == [0]
+    # Among others that are drawn, too: every item is counted, whether it was drawn or not.
+    assert (common_neighbours(x, x, neighbours=5, others=12) == 5).all()
+
+
+def test_chance_is_what_two_spaces_without_relation_share():
+    rng = np.random.default_rng(2)
+    x, y = unit(rng.standard_normal((3000, 30))), unit(rng.standard_normal((3000, 30)))
+    none = float((common_neighbours(x, y, neighbours=20) == 0).mean())
+    # Hubs make it a little less likely than drawing at random.
+    assert none == pytest.approx(chance(3000, neighbours=20), abs=0.05)
+
+
+def test_kinship_tells_a_spaces_own_items_from_strangers():
+    # Texts and sounds of one space, against texts of the same meanings in directions of another encoder.
+    texts, sounds = meanings(400, 1), meanings(400, 2)
+    memory = contrastive(sounds, 24, 7, 1)
+    memory = unit(memory - memory.mean(axis=0))
+    own, foreign = (contrastive(texts, 24, space, 0) for space in (7, 8))
+    near, far = (kinship(unit(rows - rows.mean(axis=0)), memory) for rows in (own, foreign))
+    assert near > 0.15 > far
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.0, "good"), (0.5, "doubtful"), (1.0, "broken")])
+def test_shuffled_ids_are_seen_and_left_out(joint: Joint, share: float, verdict: str):
+    rng = np.random.default_rng(3)
+    rows, some = joint.members[1].items.copy(), rng.choice(600, int(share * 600), replace=False)
+    rows[some] = rows[rng.permutation(some)]
+    found, health = examine(with_items(joint, rows))
+    expected = "broken" if health.broken else "doubtful" if health.doubtful else "good"
+    assert expected == verdict
+    wrong = set(np.asarray(joint.ids)[some])
+    assert len(found.ids) + len(found.dropped) == 600
+    if share == 0.5:
+        # Most of what is left out is wrong, and most of what is wrong is left out.
+        assert len(wrong & set(found.dropped)) > 0.8 * len(found.dropped)
+        assert len(wrong & set(found.dropped)) > 0.6 * len(wrong)
+    if share == 0.0:
+        assert len(found.dropped) < 12
+
+
+def test_a_share_of_few_items_is_flagged_only_where_it_is_sure():
+    def health(share: float, items: int) -> Health:
+        return Health({"a and b": share}, {"a/image": 1.0}, {"a and b": items})
+
+    assert not health(0.38, 100).doubtful
+    assert health(0.38, 10_000).doubtful
+    assert not health(0.78, 100).broken
+    assert health(0.78, 10_000).broken
+    assert health(0.0, 10_000).broken == []
+    assert Health({}, {"b/audio": 0.01}, {}).broken == ["the shared items of b/audio lie nowhere near its own"]
+
+
+def test_an_estimate_from_few_items_is_shrunk():
+    clusters = np.full(40, 0.5, np.float32)
+    figure, healthy = Figure(0.5, clusters), Health({}, {}, {})
+    many, few = (Candidate(0.0, figure, figure, trust_in(n)) for n in (100_000, 100))
+    assert many.both == pytest.approx(0.5, abs=0.001)
+    assert few.both == pytest.approx(0.25)
+    empty = Joint([], [], ["x"] * 5, ["x"] * 5, {"text": 5})
+    record = estimate_record(few, healthy, empty)
+    assert record["map"] == pytest.approx(0.25)
+    assert record["map_ci95"] == pytest.approx([0.25, 0.25])
+    assert record["verdict"] == "good"
+    poor = Candidate(0.0, Figure(0.05, clusters / 10), Figure(0.05, clusters / 10))
+    assert estimate_record(poor, healthy, empty)["verdict"] == "doubtful"
+
+
+def test_what_was_left_out_is_counted_and_listed_in_full(tmp_path: Path):
+    clip, clap, _ = three_spaces(tmp_path, 500)
+    rng = np.random.default_rng(4)
+    order, some = np.arange(500), rng.choice(500, 250, replace=False)
+    order[some] = rng.permutation(some)
+    mixed = isthmus.make_space(
+        tmp_path / "mixed.space",
+        {
+            "text": ([f"t{row}" for row in order], np.asarray(clap["text"])),
+            "audio": (clap["audio"].ids, np.asarray(clap["audio"])),
+        },
+        name="mixed",
+    )
+    bridge = isthmus.connect(clip, mixed, via="text", method="posterior")
+    listed = json.loads(bytes(bridge.arrays["joint/dropped"]))
+    known = json.loads(bytes(bridge.arrays["joint/ids"]))["text"]
+    assert bridge.record["estimate"]["dropped"] == len(listed) > 200
+    assert bridge.record["dropped"] == listed[:200]
+    assert sorted(listed + known) == sorted(clip["text"].ids)
+    assert bridge.record["overlap"] == {"text": 500}
+    assert bridge.record["estimate"]["items"] == len(known)
+    bridge.save(tmp_path / "b.bridge")
+    again = isthmus.load_bridge(tmp_path / "b.bridge")
+    assert json.loads(bytes(again.arrays["joint/dropped"])) == listed
