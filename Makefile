@@ -10,11 +10,11 @@ READY := .venv/.ready
 DEMO := .venv/.demo
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow faults mutants lint format types docs pages page bench results clean
+.PHONY: help demo test test-slow faults fuzz mutants lint format types docs pages page bench results clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
-	@echo "Targets: demo test test-slow mutants lint format types docs pages page bench results clean"
+	@echo "Targets: demo test test-slow faults fuzz mutants lint format types docs pages page bench results clean"
 
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "isthmus needs Python >= 3.10; give one: make PYTHON=python3.12"; exit 2; }
@@ -43,7 +43,11 @@ mutants: $(READY)
 
 faults: $(READY)
 	$(BIN)/python tests/faults/kills.py --kills 200 --out bench/results/faults.json
-	$(BIN)/python tests/faults/fuzz_manifests.py --cases 1000000
+	$(BIN)/python tests/faults/fuzz_readers.py --cases 1000000 --out bench/results/faults.json
+
+fuzz: $(READY)
+	$(BIN)/python -m pip install -q atheris
+	$(BIN)/python tests/faults/fuzz_readers.py --cases 1000000 --guided --out bench/results/faults.json
 
 lint: $(READY)
 	$(BIN)/ruff check .

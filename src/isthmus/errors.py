@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+MESSAGE_LIMIT = 400
+"""Most letters of a message."""
+
 
 class IsthmusError(Exception):
-    """Base of every fault raised on purpose. The command line prints it as one line and ends with `exit_code`."""
+    """Base of every fault raised on purpose. The command line prints it as one line and ends with `exit_code`.
+
+    A message above `MESSAGE_LIMIT` letters loses its middle: its start says which file, its end what to do, and what
+    is so long between them is a value that a damaged file gave.
+    """
 
     exit_code = 2
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(_without_middle(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+def _without_middle(text: str) -> str:
+    if len(text) <= MESSAGE_LIMIT:
+        return text
+    half = (MESSAGE_LIMIT - 5) // 2
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 class SpaceError(IsthmusError):

@@ -1,4 +1,4 @@
-"""Kills at any moment: training verbs, suite, ablate, project and import end in the same result as if nothing happened.
+"""Kills at any moment: every verb that trains or writes ends in the same result as if nothing had happened.
 
 A run is a process forked from one that has loaded everything, so that hundreds fit into minutes; it is killed by
 SIGKILL after a random part of the time that a whole run takes, up to three times, and then run to its end. What it
@@ -32,13 +32,18 @@ import numpy as np
 import torch
 
 from isthmus.cli.app import run
+from isthmus.demo import raw
 from isthmus.recipes.closed_form import fit_closed_form_bridge
 from worlds import meanings, write_space
 
 SETTINGS = ["--set", "epochs=6", "--set", "batch_size=32", "--set", "checkpoint_seconds=0", "--quiet"]
-VERBS: dict[str, list[str]] = {
-    "connect": ["connect", "a.space", "b.space", "--via", "text", "--out", "out.bridge", *SETTINGS],
-    "extend": ["extend", "a.space", "b.space", "--via", "text", "--out", "out.bridge", *SETTINGS],
+TWO = ["a.space", "b.space", "--via", "text", "--out", "out.bridge"]
+TOYS = ["--encoder=image=toy:picture", "--encoder=audio=toy:sound"]
+RUNS: dict[str, list[str]] = {
+    "connect c-mcr": ["connect", *TWO, "--method", "c-mcr", *SETTINGS],
+    "connect auto": ["connect", *TWO, "--quiet"],
+    "extend ex-mcr": ["extend", *TWO, "--method", "ex-mcr", *SETTINGS],
+    "extend ridge": ["extend", *TWO, "--method", "ridge", "--quiet"],
     "ablate": ["ablate", "--config", "grid.toml", "--out", "out", "--quiet"],
     "suite": [
         *("suite", "t.bridge", "--benchmark", "own.toml", "--data", ".", "--cache", "out"),
@@ -46,7 +51,14 @@ VERBS: dict[str, list[str]] = {
     ],
     "project": ["project", "d.bridge", "a.space", "--into", "out.space", "--quiet"],
     "import": ["import", "rows.npy", "--into", "out.space", "--modality", "image", "--quiet"],
+    "encode": ["encode", "raw/image", "--encoder", "toy:picture", "--into", "out.space", "--workers", "0", "--quiet"],
+    "encode processes": [
+        *("encode", "raw/audio", "--encoder", "toy:sound", "--into", "out.space", "--workers", "2", "--quiet"),
+        *("--batch-size", "8"),
+    ],
+    "join": ["join", "raw", "--out", "out.world", *TOYS, "--texts", "raw/texts.txt", "--workers", "0", "--quiet"],
 }
+"""Name of a run to its command; the first word is the verb."""
 GRID = """via = "text"
 method = "ex-mcr"
 seeds = [0, 1]
@@ -84,6 +96,7 @@ def world(folder: Path) -> None:
     (folder / "pairs.csv").write_text("query_id,gallery_id\n" + "".join(f"s{i},i{i}\n" for i in range(120)))
     (folder / "grid.toml").write_text(GRID)
     (folder / "own.toml").write_text(OWN)
+    raw.write_memory(folder / "raw", seed=0, sizes={"image": 60, "audio": 60, "text": 80})
     np.save(folder / "rows.npy", np.random.default_rng(0).standard_normal((8_000, 16)).astype(np.float32))
 
 
@@ -149,24 +162,25 @@ def campaign(kills: int, seed: int, folder: Path, verbs: list[str] | None = None
     original = folder / "original"
     original.mkdir()
     world(original)
-    chosen = verbs or list(VERBS)
+    chosen = verbs or list(RUNS)
     if "suite" in chosen:
         finish(["extend", "a.space", "b.space", "--via", "text", "--out", "t.bridge", *SETTINGS], original)
     draw = random.Random(seed)
     counts: dict[str, dict[str, Any]] = {}
     for verb in chosen:
-        calm = folder / f"{verb}-calm"
+        label = verb.replace(" ", "-")
+        calm = folder / f"{label}-calm"
         shutil.copytree(original, calm)
         begin = time.monotonic()
-        finish(VERBS[verb], calm)
+        finish(RUNS[verb], calm)
         whole, expected = time.monotonic() - begin, result(calm)
         hit = rounds = 0
         while hit < -(-kills // len(chosen)):
             rounds += 1
-            here = folder / f"{verb}-{rounds}"
+            here = folder / f"{label}-{rounds}"
             shutil.copytree(original, here)
             for _ in range(draw.randint(1, 3)):
-                process = start(VERBS[verb], here)
+                process = start(RUNS[verb], here)
                 time.sleep(draw.random() * whole)
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process, signal.SIGKILL)
@@ -177,7 +191,7 @@ def campaign(kills: int, seed: int, folder: Path, verbs: list[str] | None = None
                 if not os.WIFSIGNALED(status):
                     break
             else:
-                finish(VERBS[verb], here)
+                finish(RUNS[verb], here)
             got = result(here)
             differs = sorted(name for name in got.keys() | expected.keys() if got.get(name) != expected.get(name))
             assert not differs, f"{verb}, round {rounds}: {differs}"
@@ -191,7 +205,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--verbs", default=",".join(VERBS))
+    parser.add_argument("--verbs", default=",".join(RUNS))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     started = time.monotonic()

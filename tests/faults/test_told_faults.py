@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fuzz_manifests
 import numpy as np
 import pytest
 
@@ -188,13 +187,6 @@ def test_damaged_arrays(content: bytes, suffix: str, world: Path, capsys: pytest
     told = capsys.readouterr().err
     assert "InternalError" not in told
     assert "x" + suffix in told
-
-
-def test_damaged_manifests(tmp_path: Path):
-    found, strange = fuzz_manifests.run(250, 7, tmp_path)
-    assert not strange, strange[0]
-    assert found["read"]
-    assert sum(found.values()) == 250
 
 
 def test_dims_above_the_limit_are_refused_before_anything_is_written(world: Path):

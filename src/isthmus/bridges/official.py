@@ -20,7 +20,7 @@ from isthmus.bridges.bridge import Bridge
 from isthmus.bridges.member import BridgeSpace
 from isthmus.bridges.routes import Route
 from isthmus.core.files import sha256_file
-from isthmus.core.messages import one_line
+from isthmus.core.weights import load_weights
 from isthmus.errors import ConfigError, FormatError
 from isthmus.spaces.manifest import fingerprint
 
@@ -203,17 +203,15 @@ def _space(name: str, role: str, head: Head, space: Space | None) -> BridgeSpace
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import pickle
-
     import torch
 
     if not path.is_file():
         raise FormatError(f"{path}: no such file. Expected one of {', '.join(f'{name}.pt' for name in HEADS)}.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        state = load_weights(path)
+    except ValueError as error:
         raise FormatError(
-            f"{path}: is no plain file of weights ({one_line(error)}). Expected the state dict that was released; "
+            f"{path}: is no plain file of weights ({error}). Expected the state dict that was released; "
             "download it again."
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):

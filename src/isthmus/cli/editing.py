@@ -94,14 +94,14 @@ def remove(
 
 def read_ids(path: Path) -> list[str]:
     """Ids of a file: the column `id` of a table, or one a line."""
-    if path.suffix.lower() in (".csv", ".tsv", ".parquet", ".jsonl"):
-        from isthmus.core.table_files import read_table
+    from isthmus.core.table_files import TABLE_SUFFIXES, read_table, read_text_lines
 
+    if path.suffix.lower() in TABLE_SUFFIXES:
         table = read_table(path)
         if "id" not in table.column_names:
             raise ConfigError(f"{path}: has no column id. It has: {', '.join(table.column_names)}.")
         return [str(value) for value in table.column("id").to_pylist()]
-    return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    return [line for line in read_text_lines(path) if line.strip()]
 
 
 def rename(

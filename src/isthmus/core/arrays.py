@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import tokenize
+import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.errors import IsthmusError
+
+NPY_FAULTS = (
+    *(ValueError, SyntaxError, IndexError, KeyError, TypeError, OSError, EOFError, RuntimeError, MemoryError),
+    *(OverflowError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+"""What numpy raises of a damaged .npy or .npz: its header is Python text, and a .npz is a zip archive."""
 
 
 def to_numpy(x: Any) -> NDArray[Any]:

@@ -35,11 +35,20 @@ def parse_json(raw: bytes) -> Any:
     text = raw.decode("utf-8")
     value = json.loads(text, parse_constant=_constant, parse_int=_integer, parse_float=_float)
     if "\\u" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ValueError("half a character stands where text is expected") from error
+        check_characters(value)
     return value
+
+
+def check_characters(value: Any) -> None:
+    """Refuse texts that hold halves of characters, which `\\ud800` spells and no file can hold.
+
+    Raises:
+        ValueError: There is one.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError("half a character stands where text is expected") from error
 
 
 def _depth(raw: bytes) -> int:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isthmus.core.json_text import check_characters
 from isthmus.core.limits import excess, special_file
 from isthmus.core.messages import one_line
 from isthmus.errors import FormatError
@@ -82,7 +83,7 @@ def parquet_faults(path: Path) -> Iterator[None]:
         yield
     except (PermissionError, FileNotFoundError):
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:  # names need not be text either
         raise FormatError(
             f"{path}: cannot be read as parquet ({one_line(error)}). The file is cut short, damaged or of another kind."
         ) from error
@@ -111,6 +112,22 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             batches.append(batch)
         schema = file.schema_arrow if columns is None else pa.schema([file.schema_arrow.field(n) for n in columns])
         return pa.Table.from_batches(batches, schema=batches[0].schema if batches else schema)
+
+
+def read_records(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a .parquet that isthmus wrote beside a space, such as what was rejected.
+
+    Raises:
+        FormatError: It is damaged, lacks a column, or takes too much memory once unpacked.
+    """
+    import pyarrow.parquet as pq
+
+    with parquet_faults(path):
+        known = pq.read_schema(path).names
+    if missing := [name for name in columns if name not in known]:
+        raise FormatError(f"{path}: has no column {missing[0]!r}. Remove the file, or restore it from a copy.")
+    with parquet_faults(path):
+        return [dict(row) for row in read_parquet(path, columns).to_pylist()]
 
 
 def unstorable(schema: pa.Schema) -> list[str]:
@@ -150,6 +167,15 @@ def _lines(path: Path) -> Iterator[str]:
                 ) from error
 
 
+def read_text_lines(path: Path) -> list[str]:
+    """Lines of a text file without their ends, such as ids.
+
+    Raises:
+        FormatError: A line is not UTF-8.
+    """
+    return [line.rstrip("\r\n") for line in _lines(path)]
+
+
 class _CsvLines:
     """Lines for `csv.reader`, of which those of the row in work are kept so that it can be looked at again."""
 
@@ -169,7 +195,7 @@ def _read_csv(path: Path, delimiter: str) -> pa.Table:
     """Rows by RFC 4180, strictly: what a lenient reader would mend in silence is refused with its line."""
     import pyarrow as pa
 
-    lines = _CsvLines(path)
+    lines, first = _CsvLines(path), 1
     # The limit is the module's: a text of 131,072 letters is a long caption, one of 16 million a lost quote mark.
     before = csv.field_size_limit(_FIELD_LIMIT)
     try:
@@ -296,6 +322,8 @@ def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
         raise FormatError(f"{path}: line {number} is nested more than {_NESTING} deep. Expected a flat object a line.")
     try:
         value = json.loads(line, object_pairs_hook=_unique_keys)
+        if "\\u" in line:
+            check_characters(value)
     except (ValueError, RecursionError) as error:
         hint = " A .json with one list is no .jsonl." if number == 1 and line.lstrip()[:1] == "[" else ""
         raise FormatError(

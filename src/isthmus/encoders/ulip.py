@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.core.messages import one_line
+from isthmus.core.weights import load_weights
 from isthmus.encoders.hub import LOCAL
 from isthmus.encoders.item_decoders import ImageDecoder, ImageFit, PointDecoder, TextDecoder
 from isthmus.encoders.models.pointbert import GROUP_SIZE, PointBert
@@ -176,11 +177,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
             f"there is no checkpoint at {file}. Expected the ULIP authors' file, as ulip:/path/pointbert_ULIP-2.pt."
         )
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged zips, foreign classes, short files
-        reason = "it holds more than arrays" if "weights_only" in str(error).lower() else one_line(error)
-        raise EncoderError(f"{file} cannot be read as a checkpoint of plain arrays: {reason}.") from error
+        loaded = load_weights(file, allowed=[argparse.Namespace])
+    except ValueError as error:
+        raise EncoderError(f"{file} cannot be read as a checkpoint of plain arrays: {error}.") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else loaded
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise EncoderError(f"{file} holds no state dict of arrays. Expected a checkpoint with the key 'state_dict'.")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isthmus.core.arrays import NPY_FAULTS
 from isthmus.core.files import read_json, sha256_file, write_json
 from isthmus.core.geometry import normalize
 from isthmus.core.messages import one_line
@@ -164,7 +165,7 @@ def _check_files(path: Path, files: dict[str, Any], verify: bool) -> None:
 def _array(path: Path, shape: tuple[int, ...], dtype: Any, *, mmap: bool = False) -> Any:
     try:
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except NPY_FAULTS as error:
         raise FormatError(f"{path}: cannot be read as .npy ({one_line(error)}). Make the index again.") from error
     if array.shape != shape or array.dtype != dtype:
         raise FormatError(
@@ -193,7 +194,7 @@ def _read_ann(path: Path, entry: Any, rows: int, dim: int) -> Approximate:
         index = load_faiss().read_index(str(path / "ann.faiss"))
     except RuntimeError as error:
         raise FormatError(f"{path / 'ann.faiss'}: cannot be read ({one_line(error)}). Make the index again.") from error
-    places = np.load(path / "ann_places.npy", allow_pickle=False)
-    if index.d != dim or places.shape != (index.ntotal,) or places.dtype != np.int64 or places.max(initial=-1) >= rows:
+    places = _array(path / "ann_places.npy", (index.ntotal,), np.int64)
+    if index.d != dim or places.min(initial=0) < 0 or places.max(initial=-1) >= rows:
         raise FormatError(f"{path / 'ann.faiss'}: does not fit the index. Make the index again.")
     return Approximate(index, places, settings)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.geometry import Array
+from isthmus.errors import EvaluationError
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -162,6 +163,8 @@ def exact_cosines(queries: Array, which: Rows, matrix: Array, rows: Rows) -> NDA
 
 def best_of(which: Rows, rows: Rows, scores: NDArray[np.float64], queries: int, k: int) -> tuple[Array, Rows]:
     """The k best of candidates (query, row, cosine), of which every query has at least k."""
+    if np.bincount(which, minlength=queries).min(initial=k) < k:  # NaN is among the best of nothing
+        raise EvaluationError("rows of the index hold NaN: its embeddings are damaged. Make the index again.")
     order = np.lexsort((rows, -scores, which))
     starts = np.searchsorted(which[order], np.arange(queries))
     best = order[starts[:, None] + np.arange(k)]

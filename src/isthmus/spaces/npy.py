@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from isthmus.core.arrays import NPY_FAULTS
 from isthmus.core.messages import one_line
 from isthmus.errors import FormatError
 
@@ -56,7 +57,7 @@ def check_npy_header(stream: IO[bytes], size: int, where: str, *, objects: bool 
         version = (stream.read(1)[0], stream.read(1)[0])
         read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[min(version[0], 2)]
         shape, fortran, dtype = read(stream)
-    except (ValueError, SyntaxError, IndexError, KeyError, TypeError, OSError, RecursionError, MemoryError) as error:
+    except NPY_FAULTS as error:
         raise FormatError(
             f"{where}: the .npy header cannot be read ({one_line(error)}). The file is damaged: write it again."
         ) from error

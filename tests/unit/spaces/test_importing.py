@@ -222,7 +222,7 @@ def test_files_of_ids_that_are_refused(tmp_path: Path):
         ("a.txt", "\n".join(IDS[:-1]), r"has 40 embeddings, but .*a\.txt has 39 ids"),
         ("a.csv", "x,y\n1,2\n", "has no column 'id', it has x, y"),
         ("b.csv", "id\n" + "i\n" * 40, "row 1 has the id 'i' of row 0"),
-        ("c.txt", b"\xff", "is no UTF-8 text"),
+        ("c.txt", b"\xff", "line 1 is not UTF-8"),
         ("empty.csv", "", "is empty"),
     ):
         (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())

@@ -110,8 +110,8 @@ class Journal:
                 payload = self._stream.read(4 * self.dim * len(ids))
                 if line[-1:] != b"\n" or head["dim"] != self.dim or zlib.crc32(payload) != head["crc"]:
                     break
-            except (ValueError, KeyError, TypeError):
+                self._index(offset, ids, [Rejection(*map(str, entry)) for entry in head["rejected"]])
+            except (ValueError, KeyError, TypeError, RecursionError):
                 break
-            self._index(offset, ids, head["rejected"])
             whole = self._stream.tell()
         self._stream.truncate(whole)

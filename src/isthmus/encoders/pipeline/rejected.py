@@ -7,18 +7,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from isthmus.core.files import atomic_file
+from isthmus.core.table_files import read_records
 from isthmus.encoders.pipeline.journal import Rejection
 
 NAME = "rejected.parquet"
 
 
 def read_rejected(path: Path) -> list[Rejection]:
-    """The rejections in a file; none where there is no file."""
+    """The rejections in a file; none where there is no file.
+
+    Raises:
+        FormatError: The file is damaged.
+    """
     if not path.is_file():
         return []
-    import pyarrow.parquet as pq
-
-    return [Rejection(row["id"], row["path"], row["reason"]) for row in pq.ParquetFile(path).read().to_pylist()]
+    return [Rejection(**row) for row in read_records(path, Rejection._fields)]
 
 
 def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.core.files import atomic_file
+from isthmus.core.table_files import read_records
 from isthmus.encoders.pipeline.encode import encode
 from isthmus.items import Item, Rejected
 from isthmus.spaces.editing import remove_items
@@ -145,12 +146,7 @@ def read_ledger(folder: Path, modality: str) -> dict[str, Source]:
     path = folder / modality / SOURCES
     if not path.is_file():
         return {}
-    import pyarrow.parquet as pq
-
-    from isthmus.core.table_files import parquet_faults
-
-    with parquet_faults(path):
-        rows = pq.ParquetFile(path).read().to_pylist()
+    rows = read_records(path, ("id", "size", "modified", "sha256"))
     return {row["id"]: Source(row["size"], row["modified"], row["sha256"]) for row in rows}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from isthmus.bridges.bridge import Bridge, load_bridge
 from isthmus.bridges.training_spaces import TrainingSpaces
 from isthmus.core.files import sha256_json
+from isthmus.core.messages import shorten
 from isthmus.core.replace import remove_written
 from isthmus.core.runtime import notifier
 from isthmus.core.version import __version__
@@ -71,6 +72,8 @@ def own_steps(bridge: Bridge) -> list[Step]:
         # Who computes is the user's choice here: a record must not name a cluster that work is sent to.
         config = {key: value for key, value in step["config"].items() if key not in ("engine", "engine_address")}
         recipe = step.get("record", {}).get("recipe") or _recipe_of(config)
+        if not isinstance(recipe, str):
+            raise EvaluationError(f"the bridge's record has the recipe {shorten(repr(recipe), 80)}, expected a name.")
         if recipe in _UNDRAWN:
             raise EvaluationError(f"the bridge is a {_UNDRAWN[recipe]}: nothing in it is drawn, every seed is alike.")
         via = config.pop("via")

@@ -247,6 +247,8 @@ def _av_track(stream: BinaryIO) -> Iterator[_Track]:
         if not container.streams.audio:
             raise Rejected("no sound track")
         track = container.streams.audio[0]
+        if track.codec_context is None:
+            raise Rejected("a sound track of a kind that PyAV does not know")
         rate = int(track.codec_context.sample_rate or 0)
         if rate <= 0:
             raise Rejected(f"a sample rate of {rate}")

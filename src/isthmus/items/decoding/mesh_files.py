@@ -124,6 +124,10 @@ def ply_header(data: bytes) -> tuple[str, list[PlyElement], int] | None:
                 elements[-1].properties.append((name, _PLY_TYPES[item]))
             case ["property" | "element", *_]:
                 return None
+    for element in elements:
+        names = [one[0] for one in element.properties]
+        if len(set(names)) < len(names):
+            raise Rejected(f"damaged: two properties of its {element.name} records have one name")
     return kind, elements, end.end()
 
 

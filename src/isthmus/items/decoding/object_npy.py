@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from isthmus.core.arrays import NPY_FAULTS
+from isthmus.core.messages import one_line
 from isthmus.errors import FormatError
 
 MAX_BYTES = 1 << 30
@@ -107,8 +109,8 @@ def _read(stream: Any, size: int, max_bytes: int) -> Any:
         stream.seek(0)
         try:
             return _finite(np.load(stream, allow_pickle=False))
-        except (ValueError, EOFError) as error:
-            raise _Fault(f"damaged: {error}") from error
+        except NPY_FAULTS as error:
+            raise _Fault(f"damaged: {one_line(error)}") from error
     if len(shape) > 1:
         raise _Fault(f"an object array of shape {shape}, expected () or (n,)")
     value = _Machine().run(stream)

@@ -6,7 +6,6 @@ import json
 import math
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.arrays import NPY_FAULTS
 from isthmus.core.limits import excess
 from isthmus.core.messages import one_line
 from isthmus.core.table_files import listed
@@ -104,7 +104,7 @@ def _widen(block: NDArray[Any]) -> NDArray[np.float32]:
 def _exactly(stream: IO[bytes], count: int, path: Path) -> bytes:
     try:
         data = stream.read(count)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+    except NPY_FAULTS as error:
         raise FormatError(f"{path}: is damaged ({error}). Copy or write the file again.") from error
     if len(data) != count:
         raise FormatError(f"{path}: is cut short, got {len(data):,} of {count:,} bytes. Copy or write the file again.")
@@ -202,7 +202,7 @@ def _npz_headers(path: Path) -> dict[str, NpyHeader]:
                         headers[key] = check_npy_header(
                             stream, member.file_size, f"{path}: array {key!r}", objects=True
                         )
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError) as error:
+    except NPY_FAULTS as error:
         raise FormatError(
             f"{path}: cannot be read as .npz ({one_line(error)}). Write it with numpy.savez(path, embeddings=array, "
             "ids=ids)."
@@ -222,7 +222,7 @@ def _npz_column(path: Path, name: str, header: NpyHeader) -> NDArray[Any]:
         with np.load(path, allow_pickle=False) as loaded:
             column: NDArray[Any] = loaded[name]
             return column
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+    except NPY_FAULTS as error:
         raise FormatError(f"{path}: is damaged ({one_line(error)}). Copy or write the file again.") from error
 
 
@@ -247,7 +247,7 @@ def named_arrays(path: Path) -> tuple[list[str], NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as loaded:
             return list(headers), np.stack([loaded[name] for name in headers])
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+    except NPY_FAULTS as error:
         raise FormatError(f"{path}: is damaged ({one_line(error)}). Copy or write the file again.") from error
 
 

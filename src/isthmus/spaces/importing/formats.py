@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.limits import special_file
+from isthmus.core.messages import one_line
 from isthmus.core.table_files import listed, parquet_faults, read_parquet, unstorable
 from isthmus.errors import FormatError
 from isthmus.spaces.importing.arrays import (
@@ -220,7 +221,10 @@ class ParquetFile:
 
     def _first_row(self) -> pa.RecordBatch:
         with parquet_faults(self.path):
-            return next(self._file.iter_batches(batch_size=1, columns=list(self._rows.names)))
+            first = next(self._file.iter_batches(batch_size=1, columns=list(self._rows.names)), None)
+        if first is None or not first.num_rows:
+            raise FormatError(f"{self.path}: has no row, its footer says {self.rows:,}. Copy or write the file again.")
+        return first
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A whole column, such as the ids."""
@@ -299,7 +303,13 @@ class RowReader:
             if column.null_count:
                 row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
                 raise FormatError(f"{self._path}: row {first + row} has nothing in column {name!r}, expected a number.")
-        return np.stack([column.to_numpy(zero_copy_only=False) for column in columns], axis=1).astype(self.dtype)
+        try:
+            return np.stack([column.to_numpy(zero_copy_only=False) for column in columns], axis=1).astype(self.dtype)
+        except (ValueError, TypeError) as error:
+            raise FormatError(
+                f"{self._path}: a row from {first} on has no numbers in the columns {self.label} ({one_line(error)}). "
+                "Expected one in each."
+            ) from error
 
     def _list_values(self, lists: pa.Array, first: int) -> NDArray[Any]:
         import pyarrow.compute as pc

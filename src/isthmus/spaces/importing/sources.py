@@ -12,7 +12,7 @@ import numpy as np
 from isthmus.core.files import expand_paths, natural_key, read_json
 from isthmus.core.limits import special_file
 from isthmus.core.modality import TEXT, embedding_stem
-from isthmus.core.table_files import TABLE_SUFFIXES, listed, parquet_faults, read_table
+from isthmus.core.table_files import TABLE_SUFFIXES, listed, parquet_faults, read_table, read_text_lines
 from isthmus.errors import FormatError
 from isthmus.spaces.importing.arrays import EmptyFileError, raw_map
 from isthmus.spaces.importing.formats import (
@@ -307,10 +307,7 @@ def resolve_ids(source: Source, ids: Ids) -> tuple[pa.ChunkedArray | None, str, 
 
 def _ids_file(path: Path) -> tuple[Any, pa.Table | None]:
     if path.suffix.lower() not in TABLE_SUFFIXES:
-        try:
-            return path.read_text(encoding="utf-8-sig").splitlines(), None
-        except UnicodeDecodeError as error:
-            raise FormatError(f"{path}: is no UTF-8 text ({error.reason}). Expected one id a line.") from error
+        return read_text_lines(path), None
     table = read_table(path)
     name = next((name for name in ("id", "ids") if name in table.column_names), table.column_names[0])
     if name not in ("id", "ids") and table.num_columns > 1:

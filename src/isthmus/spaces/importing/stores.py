@@ -17,7 +17,8 @@ from isthmus.core.arrays import to_numpy
 from isthmus.core.limits import excess
 from isthmus.core.messages import one_line
 from isthmus.core.table_files import listed, read_table
-from isthmus.errors import DependencyError, FormatError
+from isthmus.core.weights import load_weights
+from isthmus.errors import DependencyError, FormatError, IsthmusError
 from isthmus.spaces.importing.arrays import EACH_ARRAY, NAMES
 
 if TYPE_CHECKING:
@@ -60,12 +61,14 @@ def _read_arrow(path: Path) -> pa.Table:
                 reader = pa.ipc.open_stream(mapped)
                 parts = iter(reader)
             for batch in parts:
+                # Offsets that lead out of their buffers would be followed by native code: every one is looked at.
+                batch.validate(full=True)
                 size += batch.nbytes
                 if fault := excess(size, packed):
                     raise FormatError(f"{path}: {fault}.")
                 batches.append(batch)
             return _flat(pa.Table.from_batches(batches, schema=reader.schema))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, ValueError) as error:
         raise FormatError(
             f"{path}: cannot be read as Arrow ({one_line(error)}). The file is cut short, damaged or of another kind."
         ) from error
@@ -103,7 +106,7 @@ def _read_json(path: Path) -> pa.Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
     try:
         return pa.table({name: [row.get(name) for row in rows] for name in names})
-    except (pa.ArrowException, OverflowError, TypeError) as error:
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
         raise FormatError(
             f"{path}: its rows are no table ({one_line(error)}). Write each key with one type."
         ) from error
@@ -170,6 +173,27 @@ def _parsed(table: pa.Table, path: Path) -> pa.Table:
     return table
 
 
+_TEXT_BYTES = 64
+"""Least that a text takes as an object of Python."""
+
+
+class _Budget:
+    """What the arrays of one file may take in memory together; asked before each is read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._packed, self._taken = path, path.stat().st_size, 0
+
+    def take(self, size: int, what: str) -> None:
+        """Set memory aside.
+
+        Raises:
+            FormatError: It is more than is left.
+        """
+        self._taken += size
+        if fault := excess(self._taken, self._packed):
+            raise FormatError(f"{self._path}: with {what} it {fault}.")
+
+
 def read_torch(path: Path, column: str | None) -> Read:
     """A tensor, a dict of tensors (with ids beside), or with "*" a dict of one tensor an id; nothing of it is run.
 
@@ -179,16 +203,16 @@ def read_torch(path: Path, column: str | None) -> Read:
     import torch
 
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpicklers of strange files raise nearly anything
+        value = load_weights(path)
+    except ValueError as error:
         raise FormatError(
-            f"{path}: cannot be read with weights_only=True ({one_line(error)}). Save a tensor or a dict of tensors."
+            f"{path}: cannot be read with weights_only=True ({error}). Save a tensor or a dict of tensors."
         ) from error
-    packed = path.stat().st_size
+    budget = _Budget(path)
 
     def loaded(tensor: Any) -> NDArray[Any]:
-        if fault := excess(tensor.numel() * 4, packed):
-            raise FormatError(f"{path}: a tensor of shape {tuple(tensor.shape)} {fault}.")
+        # A tensor may have more elements than its file has bytes: all rows of one that was expanded are the same.
+        budget.take(tensor.numel() * max(tensor.element_size(), 4), f"a tensor of shape {tuple(tensor.shape)}")
         return to_numpy(tensor)
 
     if isinstance(value, torch.Tensor):
@@ -216,21 +240,24 @@ def read_hdf5(path: Path, column: str | None) -> Read:
         raise DependencyError(
             f"reading HDF5 needs h5py, not installed here ({error}). Run: pip install 'isthmus[benchmarks]'"
         ) from error
-    packed = path.stat().st_size
+    budget = _Budget(path)
     try:
         with h5py.File(path, "r") as file:
             found = _datasets(h5py, file, path)
 
             def loaded(name: str) -> NDArray[Any]:
                 dataset = found[name]
-                if fault := excess(int(dataset.size) * max(dataset.dtype.itemsize, 1), packed):
-                    raise FormatError(f"{path}: dataset {name!r} of shape {dataset.shape} {fault}.")
-                values = dataset.asstr()[()] if h5py.check_string_dtype(dataset.dtype) else dataset[()]
+                text = h5py.check_string_dtype(dataset.dtype) is not None
+                width = _TEXT_BYTES if text else max(dataset.dtype.itemsize, 1)
+                budget.take(int(dataset.size) * width, f"dataset {name!r} of shape {dataset.shape}")
+                values = dataset.asstr()[()] if text else dataset[()]
                 return np.asarray(values)
 
             shapes = {name: one.shape for name, one in found.items() if one.dtype.kind == "f"}
             return _picked(path, shapes, loaded, column, {}, list(found))
-    except OSError as error:
+    except IsthmusError:
+        raise
+    except Exception as error:  # of damaged files h5py raises nearly anything
         raise FormatError(
             f"{path}: cannot be read as HDF5 ({one_line(error)}). The file is cut short, damaged or of another kind."
         ) from error

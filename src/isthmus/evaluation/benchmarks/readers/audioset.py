@@ -96,13 +96,18 @@ def read_segments(path: Path) -> tuple[list[Segment], list[str]]:
         segments[segment.id] = segment
     if not segments:
         raise FormatError(f"{path}: holds no segment. Expected rows of YTID, start_seconds, end_seconds, labels.")
-    said = next((int(found[1]) for line in lines[:3] if (found := re.search(r"num_segs=(\d+)", line))), len(segments))
+    said = next(
+        (int(found[1]) for line in lines[:3] if (found := re.search(r"num_segs=([0-9]{1,18})", line))), len(segments)
+    )
     notes = [f"{path.name} has {len(segments):,} segments, its head says {said:,}."] if said != len(segments) else []
     return list(segments.values()), notes
 
 
 def _segment(line: str, where: str) -> Segment:
-    fields = next(csv.reader([line], skipinitialspace=True))
+    try:
+        fields = next(csv.reader([line], skipinitialspace=True))
+    except csv.Error:
+        fields = []
     if spoiled := [field for field in fields if field.startswith(_SPOILED)]:
         what = "the id is" if fields[0] == spoiled[0] else "it holds"
         raise FormatError(f"{where}: {what} {spoiled[0]!r}: a spreadsheet spoiled the file. Download it again.")

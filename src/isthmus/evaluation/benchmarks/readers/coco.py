@@ -9,7 +9,7 @@ from typing import Any
 
 from isthmus.core.modality import IMAGE, TEXT
 from isthmus.errors import FormatError
-from isthmus.evaluation.benchmarks.readers.shared.annotations import field, read_json_file
+from isthmus.evaluation.benchmarks.readers.shared.annotations import field, read_json_file, whole_number
 from isthmus.evaluation.benchmarks.readers.shared.captions import (
     Captioned,
     Folder,
@@ -99,7 +99,8 @@ def _by_language(data: Path, options: Mapping[str, Any]) -> Reading:
 
 
 def _numbered(key: str) -> list[str]:
-    return picture_names(int(key)) if key.isdecimal() else []
+    number = whole_number(key)
+    return [] if number is None else picture_names(number)
 
 
 def picture_names(number: int) -> list[str]:
@@ -159,7 +160,7 @@ def _blip(path: Path, split: str) -> Sequence[Captioned]:
 
 
 def _number(name: str, path: Path) -> str:
-    found = re.search(r"(\d{12})\.[A-Za-z]+$", name)
+    found = re.search(r"([0-9]{12})\.[A-Za-z]+$", name)
     if found is None:
         raise FormatError(
             f"{path}: the picture {name!r} has no COCO number. Expected val2014/COCO_val2014_<12 digits>.jpg."

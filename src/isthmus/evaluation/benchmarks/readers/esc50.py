@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.errors import FormatError
-from isthmus.evaluation.benchmarks.readers.shared.annotations import read_rows
+from isthmus.evaluation.benchmarks.readers.shared.annotations import read_rows, whole_number
 from isthmus.evaluation.benchmarks.readers.shared.clips import media_of, sounds_and_classes, spoken
 from isthmus.evaluation.benchmarks.readers.shared.lookup import SOUNDS, option, require
 from isthmus.evaluation.benchmarks.task import Reading
@@ -35,6 +35,8 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     rows = [row for row in rows if subset == "esc50" or row["esc10"].lower() == "true"]
     if not rows:
         raise FormatError(f"{path}: has no row of fold {fold} of {subset}. Expected the published labels of ESC-50.")
+    if odd := [row["target"] for row in rows if whole_number(row["target"]) is None]:
+        raise FormatError(f"{path}: the target {odd[0]!r} is no number of a class. Download meta/esc50.csv again.")
     if any(row["category"].isdigit() for row in rows):
         raise FormatError(
             f"{path}: the column category holds numbers, as in the data set's first form. Expected meta/esc50.csv with "

@@ -11,7 +11,7 @@ from typing import Any
 from isthmus.core.messages import one_line
 from isthmus.core.modality import IMAGE
 from isthmus.errors import ConfigError, FormatError
-from isthmus.evaluation.benchmarks.readers.shared.annotations import read_lines, read_rows
+from isthmus.evaluation.benchmarks.readers.shared.annotations import read_lines, read_rows, whole_number
 from isthmus.evaluation.benchmarks.readers.shared.captions import Folder
 from isthmus.evaluation.benchmarks.readers.shared.lookup import IMAGES, option, require
 from isthmus.evaluation.benchmarks.task import Classification, Reading, Side
@@ -89,7 +89,7 @@ def _layout(data: Path, folder: Path) -> str:
     path = require(
         data,
         *(name for names in _TRUTHS.values() for name in names),
-        what=f"folders named by wnid in {folder.name}, or the truth of flat pictures",
+        what=f"folders named by wnid in {folder.name}, or the truth of flat ones",
     )
     return next(key for key, names in _TRUTHS.items() if path.relative_to(data).as_posix() in names)
 
@@ -115,9 +115,10 @@ def _devkit(data: Path, folder: Path) -> tuple[Labels, list[str]]:
     by_id = {number: wnid for number, wnid, _ in synsets}
     wnids = []
     for number, line in enumerate(read_lines(path), 1):
-        if not line.strip().isdigit() or int(line) not in by_id:
+        known = whole_number(line)
+        if known is None or known not in by_id:
             raise FormatError(f"{path}: line {number} is {line[:40]!r}, expected an ILSVRC2012_ID of meta.mat.")
-        wnids.append(by_id[int(line)])
+        wnids.append(by_id[known])
     # By its number, so that a picture that is missing does not shift those after it.
     names = {n: f"ILSVRC2012_val_{n:08d}.JPEG" for n in range(1, len(wnids) + 1)}
     for name in _pictures(folder):
@@ -138,8 +139,7 @@ def _pictures(folder: Path) -> list[str]:
 
 def _number(name: str) -> int:
     """The number in the name of a validation picture; 0 where it has none."""
-    digits = Path(name).stem.rpartition("_")[2]
-    return int(digits) if digits.isdigit() else 0
+    return whole_number(Path(name).stem.rpartition("_")[2]) or 0
 
 
 def _meta(path: Path) -> list[tuple[int, str, str]]:
@@ -165,11 +165,12 @@ def _caffe(data: Path, folder: Path) -> tuple[Labels, list[str]]:
     labels = []
     for number, line in enumerate(read_lines(path), 1):
         name, _, index = line.strip().rpartition(" ")
-        if not name or not index.isdigit() or int(index) >= len(wnids):
+        place = whole_number(index)
+        if not name or place is None or place >= len(wnids):
             raise FormatError(
                 f"{path}: line {number} is {line[:60]!r}, expected NAME INDEX with an index below {len(wnids):,}."
             )
-        labels.append((name, wnids[int(index)]))
+        labels.append((name, wnids[place]))
     return labels, wnids
 
 

@@ -13,6 +13,7 @@ from isthmus.core.geometry import normalize
 from isthmus.core.messages import one_line
 from isthmus.core.modality import IMAGE, POINT_CLOUD
 from isthmus.errors import ConfigError, FormatError, SpaceError
+from isthmus.evaluation.benchmarks.readers.shared.annotations import whole_number
 from isthmus.evaluation.benchmarks.readers.shared.captions import Folder
 from isthmus.evaluation.benchmarks.readers.shared.lookup import IMAGES, option, require
 from isthmus.evaluation.benchmarks.readers.shared.objaverse import LAYOUTS, Listed, find_objects, read_list
@@ -192,10 +193,7 @@ def _space(data: Path, options: Mapping[str, Any], work: Path, found: Found) -> 
             rows.setdefault(uid, []).append((view.partition(".")[0], row))
     kind = options["image"]
     if kind == "view":
-        rows = {
-            uid: [pair for pair in own if pair[0].isdigit() and int(pair[0]) == options["view"]]
-            for uid, own in rows.items()
-        }
+        rows = {uid: [pair for pair in own if whole_number(pair[0]) == options["view"]] for uid, own in rows.items()}
     chosen = {uid: [row for _, row in own] for uid, own in rows.items() if own}
     if not chosen:
         form = "<uid>" if kind == "thumbnail" else "<uid>/<number>"

@@ -11,7 +11,7 @@ import numpy as np
 
 from isthmus.core.modality import POINT_CLOUD
 from isthmus.errors import ConfigError, FormatError
-from isthmus.evaluation.benchmarks.readers.shared.annotations import read_lines
+from isthmus.evaluation.benchmarks.readers.shared.annotations import read_lines, whole_number
 from isthmus.evaluation.benchmarks.readers.shared.clouds import (
     Cloud,
     as_cloud,
@@ -187,14 +187,15 @@ def _bin(data: Path, options: Mapping[str, Any]) -> Loaded:
     names, labels, missing = [], [], []
     for number, line in enumerate(read_lines(path), 1):
         parts = line.split("\t")
-        if len(parts) < 2 or not parts[1].strip().isdigit():
+        label = whole_number(parts[1]) if len(parts) > 1 else None
+        if label is None:
             raise FormatError(f"{path}: line {number} is {line[:60]!r}, expected ID.bin, a tab and a label.")
         if (len(parts) > 2 and parts[2].strip() == "t") != (split == "test"):
             continue
         name = parts[0].strip()
         if name in places:
             names.append(name)
-            labels.append(int(parts[1]))
+            labels.append(label)
         else:
             missing.append(name)
     if not names:

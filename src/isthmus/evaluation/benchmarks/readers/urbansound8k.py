@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.errors import FormatError
-from isthmus.evaluation.benchmarks.readers.shared.annotations import read_rows
+from isthmus.evaluation.benchmarks.readers.shared.annotations import read_rows, whole_number
 from isthmus.evaluation.benchmarks.readers.shared.clips import Media, media_of, sounds_and_classes, spoken
 from isthmus.evaluation.benchmarks.readers.shared.lookup import SOUNDS, option, require
 from isthmus.evaluation.benchmarks.task import Reading
@@ -37,6 +37,8 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     rows = [row for row in rows if not fold or row["fold"] == str(fold)]
     if not rows:
         raise FormatError(f"{path}: has no row of fold {fold}. Expected the published labels of UrbanSound8K.")
+    if odd := [row["classID"] for row in rows if whole_number(row["classID"]) is None]:
+        raise FormatError(f"{path}: the classID {odd[0]!r} is no number. Download the labels again.")
     sounds = _sounds(data, rows)
     classes = {row["classID"]: spoken(row["class"]) for row in sorted(rows, key=lambda row: int(row["classID"]))}
     task = sounds_and_classes(sounds, classes, [(row["slice_file_name"], row["classID"]) for row in rows])

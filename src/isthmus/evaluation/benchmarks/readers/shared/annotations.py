@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,8 @@ from isthmus.core.messages import one_line
 from isthmus.errors import FormatError
 
 MAX_BYTES = 2**30
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def read_lines(path: Path, *, encoding: str = "utf-8-sig") -> list[str]:
@@ -74,6 +77,11 @@ def read_rows(
             yield dict(zip(header, (value.strip() for value in values) if blanks else values, strict=True))
     except csv.Error as error:
         raise FormatError(f"{path}: is no table ({one_line(error)}). Fetch it again.") from error
+
+
+def whole_number(text: str) -> int | None:
+    """A text of plain digits as a number; None for every other, such as `²`, which counts as a digit too."""
+    return int(text) if _NUMBER.fullmatch(text.strip()) else None
 
 
 def read_json_file(path: Path, kind: type, what: str) -> Any:

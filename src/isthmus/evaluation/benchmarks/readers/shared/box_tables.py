@@ -20,6 +20,9 @@ from isthmus.items.decoding.image import open_image
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 UNITS = ("fraction", "pixel")
 
+_FAR = 1e30
+"""What no corner reaches, not even the -2.88e+16 that VGGSS has published; infinity and NaN are not below it."""
+
 
 def check_box(values: Any, where: str) -> Box:
     """Four finite numbers, brought into the picture. A box may end without area; it then covers nothing.
@@ -28,7 +31,7 @@ def check_box(values: Any, where: str) -> Box:
         FormatError: It is something else.
     """
     numbers = list(values) if isinstance(values, list | tuple) else []
-    if len(numbers) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
+    if len(numbers) != 4 or not all(isinstance(v, int | float) and abs(v) < _FAR for v in numbers):
         raise FormatError(f"{where}: a box is {values!r}. Expected four numbers: xmin, ymin, xmax, ymax.")
     xmin, ymin, xmax, ymax = (min(max(float(v), 0.0), 1.0) for v in numbers)
     return xmin, ymin, xmax, ymax

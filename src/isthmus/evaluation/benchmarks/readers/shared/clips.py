@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isthmus.core.files import atomic_file, natural_key
+from isthmus.core.table_files import listed
 from isthmus.errors import FormatError
 from isthmus.evaluation.benchmarks.readers.shared.annotations import read_lines
 from isthmus.evaluation.benchmarks.readers.shared.captions import Folder
@@ -62,10 +63,10 @@ def media_of(
     found = {clip: path for clip, stems in names.items() if (path := place.find(stems)) is not None}
     if names and not found:
         first = next(iter(names.values()))[0]
+        others = f" and {len(present) - 1} more folders" if present[1:] else ""
         raise FormatError(
-            f"{' and '.join(str(data / folder) for folder in present)}: none of the {len(names):,} {what} is there "
-            f"(looked for {first!r} as {', '.join(suffixes)}). Expected one file a name; `isthmus benchmarks` says "
-            "what to download and where it goes."
+            f"{data / present[0]}{others}: none of the {len(names):,} {what} is there (looked for {first!r} as "
+            f"{listed(suffixes, 6)}). Expected one file a name; `isthmus benchmarks` says where to get them."
         )
     return found
 

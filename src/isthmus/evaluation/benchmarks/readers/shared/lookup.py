@@ -38,10 +38,7 @@ def require(data: Path, *candidates: str, what: str) -> Path:
                 return found[0]
         elif (data / candidate).exists():
             return data / candidate
-    raise FormatError(
-        f"{data}: {' or '.join(candidates)} not found. Expected {what} there; `isthmus benchmarks` says what to "
-        "download and where it goes."
-    )
+    raise FormatError(f"{data}: {' or '.join(candidates)} not found. Expected {what} there; see `isthmus benchmarks`.")
 
 
 def pick_media(

@@ -1,0 +1,223 @@
+"""Damage to every file that isthmus reads: the short form of the campaign, and what the long form found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from readers import make_readers
+
+from isthmus.cli.editing import read_ids
+from isthmus.core.json_text import check_characters
+from isthmus.core.table_files import read_table
+from isthmus.core.weights import load_weights
+from isthmus.encoders.pipeline.journal import Journal, Rejection
+from isthmus.encoders.pipeline.rejected import read_rejected, write_rejected
+from isthmus.encoders.pipeline.update import Source, read_ledger, write_ledger
+from isthmus.errors import MESSAGE_LIMIT, EvaluationError, FormatError, IsthmusError
+from isthmus.evaluation.benchmarks.readers.shared.annotations import whole_number
+from isthmus.evaluation.benchmarks.readers.shared.box_tables import check_box
+from isthmus.items import Rejected
+from isthmus.items.decoding.mesh_files import ply_header
+from isthmus.search.index import SearchIndex
+from isthmus.spaces.importing.formats import open_file
+
+FUZZER = Path(__file__).with_name("fuzz_readers.py")
+
+
+def fuzz(cases: int, *options: str) -> dict:
+    run = subprocess.run(
+        [sys.executable, FUZZER, "--cases", str(cases), *options], capture_output=True, text=True, check=False
+    )
+    assert run.stdout.startswith("{"), run.stderr[-2000:]
+    return json.loads(run.stdout)
+
+
+def test_three_thousand_cases():
+    found = fuzz(3_000, "--seed", "7")
+    assert found["kinds of unclassified"] == {}
+    assert found["crashes of native code"] == []
+    assert found["cases"] == 3_000
+    assert {"read", "FormatError", "ConfigError", "SpaceError", "BridgeError", "Rejected"} <= set(found["outcomes"])
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_cases():
+    found = fuzz(100_000, "--seed", "8")
+    assert found["unclassified"] == 0, found["kinds of unclassified"]
+    assert found["crashes of native code"] == []
+    memory = [note["memory now, MB"] for note in found["every 10,000 cases"]]
+    assert max(memory[1:]) - memory[0] < 100
+
+
+def test_every_reader_reads_its_whole_files(tmp_path: Path):
+    for reader in make_readers(tmp_path):
+        outcomes = set()
+        for whole in reader.seeds:
+            reader.path.write_bytes(whole)
+            try:
+                reader.use(reader.path)
+                outcomes.add("read")
+            except (IsthmusError, Rejected) as error:
+                outcomes.add(str(error))
+        # Of the official heads nothing of the size of a test exists; its file of tensors is read and refused.
+        assert "read" in outcomes or reader.name in ("official heads",), (reader.name, outcomes)
+
+
+# ----------------------------------------------------------------------------------------- what was found, by its kind
+
+
+def test_no_message_is_longer_than_its_limit():
+    error = FormatError("x.json: " + "y" * 5_000 + ". Fetch it again.")
+    assert len(str(error)) <= MESSAGE_LIMIT
+    assert str(error).startswith("x.json: y")
+    assert str(error).endswith(". Fetch it again.")
+    assert str(FormatError("short")) == "short"
+
+
+@pytest.mark.parametrize("header", [b"{'descr': '<f4', (\n", b"'''", b"[[[", b"{'descr': '<f4'}", b"\xff\xfe"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_headers_of_arrays_that_are_no_python(header: bytes, suffix: str, tmp_path: Path):
+    path = tmp_path / f"a{suffix}"
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    if suffix == ".npy":
+        path.write_bytes(array)
+    else:
+        import zipfile
+
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("embeddings.npy", array)
+    with pytest.raises(FormatError, match="header cannot be read"):
+        open_file(path)
+
+
+def test_offsets_of_arrow_that_lead_out_of_their_buffers(tmp_path: Path):
+    import pyarrow as pa
+    import pyarrow.feather as feather
+
+    path = tmp_path / "a.arrow"
+    feather.write_feather(
+        pa.table({"embedding": [[0.5, 1.5], [2.5, 3.5], [4.5, 5.5]]}), str(path), compression="uncompressed"
+    )
+    raw = bytearray(path.read_bytes())
+    offsets = np.array([0, 2, 4, 6], np.int32).tobytes()
+    at = raw.index(offsets)
+    raw[at + 4 : at + 8] = (1_154_531_309).to_bytes(4, "little")
+    path.write_bytes(raw)
+    # Native code would follow it and end the process, so this runs in one of its own.
+    code = "import sys, pathlib, isthmus.spaces.importing.formats as f; f.open_file(pathlib.Path(sys.argv[1]))"
+    run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "FormatError" in run.stderr
+    assert "cannot be read as Arrow" in run.stderr
+
+
+def test_files_beside_a_space_that_are_damaged(tmp_path: Path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rejected = tmp_path / "rejected.parquet"
+    write_rejected(rejected, [Rejection("a", "p", "silent")])
+    assert read_rejected(rejected) == [Rejection("a", "p", "silent")]
+    rejected.write_bytes(rejected.read_bytes()[:-9])
+    with pytest.raises(FormatError, match=r"rejected\.parquet: cannot be read as parquet"):
+        read_rejected(rejected)
+    (tmp_path / "image").mkdir()
+    write_ledger(tmp_path, "image", {"a": Source(1, 2, "0" * 32)})
+    assert read_ledger(tmp_path, "image") == {"a": Source(1, 2, "0" * 32)}
+    (ledger,) = (tmp_path / "image").iterdir()
+    pq.write_table(pa.table({"id": ["a"], "size": [1]}), ledger)
+    with pytest.raises(FormatError, match="has no column 'modified'"):
+        read_ledger(tmp_path, "image")
+
+
+@pytest.mark.parametrize("key", ["rejected", "ids", "crc"])
+def test_a_journal_that_lacks_a_key_ends_there(key: str, tmp_path: Path):
+    path = tmp_path / "a.journal"
+    with Journal(path, 2) as journal:
+        journal.add(["a"], np.ones((1, 2), np.float32), [Rejection("c", "p", "silent")])
+    head, _, rows = path.read_bytes().partition(b"\n")
+    record = json.loads(head)
+    del record[key]
+    path.write_bytes(json.dumps(record).encode() + b"\n" + rows)
+    with Journal(path, 2) as journal:
+        assert "a" not in journal
+        assert "c" not in journal
+
+
+@pytest.mark.parametrize(("content", "line"), [(b"a\n\xe9t\n", 2), (b"\xff\xfea\0", 1)])
+def test_ids_that_are_no_text(content: bytes, line: int, tmp_path: Path):
+    path = tmp_path / "ids.txt"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=f"UTF-16|line {line} is not UTF-8"):
+        read_ids(path)
+    path.write_bytes("\ufeffa\r\nb\u2028c\n".encode())
+    assert read_ids(path) == ["a", "b\u2028c"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_quote_in_the_first_line_that_never_closes(name: str, tmp_path: Path):
+    path = tmp_path / name
+    path.write_bytes(b'"id')
+    with pytest.raises(FormatError, match="line 1 opens a quote mark that is never closed"):
+        read_table(path)
+
+
+def test_dimensions_that_are_no_numbers(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,d0,d1\na,0.5,1.5\nb,0.5,x\n")
+    with pytest.raises(FormatError, match=r"no numbers in the columns|which column"):
+        next(open_file(path).blocks(0, 10))
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\x80\x02.", b"PK\x05\x06" + bytes(18)])
+def test_damaged_files_of_torch(content: bytes, tmp_path: Path):
+    path = tmp_path / "a.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"^[^\n]{1,200}$"):
+        load_weights(path)
+    with pytest.raises(FormatError, match="cannot be read with weights_only=True"):
+        open_file(path)
+
+
+@pytest.mark.parametrize("text", ["²", "9" * 5_000, "-1", "1.0", "", "٣"])
+def test_digits_that_are_no_numbers(text: str):
+    assert whole_number(text) is None
+    assert whole_number(" 12 ") == 12
+
+
+@pytest.mark.parametrize("corner", [10**400, float("inf"), float("nan"), 1e300, "1", None])
+def test_corners_that_no_picture_has(corner: object):
+    with pytest.raises(FormatError, match="Expected four numbers"):
+        check_box([0.1, 0.2, corner, 0.5], "x.json")
+
+
+def test_halves_of_characters(tmp_path: Path):
+    with pytest.raises(ValueError, match="half a character"):
+        check_characters({"a": ["\ud800"]})
+    for name, content in (("a.jsonl", '{"id": "\\ud800"}'), ("a.json", '[{"id": "\\ud800", "vector": [1.5, 2.5]}]')):
+        path = tmp_path / name
+        path.write_text(content)
+        with pytest.raises(FormatError, match=r"half a character|no table"):
+            open_file(path)
+
+
+def test_two_properties_of_one_name():
+    head = (
+        b"ply\nformat binary_little_endian 1.0\nelement vertex 1\n" + b"property uchar red\n" * 2 + b"end_header\n\0\0"
+    )
+    with pytest.raises(Rejected, match="two properties of its vertex records have one name"):
+        ply_header(head)
+
+
+def test_an_index_whose_rows_are_nan(tmp_path: Path):
+    SearchIndex(np.eye(3, dtype=np.float32)).save(tmp_path / "x.index")
+    rows = np.load(tmp_path / "x.index" / "embeddings.npy")
+    rows[1] = np.nan
+    np.save(tmp_path / "x.index" / "embeddings.npy", rows)
+    with pytest.raises(EvaluationError, match="rows of the index hold NaN"):
+        SearchIndex.open(tmp_path / "x.index").search(np.ones((1, 3), np.float32), k=3)
