@@ -92,10 +92,10 @@ def open_file(path: Path, column: str | None = None) -> EmbeddingFile:
         return MemoryFile(path, rows, pa.table({"id": pa.array(names, pa.string())}), EACH_ARRAY)
     if suffix in (".npy", ".npz", ".safetensors"):
         return ArrayWithColumns(*open_arrays(path, column))
-    from isthmus.spaces.importing import stores
+    from isthmus.spaces.importing import stores, tensor_files
 
     if suffix in (".pt", ".pth", ".h5", ".hdf5"):
-        read = stores.read_hdf5 if suffix in (".h5", ".hdf5") else stores.read_torch
+        read = tensor_files.read_hdf5 if suffix in (".h5", ".hdf5") else tensor_files.read_torch
         rows, beside, label = read(path, column)
         return MemoryFile(path, rows, beside, label)
     return TableFile(path, stores.read_vectors(path), column)
