@@ -47,22 +47,19 @@ def common_neighbours(
     x, y = side_by_side([x], DIRECTIONS), side_by_side([y], DIRECTIONS)
     for start in range(0, n, _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, n))
-        near = _nearest(x, rows, drawn, k)
-        far = _nearest(y, rows, drawn, k)
-        # Neighbours of one row are numbered apart from those of the others, so that one intersection serves all.
-        own = (rows - start)[:, None] * len(drawn)
-        shared = np.intersect1d(near + own, far + own, assume_unique=True) // len(drawn)
-        found[rows] = np.bincount(shared, minlength=len(rows))
+        # Items as near as the k-th; where several are equally near, one more than k may be in common.
+        common = (_near(x, rows, drawn, k) & _near(y, rows, drawn, k)).sum(axis=1)
+        found[rows] = np.minimum(common, k)
     return found
 
 
-def _nearest(x: Array, rows: Counts, drawn: Counts, k: int) -> Counts:
-    """Numbers, among the drawn items, of the nearest others of some rows, (rows, k)."""
+def _near(x: Array, rows: Counts, drawn: Counts, k: int) -> NDArray[np.bool_]:
+    """Which of the drawn items are among the k nearest others of some rows, (rows, drawn)."""
     cosines = x[rows] @ x[drawn].T
     same = np.searchsorted(drawn, rows)
     inside = (same < len(drawn)) & (drawn[np.minimum(same, len(drawn) - 1)] == rows)
     cosines[np.flatnonzero(inside), same[inside]] = -np.inf
-    return np.argpartition(-cosines, k - 1, axis=1)[:, :k].astype(np.int64)
+    return np.asarray(cosines >= np.partition(cosines, -k, axis=1)[:, -k, None])
 
 
 def chance(n: int, *, neighbours: int = NEIGHBOURS, others: int = OTHERS) -> float:

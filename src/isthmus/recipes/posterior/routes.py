@@ -16,7 +16,7 @@ from isthmus.recipes.posterior.model import Model, sample_rows
 
 SPARE = 8
 """Filler coordinates that stay empty, for modalities of spaces that are added later."""
-_DIRECTION_ROWS = 2048
+_DIRECTION_ROWS = 3072
 """Memory rows of all spaces together whose leading directions make a posterior compact."""
 
 _LENGTH_ROWS = 512
