@@ -258,7 +258,7 @@ def show_bridge(out: Output, bridge: Bridge) -> None:
         from isthmus.recipes.posterior.auto import sentences
 
         for line in sentences(bridge.record.get("chosen"), estimate):
-            out.say(line)
+            out.sentence(line)
     before, after = ((out.report["gap"] or {}).get(when, {}) for when in ("before", "after"))
     if after:
         rows = [[name, before.get(name), after.get(name)] for name in {**before, **after}]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from isthmus.cli import options as o
 from isthmus.cli.output import Output, output
 from isthmus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from isthmus.spaces.space import Space
 
 Modality = Annotated[
     str | None, typer.Option(metavar="M", help="text, image, audio, point_cloud, ...", show_default=False)
@@ -221,11 +225,16 @@ def inspect(
         ),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read every byte and compare the checksums.")] = False,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate/--no-estimate", help="Of two spaces: say how good a join may be, without labels."),
+    ] = True,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Check the health of a space, and what two spaces share."""
+    """Check the health of a space, what two spaces share, and how well they may be joined."""
     from isthmus.core.modality import via_list
+    from isthmus.core.terminal import line_width
     from isthmus.spaces.health import format_report, inspect
     from isthmus.spaces.space import open_space
 
@@ -238,6 +247,24 @@ def inspect(
         checked = [one.verify() for one in (first, second) if one is not None] if verify else None
         report = inspect(first, second, via=via_list(via, option="--via") if via else None)
         out.report = report if checked is None else {**report, "verified_bytes": checked}
-        out.say(format_report(report))
+        out.say(format_report(report, width=line_width()))
+        if second is not None and estimate:
+            out.report = {**out.report, **estimated(out, first, second, report["overlap"])}
         if checked is not None:
             out.say("Every checksum holds.")
+
+
+def estimated(out: Output, first: Space, second: Space, overlaps: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Estimate a join through what two spaces share, print it, and return it as --json has it."""
+    from isthmus.recipes.posterior.forecast import estimate_pair, lines
+    from isthmus.spaces.overlap import MINIMUM_OVERLAP
+
+    via = [name for name, each in overlaps.items() if each["shared"] >= MINIMUM_OVERLAP]
+    if not via:
+        return {}
+    told = estimate_pair(first, second, via=via).to_dict()
+    out.say()
+    out.sentence(f"joined through {' and '.join(via)} in a closed form, as isthmus connect would:")
+    for line in lines(told):
+        out.sentence(line)
+    return told

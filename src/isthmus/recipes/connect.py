@@ -29,6 +29,7 @@ from isthmus.pairs.cache import open_store
 from isthmus.pairs.kinds import choose_kinds
 from isthmus.pairs.side import Slot
 from isthmus.recipes.config import RecipeConfig, check_space_names, settle
+from isthmus.recipes.posterior.forecast import with_estimate
 from isthmus.recipes.sides import space_side
 from isthmus.recipes.training.loop import check_checkpoints, train, working_folder
 from isthmus.recipes.training.losses import info_nce, intra_distance
@@ -84,6 +85,7 @@ def connect(
     pairs_dir: str | Path | None = None,
     callback: Callable[[Mapping[str, Any]], None] | None = None,
     quiet: bool = False,
+    estimate: bool = True,
     **options: Any,
 ) -> Bridge:
     """Connect spaces into a new one, through modalities they share, without a single pair across the spaces.
@@ -103,6 +105,7 @@ def connect(
             of pseudo pairs are the same; None keeps them beside the checkpoints, for this run alone.
         callback: Called with each epoch's row of the history.
         quiet: Show no progress.
+        estimate: Record how good the bridge may be, from the spaces alone; auto, posterior and cca always do.
         **options: Settings of the closed forms: of `isthmus.recipes.posterior.config.PosteriorConfig` for auto,
             posterior and cca, else of `isthmus.recipes.solvers.ClosedFormConfig`.
 
@@ -132,15 +135,17 @@ def connect(
         from isthmus.recipes.closed_form import fit_closed_form_bridge
 
         both_sides = {"center": True, **({"two_sided": True} if chosen == "dictionary" else {})}
-        return fit_closed_form_bridge(*opened, via=via_list(via), method=chosen, **{**both_sides, **options})
+        bridge = fit_closed_form_bridge(*opened, via=via_list(via), method=chosen, **{**both_sides, **options})
+        return with_estimate(bridge, *opened, via=via) if estimate else bridge
     if options:
         raise ConfigError(
             f"unknown option {min(options)!r}. It is no setting of c-mcr: those go into config=ConnectConfig()."
         )
-    return connect_trained(
+    bridge = connect_trained(
         *opened, via=via, config=config, preset=preset, seed=seed, device=device, checkpoint_dir=checkpoint_dir,
         pairs_dir=pairs_dir, callback=callback, quiet=quiet,
     )  # fmt: skip
+    return with_estimate(bridge, *opened, via=via) if estimate else bridge
 
 
 def connect_trained(

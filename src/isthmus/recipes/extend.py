@@ -37,6 +37,7 @@ from isthmus.recipes.config import RecipeConfig, check_space_names, settle
 from isthmus.recipes.posterior import frozen
 from isthmus.recipes.posterior.addition import recognises
 from isthmus.recipes.posterior.description import describe_leaf
+from isthmus.recipes.posterior.forecast import with_estimate
 from isthmus.recipes.sides import bridge_side, space_side
 from isthmus.recipes.training.loop import train, working_folder
 from isthmus.recipes.training.losses import dense_info_nce, info_nce, intra_distance
@@ -104,6 +105,7 @@ def extend(
     pairs_dir: str | Path | None = None,
     callback: Callable[[Mapping[str, Any]], None] | None = None,
     quiet: bool = False,
+    estimate: bool = True,
     **options: Any,
 ) -> Bridge:
     """Extend a base by a leaf, through modalities they share, without a single pair across the spaces.
@@ -125,6 +127,7 @@ def extend(
             of pseudo pairs are the same; None keeps them beside the checkpoints, for this run alone.
         callback: Called with each epoch's row of the history.
         quiet: Show no progress.
+        estimate: Record how good the bridge may be, from the spaces alone.
         **options: Settings of the closed forms, such as `center="leaf"` (see
             `isthmus.recipes.solvers.ClosedFormConfig`, for posterior and cca `PosteriorConfig`).
 
@@ -142,12 +145,12 @@ def extend(
         raise ConfigError(unknown_name("unknown method", str(method), METHODS))
     settings = settle(ExtendConfig, config, preset, seed)
     if method != "ex-mcr":
-        return _closed(base, leaf, method, via=names, space_paths=space_paths, **{"seed": settings.seed, **options})
+        bridge = _closed(base, leaf, method, via=names, space_paths=space_paths, **{"seed": settings.seed, **options})
+        return with_estimate(bridge, base, leaf, via=names, space_paths=space_paths) if estimate else bridge
     if options:
         raise ConfigError(
             f"unknown option {min(options)!r}. It is no setting of ex-mcr: those go into config=ExtendConfig()."
         )
-
     started = time.monotonic()
     over = Bridge.over(base)
     place = resolve_device(device or "auto")
@@ -210,7 +213,7 @@ def extend(
         "training": sum(o.seconds for o in results),
         "all": finished - started,
     }
-    return bridge
+    return with_estimate(bridge, base, leaf, via=names, space_paths=space_paths) if estimate else bridge
 
 
 def _closed(base: Space | Bridge, leaf: Space, method: str, **options: Any) -> Bridge:

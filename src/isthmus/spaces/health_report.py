@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,25 +59,40 @@ _COLUMNS = (
 )
 
 
-def format_report(report: Mapping[str, Any]) -> str:
-    """A report of `inspect` as plain text: a table of each space, its gaps, the overlap, and the warnings."""
+_OF_OVERLAP = ("shared", "share_of_first", "share_of_second", "agreement", "agreement_chance", "jaccard")
+_AGREEMENT = (
+    "agreement: of an item's {k} nearest shared items, the share that is among its {k} nearest in the other space; "
+    "{chance:.2%} by chance. Texts of two good encoders have 20 to 65 %, images of a strong and a weak one about 4 %; "
+    "with half of the ids wrong it falls to half. It says whether ids mean the same, and is no score of a join."
+)
+
+
+def format_report(report: Mapping[str, Any], *, width: int | None = None) -> str:
+    """A report of `inspect` as plain text: a table of each space, its gaps, the overlap, and the warnings.
+
+    Args:
+        report: The report.
+        width: Most characters of a line; None leaves lines as long as they are.
+    """
     lines: list[str] = []
     for one in filter(None, (report, report.get("other"))):
         lines += [f"space {one['space']}, dim {one['dim']}, {one['rows']:,} rows ({one['path']})", ""]
-        lines += [*_table("modality", one["modalities"], _COLUMNS), ""]
+        lines += [*_table("modality", one["modalities"], _COLUMNS, width), ""]
         lines += [f"modality gap {pair}: {gap:.4f}" for pair, gap in one["gaps"].items()] + [""] * bool(one["gaps"])
     if shared := report.get("overlap"):
-        columns = tuple(dict.fromkeys(key for entry in shared.values() for key in entry))
-        lines += [
-            f"shared by {report['space']} and {report['other']['space']}",
-            "",
-            *_table("modality", shared, columns),
-            "",
-        ]
-    lines += [f"warning: {text}" for text in report["warnings"]] or ["no warnings"]
-    return "\n".join(lines)
+        lines += [f"shared by {report['space']} and {report['other']['space']}", ""]
+        lines += [*_table("modality", shared, _OF_OVERLAP, width), ""]
+        if measured := [entry for entry in shared.values() if "agreement" in entry]:
+            words = _AGREEMENT.format(k=measured[0]["k"], chance=measured[0]["agreement_chance"])
+            lines += [*_sentence(words, width), ""]
+    warnings = [f"warning: {text}" for text in report["warnings"]] or ["no warnings"]
+    return "\n".join([*lines, *(line for text in warnings for line in _sentence(text, width))])
 
 
-def _table(head: str, entries: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+def _sentence(text: str, width: int | None) -> list[str]:
+    return [text] if width is None else textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _table(head: str, entries: Mapping[str, Mapping[str, Any]], columns: Sequence[str], width: int | None) -> list[str]:
     rows = [[name, *(show(entry.get(column)) for column in columns)] for name, entry in entries.items()]
-    return aligned([[head, *columns], *rows])
+    return aligned([[head, *(column.replace("_", " ") for column in columns)], *rows], width=width)

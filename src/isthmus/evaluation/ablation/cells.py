@@ -183,6 +183,7 @@ def make_bridge(
         return fit_closed_form_bridge(world.base, world.leaf, via=row.via, method=row.method, seed=seed, **row.config)
     settings: Mapping[str, Any] = {**row.config, "seed": seed}
     common: dict[str, Any] = {"checkpoint_dir": checkpoints, "pairs_dir": pairs, "device": device, "quiet": True}
+    common["estimate"] = False  # a grid is measured on pairs
     if row.method == "c-mcr":
         from isthmus.recipes.connect import ConnectConfig, connect
 

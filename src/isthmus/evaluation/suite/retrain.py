@@ -150,6 +150,7 @@ def _step(spaces: TrainingSpaces, base: Bridge | None, step: Step, folder: Path,
         "device": settings.device,
         "checkpoint_dir": folder,
         "quiet": settings.quiet,
+        "estimate": False,  # what is drawn from it is measured on pairs
     }
     if step["kind"] == "connect":
         return connect(opened[0], opened[1], **common)

@@ -169,8 +169,8 @@ def _estimates(model: Model, bridge: Bridge, name: str, weights: Sequence[float]
             for kind, fitted in (("narrow", model.without(pairs.left_out)), ("wide", model)):
                 rows, columns, owner, relevant = pairs.items(kind)
                 # Back from centred rows: a unit row is, but for its length, its centred one and the mean.
-                own = normalize(_uncentred(base)[rows])
-                f = bridge.project(_uncentred(leaf)[columns], space=name, modality=n)
+                own = normalize(uncentred(base)[rows])
+                f = bridge.project(uncentred(leaf)[columns], space=name, modality=n)
                 d = _describe(fitted, n, leaf.rows[columns], m)
                 for weight in weights:
                     scores = own @ normalize(f + np.float32(weight) * d).T
@@ -181,7 +181,7 @@ def _estimates(model: Model, bridge: Bridge, name: str, weights: Sequence[float]
     ]
 
 
-def _uncentred(memory: Memory) -> Array:
+def uncentred(memory: Memory) -> Array:
     """The unit rows that centred ones came from: s c + mean of length one, with s above 0."""
     along = memory.rows @ memory.mean
     rest = np.float32(1.0) - np.float32(memory.mean @ memory.mean)
