@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +19,21 @@ def threads(device: torch.device) -> Iterator[tuple[ThreadPoolExecutor | None, i
         return
     with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         yield pool, count
+
+
+def limited_threads(count: int, name: str, cores: int) -> ThreadPoolExecutor:
+    """Threads in each of which torch uses some of the cores."""
+    return ThreadPoolExecutor(count, name, initializer=torch.set_num_threads, initargs=(cores,))
+
+
+def share_of_cores(workers: int) -> int:
+    """Cores for each of several workers, at least one.
+
+    A product that is spread over all cores waits for its slowest part, and beside another such product every part is
+    slow: on two cores, two threads of one core each answer several times as much as two that both use two.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // workers)
 
 
 def blocks_of(n: int, workers: int, most: int | None = None, multiple: int = 1) -> list[slice]:

@@ -94,14 +94,18 @@ class GrowingRows:
         return kept
 
 
-CHUNK = 1 << 16
-"""Rows of the index that are multiplied at once."""
-SCORES = 1 << 24
-"""Scores in memory at once: 64 MiB of float32."""
+SCORES = 1 << 18
+"""Scores in memory at once: 1 MiB of float32, which a core's cache holds while they are compared."""
+TILE_ROWS = (2048, 1 << 16)
+"""Fewest and most rows that are multiplied at once."""
+TILE_HITS = 4
+"""Times k, the fewest rows of a tile: one with less than k rows would set no floor."""
+QUERIES = 256
+"""Queries that are multiplied at once."""
 ROUNDING = np.float32(4e-6)
 """How far a float32 cosine may lie from the exact one, generously."""
 GATHER_SHARE = 0.25
-"""Below this share of wanted rows, a chunk's rows are copied together before they are multiplied."""
+"""Below this share of wanted rows, a tile's rows are copied together before they are multiplied."""
 
 
 def exact_nearest(matrix: Array, queries: Array, k: int, wanted: Mask | None = None) -> tuple[Array, Rows]:
@@ -116,41 +120,54 @@ def exact_nearest(matrix: Array, queries: Array, k: int, wanted: Mask | None = N
     Returns:
         (q, k) cosines and (q, k) row numbers.
     """
-    step = max(1, SCORES // min(CHUNK, max(1, len(matrix))))
-    parts = [_block_nearest(matrix, queries[i : i + step], k, wanted) for i in range(0, len(queries), step)]
+    parts = [_block_nearest(matrix, queries[i : i + QUERIES], k, wanted) for i in range(0, len(queries), QUERIES)]
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
 def _block_nearest(matrix: Array, queries: Array, k: int, wanted: Mask | None) -> tuple[Array, Rows]:
-    """Best k of a block of queries: the best of every chunk, and the best of those."""
+    """Best k of a block of queries, tile by tile of rows.
+
+    Each query has a floor, the k-th best cosine of some tile before: what lies below it in a later tile is passed over
+    by one comparison, so that after the first tile few scores are looked at twice.
+    """
+    step = max(min(max(SCORES // len(queries), TILE_ROWS[0]), TILE_ROWS[1]), TILE_HITS * k)
+    floor = np.full(len(queries), -np.inf, np.float32)
     parts = []
-    for first in range(0, len(matrix), CHUNK):
-        chunk = matrix[first : first + CHUNK]
-        here = None if wanted is None else wanted[first : first + CHUNK]
-        parts.append(_chunk_candidates(chunk, queries, k, here, first))
-    which, rows, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return best_of(which, rows, scores, len(queries), k)
+    for first in range(0, len(matrix), step):
+        here = None if wanted is None else wanted[first : first + step]
+        tile, own = _wanted_rows(matrix[first : first + step], here)
+        if not len(tile):
+            continue
+        scores = tile @ queries.T  # this way round the product of few queries takes two thirds of the time
+        whole = here if here is not None and len(tile) == len(here) else None
+        if whole is not None:
+            scores[~whole] = -np.inf
+        which, columns, floor = _above(scores, k, floor)
+        if whole is not None:
+            which, columns = which[whole[columns]], columns[whole[columns]]
+        parts.append((which, own[columns] + first, exact_cosines(queries, which, tile, columns)))
+    which, rows, exact = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return best_of(which, rows, exact, len(queries), k)
 
 
-def _chunk_candidates(
-    chunk: Array, queries: Array, k: int, wanted: Mask | None, first: int
-) -> tuple[Rows, Rows, NDArray[np.float64]]:
-    """(query, row, cosine in float64) of every row of a chunk that may be among the k best of a query."""
-    own = np.arange(len(chunk)) if wanted is None else np.flatnonzero(wanted)
-    if not len(own):
-        nothing = np.empty(0, np.int64)
-        return nothing, nothing, np.empty(0, np.float64)
-    if len(own) <= GATHER_SHARE * len(chunk):
-        chunk, wanted = chunk[own], None
-    else:
-        own = np.arange(len(chunk))
-    scores = queries @ chunk.T
+def _wanted_rows(tile: Array, wanted: Mask | None) -> tuple[Array, Rows]:
+    """The rows of a tile to multiply and their numbers: the wanted ones alone where these are few, else all."""
     if wanted is not None:
-        scores[:, ~wanted] = -np.inf
-    which, columns = candidates(scores, min(k, len(chunk)))
-    if wanted is not None:
-        which, columns = which[wanted[columns]], columns[wanted[columns]]
-    return which, own[columns] + first, exact_cosines(queries, which, chunk, columns)
+        own = np.flatnonzero(wanted).astype(np.int64)
+        if len(own) <= GATHER_SHARE * len(tile):
+            return tile[own], own
+    return tile, np.arange(len(tile), dtype=np.int64)
+
+
+def _above(scores: Array, k: int, floor: Array) -> tuple[Rows, Rows, Array]:
+    """(query, row) of every score (row, query) that may be among the k best of its query, and the floors after it."""
+    places = np.flatnonzero(scores >= floor - ROUNDING)
+    if len(places) <= 2 * k * len(floor) and floor.min() > -np.inf:
+        rows, which = np.divmod(places, len(floor))
+        return which, rows, floor
+    few = min(k, len(scores))
+    which, rows, worst = candidates(np.ascontiguousarray(scores.T), few)
+    return which, rows, np.maximum(floor, worst) if few == k else floor
 
 
 def exact_cosines(queries: Array, which: Rows, matrix: Array, rows: Rows) -> NDArray[np.float64]:
@@ -171,8 +188,9 @@ def best_of(which: Rows, rows: Rows, scores: NDArray[np.float64], queries: int, 
     return scores[best].astype(np.float32), rows[best]
 
 
-def candidates(scores: Array, k: int) -> tuple[Rows, Rows]:
-    """(row, column) of every score that may be among the k best of its row, once rounding is taken off.
+def candidates(scores: Array, k: int) -> tuple[Rows, Rows, Array]:
+    """(row, column) of every score that may be among the k best of its row, once rounding is taken off, and each row's
+    k-th best.
 
     Of the scores within rounding of the k-th best, no more than k + 64 are kept, the first ones: if more are that
     close, they are ties.
@@ -184,7 +202,7 @@ def candidates(scores: Array, k: int) -> tuple[Rows, Rows]:
     before = np.cumsum(band) - band
     place = before - before[np.searchsorted(rows, rows)]  # how many of the row's band stand before
     keep = ~band | (place < k + 64)
-    return rows[keep], columns[keep]
+    return rows[keep], columns[keep], worst
 
 
 def renumbered(alive: Mask) -> Callable[[Rows], Rows]:

@@ -14,15 +14,17 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import ValidationError
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from isthmus import __version__
 from isthmus.core.geometry import Array
+from isthmus.core.threads import limited_threads, share_of_cores
 from isthmus.errors import IsthmusError
 from isthmus.serve.batching import Batcher
 from isthmus.serve.galleries import UnknownItem
 from isthmus.serve.guard import Guard, Refused
-from isthmus.serve.queries import Embedded
+from isthmus.serve.queries import Decoded, Embedded
 from isthmus.serve.schema import (
     FAULTS,
     CountAnswer,
@@ -30,8 +32,6 @@ from isthmus.serve.schema import (
     EmbedAnswer,
     ExplainAnswer,
     ExplainRequest,
-    GalleryHits,
-    HitAnswer,
     ItemAnswer,
     ItemsAnswer,
     ItemsRequest,
@@ -47,7 +47,7 @@ PAGE = Path(__file__).parent / "page"
 """The built page; made from the folder `page/` of the repository, and part of the wheel."""
 PAGE_FILES = {"": "index.html", "page.js": "page.js", "page.css": "page.css"}
 THREADS = 2
-"""Threads that encode and multiply; the numerical libraries have threads of their own."""
+"""Threads that encode and multiply, with half of the cores each: texts of one batch beside searches of another."""
 
 
 class _Engine:
@@ -55,10 +55,11 @@ class _Engine:
 
     def __init__(self, service: Service) -> None:
         self.service, self.limits = service, service.limits
-        self.threads = ThreadPoolExecutor(THREADS, "isthmus-work")
+        self.threads = limited_threads(THREADS, "isthmus-work", share_of_cores(THREADS))
         self.uploads = ThreadPoolExecutor(1, "isthmus-upload")
         self.media = ThreadPoolExecutor(2, "isthmus-media")
         self.texts: Batcher[str, Embedded] = Batcher(service.encoders.texts, self.threads)
+        self.decoded: Batcher[Decoded, Embedded] = Batcher(service.encoders.embed, self.threads, most=16)
         self.searches: Batcher[Wanted, list[dict[str, Any]]] = Batcher(service.search, self.threads)
 
     async def run(self, pool: ThreadPoolExecutor, function: Any, *arguments: Any) -> Any:
@@ -271,11 +272,12 @@ def _add_asking(app: FastAPI, engine: _Engine) -> None:
             raise Refused(400, "ModalityError", f"{modality[:40]!r} cannot be encoded here. Expected one of: {known}.")
         if not body:
             raise Refused(422, "RequestError", "the body is empty. Send the file as it is.")
-        item: Embedded = await engine.run(engine.uploads, service.encoders.upload, body, modality, name[-80:])
+        decoded = await engine.run(engine.uploads, service.encoders.decode, body, modality, name[-80:])
+        item = await engine.decoded(decoded)
         return EmbedAnswer(dim=len(item.row), embeddings=[item.row.tolist()], handle=service.handles.keep(item))
 
-    @app.post("/search")
-    async def search(request: SearchRequest) -> SearchAnswer:
+    @app.post("/search", response_model=SearchAnswer)
+    async def search(request: SearchRequest) -> Response:
         """The nearest items of each gallery to a query of one or several items."""
         if request.k > limits.hits:
             raise Refused(413, "SizeError", f"k may be {limits.hits} at most, got {request.k}.")
@@ -284,12 +286,13 @@ def _add_asking(app: FastAPI, engine: _Engine) -> None:
         vector = await engine.query(request.queries)
         wanted = [Wanted(gallery, vector, request.k, request.filter or None) for gallery in galleries]
         found = await asyncio.gather(*[engine.searches(one) for one in wanted])
-        return SearchAnswer(
-            results=[
-                GalleryHits(gallery=gallery.name, modality=gallery.modality, hits=[HitAnswer(**hit) for hit in hits])
-                for gallery, hits in zip(galleries, found, strict=True)
-            ]
-        )
+        results = [
+            {"gallery": gallery.name, "modality": gallery.modality, "hits": hits}
+            for gallery, hits in zip(galleries, found, strict=True)
+        ]
+        # The hits are ours, in the shape of `SearchAnswer`: checking them as models costs as much as the search.
+        body = to_json({"results": results}, inf_nan_mode="null", serialize_unknown=True)
+        return Response(body, media_type="application/json")
 
     @app.post("/explain")
     async def explain(request: ExplainRequest) -> ExplainAnswer:

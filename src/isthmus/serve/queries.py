@@ -42,6 +42,14 @@ class Embedded(NamedTuple):
     own: Array | None = None
 
 
+class Decoded(NamedTuple):
+    """An uploaded file as the encoder of a space and modality takes it."""
+
+    space: str
+    modality: str
+    value: Any
+
+
 class QueryEncoders:
     """The encoders of a bridge's spaces, each loaded when it is first needed and kept.
 
@@ -115,9 +123,9 @@ class QueryEncoders:
         rows = self.bridge.project(own, space=space, modality="text")
         return [Embedded(row, space, "text", each) for row, each in zip(rows, own, strict=True)]
 
-    def upload(self, data: bytes, modality: str, name: str) -> Embedded:
-        """An uploaded file in the unified space, which is decoded in a process of its own: a file that kills or stalls
-        its decoder is rejected and the service goes on.
+    def decode(self, data: bytes, modality: str, name: str) -> Decoded:
+        """Decode an uploaded file in a process of its own: one that kills or stalls its decoder is rejected and the
+        service goes on.
 
         Raises:
             EncoderError: It cannot be decoded, or takes too long.
@@ -128,9 +136,19 @@ class QueryEncoders:
         with tempfile.NamedTemporaryFile(prefix="isthmus-upload-", suffix=suffix) as file:
             file.write(data)
             file.flush()
-            decoded = self._decode(space, modality, encoder, Item(id="upload", path=file.name))
-        own = encoder.encode([decoded], modality=modality)
-        return Embedded(self.bridge.project(own, space=space, modality=modality)[0], space, modality, own[0])
+            return Decoded(space, modality, self._decode(space, modality, encoder, Item(id="upload", path=file.name)))
+
+    def embed(self, decoded: Sequence[Decoded]) -> list[Embedded]:
+        """Embed decoded files; those of one modality pass through the model together."""
+        answers: dict[int, Embedded] = {}
+        for modality in dict.fromkeys(each.modality for each in decoded):
+            numbers = [number for number, each in enumerate(decoded) if each.modality == modality]
+            space, encoder = self._encoder(modality)
+            own = encoder.encode([decoded[number].value for number in numbers], modality=modality)
+            rows = self.bridge.project(own, space=space, modality=modality)
+            for number, row, each in zip(numbers, rows, own, strict=True):
+                answers[number] = Embedded(row, space, modality, each)
+        return [answers[number] for number in range(len(decoded))]
 
     def _decode(self, space: str, modality: str, encoder: Any, item: Item) -> Any:
         key = (space, modality)

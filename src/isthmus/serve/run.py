@@ -58,12 +58,15 @@ def serve(
     try:
         import uvicorn
 
-        from isthmus.serve.app import build_app
+        from isthmus.serve.app import THREADS, build_app
     except ImportError as error:
         raise DependencyError(
             f"the service needs {error.name}, not installed here. Run: pip install 'isthmus[serve]'"
         ) from error
+    from threadpoolctl import threadpool_limits
+
     from isthmus.bridges.bridge import load_bridge
+    from isthmus.core.threads import share_of_cores
     from isthmus.serve.galleries import Gallery
     from isthmus.serve.service import Service
 
@@ -86,7 +89,9 @@ def serve(
     if started is not None:
         _tell_start(server, host, started)
     try:
-        server.run()
+        # numpy's products know one number of threads for the whole process, unlike torch's.
+        with threadpool_limits(share_of_cores(THREADS), user_api="blas"):
+            server.run()
     finally:
         service.close()
 

@@ -35,13 +35,18 @@ def slow_search(embeddings: np.ndarray, queries: np.ndarray, k: int) -> list[lis
     ]
 
 
+def tiles_of(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(module, "TILE_ROWS", (rows, rows))
+    monkeypatch.setattr(module, "TILE_HITS", 0)
+
+
 @pytest.mark.parametrize("chunk", [3, 16, 1 << 16])
 @pytest.mark.parametrize("k", [1, 5, 40, 99])
 def test_it_finds_what_a_full_sort_finds(
     rng: np.random.Generator, k: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK", chunk)
-    monkeypatch.setattr(module, "SCORES", 2 * chunk)
+    monkeypatch.setattr(module, "QUERIES", 2)
+    tiles_of(monkeypatch, chunk)
     embeddings, queries = rng.standard_normal((40, 7)), rng.standard_normal((9, 7))
     hits = SearchIndex(embeddings).search(queries, k)
     assert [[hit.row for hit in each] for each in hits] == slow_search(embeddings, queries, k)
@@ -54,7 +59,7 @@ def test_it_finds_what_a_full_sort_finds(
 def test_duplicates_stand_in_the_order_of_their_rows(
     rng: np.random.Generator, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK", chunk)
+    tiles_of(monkeypatch, chunk)
     distinct = rng.standard_normal((5, 64))
     embeddings = distinct[rng.integers(0, 5, 200)]
     index = SearchIndex(embeddings)
@@ -63,6 +68,26 @@ def test_duplicates_stand_in_the_order_of_their_rows(
     assert rows.tolist() == slow_search(embeddings, queries, 90)
     alone = np.concatenate([index.nearest(query, 90)[1] for query in queries])
     assert alone.tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize("order", ["rising", "falling", "shuffled"])
+@pytest.mark.parametrize("k", [1, 10, 600])
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.05])
+def test_a_tile_passes_over_nothing_that_is_among_the_best(
+    rng: np.random.Generator, order: str, k: int, share: float
+) -> None:
+    """Rows that come ever nearer to the query raise the floor of every tile, rows that go away leave it."""
+    embeddings = rng.standard_normal((9000, 8)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    queries = embeddings[:3].copy()
+    if order != "shuffled":
+        embeddings = embeddings[np.argsort(embeddings @ queries[0])[:: 1 if order == "rising" else -1]]
+    embeddings[4000:4200] = embeddings[8000]  # ties over several tiles
+    wanted = rng.random(9000) < share
+    rows = module.exact_nearest(embeddings, queries, min(k, int(wanted.sum())), wanted)[1]
+    exact = (queries[:, None].astype(np.float64) * embeddings).sum(axis=2)
+    exact[:, ~wanted] = -np.inf
+    assert rows.tolist() == np.argsort(-exact, axis=1, kind="stable")[:, : rows.shape[1]].tolist()
 
 
 def test_a_collapsed_index_gives_its_first_rows() -> None:

@@ -89,7 +89,7 @@ def check_agrees(rng: np.random.Generator, index: SearchIndex, model: Model) -> 
 
 @pytest.mark.parametrize("chunk", [64, 1 << 16])
 def test_it_agrees_with_a_model_after_every_step(tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "CHUNK", chunk)
+    monkeypatch.setattr(rows, "TILE_ROWS", (chunk, chunk))
     monkeypatch.setattr(rows, "SPARE_ROWS", 5)
     rng = np.random.default_rng(3)
     model = Model()
