@@ -327,7 +327,10 @@ def test_two_thousand_malformed_requests_leave_it_standing(
     [
         (["--host", "0.0.0.0"], "can be reached by others, so a token is needed. Give --token"),
         (["--host", "0.0.0.0", "--token", "short"], "the token has 5 characters, expected 16 or more"),
-        ([], "serve needs something to search. Give --gallery SPACE/MODALITY"),
+        ([], "serve needs something to search. Give --gallery SPACE/MODALITY, or --in"),
+        (["--in", "nowhere"], "nowhere: is no index (a folder with index.json)"),
+        (["--in", "lance:nowhere"], "lance:nowhere#isthmus: no such folder"),
+        (["--gallery", "nowhere.space"], "which lies in no space folder"),
     ],
 )
 def test_the_verb_refuses_what_is_unsafe_or_empty(world: Path, capsys: Any, arguments: list[str], words: str):

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from isthmus.cli import options as o
 from isthmus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from isthmus.search.index import SearchIndex
+    from isthmus.search.stores.protocol import Store
+    from isthmus.spaces.embeddings import Embeddings
 
 
 def serve(
@@ -21,7 +26,16 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="T.space/M",
-            help="What is searched; repeatable. Default of a world: all it has.",
+            help="What is searched: a modality of a space, or all of it; repeatable. Default of a world: all it has.",
+            show_default=False,
+        ),
+    ] = None,
+    inside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--in",
+            metavar="DIR|URL",
+            help="Search an index's folder or a store: lance:DIR, postgresql://..., qdrant:...; repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -56,13 +70,12 @@ def serve(
     from isthmus.cli.references import named_values
     from isthmus.serve.run import check_address
     from isthmus.serve.run import serve as run
-    from isthmus.spaces.references import open_reference
 
     check_address(host, token)
-    folder, references = galleries_of(bridge, gallery)
+    folder, references = galleries_of(bridge, gallery, inside)
     run(
         folder,
-        [open_reference(reference, option="--gallery") for reference in references],
+        [*open_galleries(references), *map(open_place, inside or [])],
         host=host,
         port=port,
         token=token,
@@ -80,25 +93,50 @@ def tell(address: str, *, as_json: bool) -> None:
     print(json.dumps({"address": address}) if as_json else f"Serving at {address} (Ctrl-C ends it)", flush=True)
 
 
-def galleries_of(path: Path, given: list[str] | None) -> tuple[Path, list[str]]:
+def galleries_of(path: Path, given: list[str] | None, inside: list[str] | None = None) -> tuple[Path, list[str]]:
     """The bridge folder and the galleries: as given, or of a world all that its spaces hold.
 
     Raises:
-        ConfigError: A bridge without galleries is nothing to search.
+        ConfigError: A bridge alone is nothing to search.
     """
     bridge = path / "unified.bridge"
     if (path / "bridge.json").is_file() or not (bridge / "bridge.json").is_file():
-        if not given:
-            raise ConfigError("serve needs something to search. Give --gallery SPACE/MODALITY, once or more.")
-        return path, given
+        if not given and not inside:
+            raise ConfigError(
+                "serve needs something to search. Give --gallery SPACE/MODALITY, or --in with an index or a store."
+            )
+        return path, given or []
     spaces = sorted(folder for folder in (path / "spaces").iterdir() if (folder / "space.json").is_file())
-    found = [f"{folder}/{modality}" for folder in spaces for modality in modalities_of(folder)]
-    return bridge, given or found
+    return bridge, given or ([] if inside else [str(folder) for folder in spaces])
 
 
-def modalities_of(folder: Path) -> list[str]:
-    """Modalities of a world's space that are worth a gallery: its items, not the texts that join the spaces."""
+def open_galleries(references: list[str]) -> list[Embeddings]:
+    """Modalities of spaces; of a whole space its items, not the texts that join it with others.
+
+    Raises:
+        SpaceError: A folder is no whole space, or lacks the modality.
+    """
+    from isthmus.spaces.references import open_reference
     from isthmus.spaces.space import open_space
 
-    names = open_space(folder).modalities
-    return [name for name in names if name != "text"] or list(names)
+    found = []
+    for reference in references:
+        if not (Path(reference) / "space.json").is_file():
+            found.append(open_reference(reference, option="--gallery"))
+            continue
+        space = open_space(reference)
+        found += [space[name] for name in space.modalities if name != "text" or len(space.modalities) == 1]
+    return found
+
+
+def open_place(place: str) -> SearchIndex | Store:
+    """An index by its folder, or a store by its URL.
+
+    Raises:
+        ConfigError: A store that cannot be opened.
+        FormatError: A folder that is no index.
+    """
+    from isthmus.search.index import SearchIndex
+    from isthmus.search.stores.load import is_store, open_store
+
+    return open_store(place) if is_store(place) else SearchIndex.open(place)

@@ -142,14 +142,23 @@ def search_index(
     Raises:
         FingerprintError: The index is of another bridge.
     """
+    check_unified(bridge, index)
+    chosen = balance or ("quota" if len(set(index.modalities)) > 1 else "none")
+    return index.search_items(items, k, filter=filter, balance=chosen, exact=exact)
+
+
+def check_unified(bridge: Bridge, index: SearchIndex) -> None:
+    """Refuse an index of another bridge.
+
+    Raises:
+        FingerprintError: The index is of another bridge.
+    """
     own = bridge_fingerprint(bridge)
     if index.unified not in (None, own):
         raise FingerprintError(
             f"the index is of another bridge ({str(index.unified)[:12]}, this one is {own[:12]}). "
             "Make it again: isthmus join, or SearchIndex.from_bridge."
         )
-    chosen = balance or ("quota" if len(set(index.modalities)) > 1 else "none")
-    return index.search_items(items, k, filter=filter, balance=chosen, exact=exact)
 
 
 def search_store(

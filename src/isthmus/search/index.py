@@ -111,6 +111,11 @@ class SearchIndex:
         return searched.matrix if not searched.gone else searched.matrix[searched.living]
 
     @property
+    def raw(self) -> Array:
+        """(n, d) unit rows as they were given, not centred."""
+        return self._rows.matrix if not self._rows.gone else self._rows.matrix[self._rows.living]
+
+    @property
     def ids(self) -> list[str]:
         """(n,) ids, in the order of the rows."""
         return self._living(self._ids)

@@ -89,10 +89,8 @@ class _Engine:
                 raise Refused(422, "VectorError", f"a vector needs {dim} finite numbers, not all 0; got {len(row)}.")
             return Embedded(row / np.linalg.norm(row))
         assert isinstance(part, QueryPart)
-        gallery, name = self.service.gallery(part.gallery or ""), part.id or ""
-        own = gallery.own_row(name)
-        row = gallery.vector(name)
-        return Embedded(row, self.service.space_of(gallery), gallery.modality, None if own is None else own[0])
+        found: Embedded = await self.run(self.threads, self.service.item, part.gallery or "", part.id or "")
+        return found
 
     def check_text(self, text: str) -> None:
         """Refuse what is too long or cannot be written as UTF-8."""
@@ -229,9 +227,12 @@ def _add_reading(app: FastAPI, engine: _Engine) -> None:
     ) -> ItemsAnswer:
         """Some items of a gallery, in its order."""
         found = service.gallery(gallery)
-        names = found.ids[offset : offset + limit]
-        shown = [ItemAnswer(id=name, metadata=found.shown_metadata(name)) for name in names]
-        return ItemsAnswer(total=len(found), items=shown)
+
+        def shown() -> list[ItemAnswer]:
+            names = found.page(offset, limit)
+            return [ItemAnswer(id=name, metadata=found.shown_metadata(name)) for name in names]
+
+        return ItemsAnswer(total=len(found), items=await engine.run(engine.media, shown))
 
     @app.get("/media", response_class=Response)
     async def media(gallery: str, id: str) -> Response:

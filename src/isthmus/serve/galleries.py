@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from isthmus.core.geometry import Array
+from isthmus.core.runtime import numpy_generator
 from isthmus.errors import ConfigError
 from isthmus.search.hits import Hit, Hits
 from isthmus.search.index import SearchIndex
@@ -22,6 +23,20 @@ if TYPE_CHECKING:
 
 class UnknownItem(ConfigError):
     """An id or a gallery that the service does not hold, or an item of which nothing can be shown."""
+
+
+class Sample(NamedTuple):
+    """Some items of a gallery.
+
+    Attributes:
+        ids: Their n ids.
+        vectors: (n, dim) unit rows.
+        metadata: What is known of each, paths included.
+    """
+
+    ids: list[str]
+    vectors: Array
+    metadata: list[dict[str, Any]]
 
 
 class Gallery:
@@ -57,6 +72,29 @@ class Gallery:
         name = f"{embeddings.space_name}/{embeddings.modality}"
         return cls(name, embeddings.modality, SearchIndex.from_bridge(bridge, embeddings, force=force), embeddings)
 
+    @classmethod
+    def of_index(cls, index: SearchIndex) -> list[Gallery]:
+        """The galleries that an index holds, each by itself; those without a name are called by their modality.
+
+        An index of one gallery is taken as it is, an approximate index of several is left behind.
+        """
+        labels = list(zip(index.galleries, index.modalities, strict=True))
+        kinds = list(dict.fromkeys(labels))
+        if len(kinds) == 1:
+            return [cls(kinds[0][0] or kinds[0][1] or "index", kinds[0][1], index)]
+        ids, rows, metadata = index.ids, index.raw, index.metadata
+        places: dict[tuple[str, str], list[int]] = {kind: [] for kind in kinds}
+        for place, label in enumerate(labels):
+            places[label].append(place)
+        galleries = []
+        for (gallery, modality), own in places.items():
+            about = metadata.take(own) if metadata.column_names else None
+            part = SearchIndex(
+                rows[own], [ids[place] for place in own], about, modalities=modality, unified=index.unified
+            )
+            galleries.append(cls(gallery or modality or "index", modality, part))
+        return galleries
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -89,6 +127,17 @@ class Gallery:
                 self._source_rows = {each: row for row, each in enumerate(self.source.ids)}
             row = self._source_rows.get(name)
         return None if row is None else self.source.unit(np.array([row]))
+
+    def page(self, offset: int, limit: int) -> list[str]:
+        """Some ids, in the order of the rows."""
+        return self.ids[offset : offset + limit]
+
+    def sample(self, most: int, seed: int = 0) -> Sample:
+        """All items, or some drawn at random, in order."""
+        count = len(self)
+        rows = np.sort(numpy_generator(seed).permutation(count)[:most]) if count > most else np.arange(count)
+        ids = [self.ids[row] for row in rows]
+        return Sample(ids, self.vectors(rows), [self.metadata(name) for name in ids])
 
     def vectors(self, rows: NDArray[np.int64]) -> Array:
         """(n, dim) unit rows by number."""

@@ -9,20 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.geometry import Array, centroid, normalize
-from isthmus.core.runtime import numpy_generator
 
 PERPLEXITY = 25.0
 FEW = 50
 """Below this many items neighbourhoods mean little: principal components are shown."""
 COLUMNS, VALUES = 8, 80
 """Most metadata columns that colour the map, and longest value shown."""
-
-
-def sample_rows(sizes: Sequence[int], most: int, *, seed: int = 0) -> list[NDArray[np.int64]]:
-    """Rows of each gallery that go on the map: all, or an even share drawn at random, in order."""
-    share = most // max(1, len(sizes))
-    rng = numpy_generator(seed)
-    return [np.sort(rng.permutation(size)[: max(1, share)]) if size > share else np.arange(size) for size in sizes]
 
 
 def lay_out(groups: Sequence[Array], *, seed: int = 0) -> NDArray[np.float64]:

@@ -13,7 +13,10 @@ from isthmus.errors import ConfigError, DependencyError
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
+    from isthmus.search.index import SearchIndex
+    from isthmus.search.stores.protocol import Store
     from isthmus.serve.limits import Limits
+    from isthmus.serve.service import AnyGallery
     from isthmus.spaces.embeddings import Embeddings
 
 TOKEN_LENGTH = 16
@@ -22,7 +25,7 @@ TOKEN_LENGTH = 16
 
 def serve(
     bridge: Bridge | str | Path,
-    galleries: Sequence[Embeddings],
+    galleries: Sequence[Embeddings | SearchIndex | Store],
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -39,7 +42,7 @@ def serve(
 
     Args:
         bridge: The bridge, or its folder.
-        galleries: Modalities of spaces to search.
+        galleries: What is searched: modalities of spaces, projected already or not, indexes and vector stores.
         host: Address to listen on. Any but the loopback one needs a token.
         port: Port; 0 takes a free one.
         token: What requests must carry as `Authorization: Bearer TOKEN`.
@@ -67,14 +70,13 @@ def serve(
 
     from isthmus.bridges.bridge import load_bridge
     from isthmus.core.threads import share_of_cores
-    from isthmus.serve.galleries import Gallery
     from isthmus.serve.service import Service
 
     local = check_address(host, token)
     opened = load_bridge(bridge) if isinstance(bridge, (str, Path)) else bridge
     service = Service(
         opened,
-        [Gallery.of(opened, each, force=force) for each in galleries],
+        [gallery for each in galleries for gallery in opened_galleries(opened, each, force=force)],
         name=Path(bridge).name if isinstance(bridge, (str, Path)) else opened.method,
         limits=limits,
         editable=editable,
@@ -94,6 +96,32 @@ def serve(
             server.run()
     finally:
         service.close()
+
+
+def opened_galleries(
+    bridge: Bridge, source: Embeddings | SearchIndex | Store, *, force: bool = False
+) -> Sequence[AnyGallery]:
+    """The galleries of one source.
+
+    Raises:
+        FingerprintError: It is of an encoder or of a bridge that this bridge does not know.
+        ConfigError: A store without rows.
+    """
+    from isthmus.bridges.fingerprint import bridge_fingerprint
+    from isthmus.search.ask import check_unified
+    from isthmus.search.index import SearchIndex
+    from isthmus.search.stores.protocol import check_record
+    from isthmus.serve.galleries import Gallery
+    from isthmus.serve.stored import StoredGallery
+    from isthmus.spaces.embeddings import Embeddings
+
+    if isinstance(source, SearchIndex):
+        check_unified(bridge, source)
+        return Gallery.of_index(source)
+    if isinstance(source, Embeddings):
+        return [Gallery.of(bridge, source, force=force)]
+    check_record(source, bridge_fingerprint(bridge))
+    return StoredGallery.of(source)
 
 
 def _configured(app: Any, host: str, port: int, limits: Limits) -> Any:

@@ -17,18 +17,23 @@ from isthmus.items.decoding.worker import OK, REJECTED
 from isthmus.items.preview import TYPES, Preview, item_of
 from isthmus.search.query import QueryItem, combine
 from isthmus.serve.galleries import Gallery, UnknownItem, hit_json
-from isthmus.serve.layout import lay_out, sample_rows, shown_columns
+from isthmus.serve.layout import lay_out, shown_columns
 from isthmus.serve.limits import Limits
 from isthmus.serve.queries import Embedded, Handles, QueryEncoders
+from isthmus.serve.stored import StoredGallery
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
 
 
+AnyGallery = Gallery | StoredGallery
+"""Items in memory, or in a vector store."""
+
+
 class Wanted(NamedTuple):
     """One search of one gallery, as the batcher takes it."""
 
-    gallery: Gallery
+    gallery: AnyGallery
     vector: Array
     k: int
     filter: str | None
@@ -53,7 +58,7 @@ class Service:
     def __init__(
         self,
         bridge: Bridge,
-        galleries: Sequence[Gallery],
+        galleries: Sequence[AnyGallery],
         *,
         name: str = "",
         limits: Limits | None = None,
@@ -79,7 +84,7 @@ class Service:
         self._map: dict[str, Any] | None = None
         self._lock = threading.Lock()
 
-    def gallery(self, name: str) -> Gallery:
+    def gallery(self, name: str) -> AnyGallery:
         """The gallery of a name.
 
         Raises:
@@ -88,6 +93,16 @@ class Service:
         if name not in self.galleries:
             raise UnknownItem(f"there is no gallery {name!r}. Expected one of {', '.join(self.galleries)}.")
         return self.galleries[name]
+
+    def item(self, gallery: str, name: str) -> Embedded:
+        """An item of a gallery as a part of a query.
+
+        Raises:
+            UnknownItem: There is no such gallery, or no such item in it.
+        """
+        found = self.gallery(gallery)
+        row, own = found.vector(name), found.own_row(name)
+        return Embedded(row, self.space_of(found), found.modality, None if own is None else own[0])
 
     def describe(self) -> dict[str, Any]:
         """What the service holds and takes, json-ready."""
@@ -131,7 +146,7 @@ class Service:
         """
         return combine([QueryItem(vector, weight) for vector, weight in zip(vectors, weights, strict=True)])
 
-    def preview(self, gallery: Gallery, name: str) -> tuple[bytes, str]:
+    def preview(self, gallery: AnyGallery, name: str) -> tuple[bytes, str]:
         """Bytes and content type of an item as a page shows it.
 
         Raises:
@@ -159,21 +174,19 @@ class Service:
 
     def _lay_out(self) -> dict[str, Any]:
         galleries = [gallery for gallery in self.galleries.values() if len(gallery)]
-        rows = sample_rows([len(gallery) for gallery in galleries], self.limits.map_items)
-        xy = lay_out([gallery.vectors(chosen) for gallery, chosen in zip(galleries, rows, strict=True)])
-        ids = [gallery.ids[row] for gallery, chosen in zip(galleries, rows, strict=True) for row in chosen]
-        of = [number for number, chosen in enumerate(rows) for _ in chosen]
-        metadata = [galleries[number].metadata(name) for number, name in zip(of, ids, strict=True)]
+        share = max(1, self.limits.map_items // max(1, len(galleries)))
+        samples = [gallery.sample(share) for gallery in galleries]
+        xy = lay_out([sample.vectors for sample in samples])
         return {
             "galleries": [gallery.name for gallery in galleries],
             "x": np.round(xy[:, 0], 4).tolist(),
             "y": np.round(1.0 - xy[:, 1], 4).tolist(),
-            "gallery": of,
-            "ids": ids,
-            "columns": shown_columns(metadata),
+            "gallery": [number for number, sample in enumerate(samples) for _ in sample.ids],
+            "ids": [name for sample in samples for name in sample.ids],
+            "columns": shown_columns([row for sample in samples for row in sample.metadata]),
         }
 
-    def explain(self, query: Embedded, gallery: Gallery, name: str) -> dict[str, Any]:
+    def explain(self, query: Embedded, gallery: AnyGallery, name: str) -> dict[str, Any]:
         """The shared texts that carry a match, with their shares.
 
         Args:
@@ -196,7 +209,7 @@ class Service:
         found = explanation(p[0], q[0], mine)
         return {"exact": found.exact, "concepts": [{"text": text, "share": share} for text, share in found.shares]}
 
-    def space_of(self, gallery: Gallery) -> str:
+    def space_of(self, gallery: AnyGallery) -> str:
         """The bridge's space that the items of a gallery belong to."""
         source = gallery.source
         if source is None:

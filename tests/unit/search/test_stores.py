@@ -114,6 +114,30 @@ def test_a_store_finds_what_an_index_finds(tmp_path: Path, url: str) -> None:
     store.close()
 
 
+def test_rows_are_listed_and_fetched_by_gallery(tmp_path: Path, url: str) -> None:
+    bridge, space = make(tmp_path)
+    _, other = make(tmp_path, 12, "other", 1)
+    store = open_store_of(bridge, url, create=True)
+    load(store, bridge, space["image"])
+    load(store, bridge, other["image"], gallery="it's another", force=True)
+    assert store.galleries() == {"base/image": "image", "it's another": "image"}
+    assert store.modalities() == ["image"]
+    assert "label" in store.columns()
+    assert not {"_content", "_vector", "gallery", "id", "modality"} & set(store.columns())
+    pages = [store.page("base/image", start, 25) for start in (0, 25, 50, 75)]
+    assert [len(page) for page in pages] == [25, 25, 10, 0]
+    assert {name for page in pages for name in page} == set(space["image"].ids)
+    rows = store.fetch("it's another", ["i7", "nothing", "i2"])
+    assert [row.id for row in rows] == ["i7", "i2"]
+    own = bridge.project(other["image"], force=True)
+    np.testing.assert_allclose([row.vector for row in rows], own[[7, 2]], atol=1e-6)
+    table = plain_table(other["image"].metadata).to_pylist()
+    assert [row.metadata for row in rows] == [
+        {name: table[number].get(name) for name in store.columns()} for number in (7, 2)
+    ]
+    store.close()
+
+
 def test_loads_are_idempotent_and_write_what_changed(tmp_path: Path, url: str) -> None:
     bridge, space = make(tmp_path)
     store = open_store_of(bridge, url, create=True)

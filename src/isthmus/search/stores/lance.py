@@ -6,11 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from isthmus.core.geometry import Array
 from isthmus.errors import ConfigError, DependencyError
 from isthmus.search.filters import Combination, Filter, Membership, Missing, Value, to_sql, values_of
 from isthmus.search.hits import Hit
-from isthmus.search.stores.protocol import CONTENT, GALLERY, ID, MODALITY, OWN, VECTOR, Batch, Record, checked_filter
+from isthmus.search.stores.protocol import (
+    CONTENT,
+    GALLERY,
+    ID,
+    MODALITY,
+    OWN,
+    VECTOR,
+    Batch,
+    Record,
+    StoredRow,
+    checked_filter,
+    in_order,
+)
 
 KEY = b"isthmus"
 PROBES, REFINE = 24, 4
@@ -118,6 +132,32 @@ class LanceStore:
     def modalities(self) -> list[str]:
         """The modalities of its rows, sorted."""
         return sorted(set(self._rows(None, [MODALITY])[MODALITY].unique().to_pylist()))
+
+    def galleries(self) -> dict[str, str]:
+        """The modality of each gallery, by name."""
+        pairs = self._rows(None, [GALLERY, MODALITY]).group_by([GALLERY, MODALITY]).aggregate([]).to_pylist()
+        return {row[GALLERY]: row[MODALITY] for row in sorted(pairs, key=lambda row: row[GALLERY])}
+
+    def columns(self) -> list[str]:
+        """Names of the user's columns."""
+        return [name for name in self._types() if name not in OWN]
+
+    def page(self, gallery: str, offset: int, limit: int) -> list[str]:
+        """Some ids of a gallery, in the order in which they lie."""
+        query = self._table.search().where(f"{GALLERY} = {_literal(gallery)}").select([ID])
+        return list(query.offset(offset).limit(limit).to_arrow()[ID].to_pylist())
+
+    def fetch(self, gallery: str, ids: Sequence[str]) -> list[StoredRow]:
+        """Rows by id, in the order of the ids; ids that are not there are passed over."""
+        columns = self.columns()
+        rows: list[StoredRow] = []
+        for start in range(0, len(ids), 1000):
+            names = ", ".join(map(_literal, ids[start : start + 1000]))
+            where = f"{GALLERY} = {_literal(gallery)} AND {ID} IN ({names})"
+            for row in self._rows(where, [ID, VECTOR, *columns]).to_pylist():
+                vector = np.asarray(row[VECTOR], np.float32)
+                rows.append(StoredRow(row[ID], vector, {name: row[name] for name in columns}))
+        return in_order(rows, ids)
 
     def _where(self, tree: Filter | None, types: dict[str, Any]) -> str | None:
         """The condition as text, for LanceDB takes no parameters: values are literals, quotes in them doubled."""

@@ -6,12 +6,26 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from isthmus.core.geometry import Array
 from isthmus.core.messages import one_line
 from isthmus.errors import ConfigError, DependencyError
 from isthmus.search.filters import Filter, Value, to_sql
 from isthmus.search.hits import Hit
-from isthmus.search.stores.protocol import CONTENT, GALLERY, ID, MODALITY, OWN, VECTOR, Batch, Record, checked_filter
+from isthmus.search.stores.protocol import (
+    CONTENT,
+    GALLERY,
+    ID,
+    MODALITY,
+    OWN,
+    VECTOR,
+    Batch,
+    Record,
+    StoredRow,
+    checked_filter,
+    in_order,
+)
 
 MOST_INDEXED = 2000
 """Dimensions that pgvector's HNSW takes as float32; from there to 4,000 the index is over float16."""
@@ -209,6 +223,29 @@ class PostgresStore:
         """The modalities of its rows, sorted."""
         return sorted(row[0] for row in self._run(f"SELECT DISTINCT {MODALITY} FROM {{table}}").fetchall())
 
+    def galleries(self) -> dict[str, str]:
+        """The modality of each gallery, by name."""
+        rows = self._run(f"SELECT DISTINCT {GALLERY}, {MODALITY} FROM {{table}} ORDER BY {GALLERY}").fetchall()
+        return dict(rows)
+
+    def columns(self) -> list[str]:
+        """Names of the user's columns."""
+        return [name for name in self._types() if name not in OWN]
+
+    def page(self, gallery: str, offset: int, limit: int) -> list[str]:
+        """Some ids of a gallery, sorted."""
+        statement = f"SELECT {ID} FROM {{table}} WHERE {GALLERY} = %s ORDER BY {ID} OFFSET %s LIMIT %s"
+        return [row[0] for row in self._run(statement, [gallery, offset, limit]).fetchall()]
+
+    def fetch(self, gallery: str, ids: Sequence[str]) -> list[StoredRow]:
+        """Rows by id, in the order of the ids; ids that are not there are passed over."""
+        columns = self.columns()
+        names = self._sql.SQL(", ").join(map(self._sql.Identifier, [ID, VECTOR, *columns]))
+        statement = f"SELECT {{names}} FROM {{table}} WHERE {GALLERY} = %s AND {ID} = ANY(%s)"
+        rows = self._run(statement, [gallery, list(ids)], names=names).fetchall()
+        found = [StoredRow(row[0], _vector(row[1]), dict(zip(columns, row[2:], strict=True))) for row in rows]
+        return in_order(found, ids)
+
     def build_index(self) -> None:
         """Build the HNSW index where there is none; PostgreSQL keeps it up to date by itself."""
         dim = self.record.dim
@@ -234,6 +271,11 @@ class PostgresStore:
 def _hit(distance: float, row: dict[str, Any]) -> Hit:
     about = {name: value for name, value in row.items() if name not in (GALLERY, ID, MODALITY)}
     return Hit(row[ID], 1.0 - distance, -1, about, row[MODALITY], row[GALLERY])
+
+
+def _vector(value: Any) -> Array:
+    """A vector as pgvector's client gives it: an array of numpy, or of later versions a class of its own."""
+    return np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value, np.float32)
 
 
 def _text(value: str) -> str:

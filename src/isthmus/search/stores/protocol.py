@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -107,6 +107,20 @@ class Batch:
         )
 
 
+class StoredRow(NamedTuple):
+    """A row as it lies in a store.
+
+    Attributes:
+        id: Its id.
+        vector: (dim,) unit float32.
+        metadata: The user's columns.
+    """
+
+    id: str
+    vector: Array
+    metadata: dict[str, Any]
+
+
 class Store(Protocol):
     """A table of a vector database. Every method that writes is atomic for what it is given, or may be repeated."""
 
@@ -135,6 +149,22 @@ class Store(Protocol):
 
     def modalities(self) -> list[str]:
         """The modalities of its rows, sorted."""
+        ...
+
+    def galleries(self) -> dict[str, str]:
+        """The modality of each gallery, by name."""
+        ...
+
+    def columns(self) -> list[str]:
+        """Names of the user's columns."""
+        ...
+
+    def page(self, gallery: str, offset: int, limit: int) -> list[str]:
+        """Some ids of a gallery, in an order that stays while nothing is written."""
+        ...
+
+    def fetch(self, gallery: str, ids: Sequence[str]) -> list[StoredRow]:
+        """Rows by id, in the order of the ids; ids that are not there are passed over."""
         ...
 
     def build_index(self) -> None:
@@ -227,6 +257,12 @@ def row_hashes(ids: Sequence[str], vectors: Array, metadata: pa.Table) -> list[s
         digest.update(json.dumps(given, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         out.append(digest.hexdigest())
     return out
+
+
+def in_order(rows: Iterable[StoredRow], ids: Sequence[str]) -> list[StoredRow]:
+    """Rows in the order of ids, those that are not there left out."""
+    found = {row.id: row for row in rows}
+    return [found[name] for name in ids if name in found]
 
 
 def checked_filter(given: str | Filter | None, types: dict[str, Any]) -> Filter | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
+
+import numpy as np
 
 from isthmus.core.geometry import Array
 from isthmus.core.messages import one_line
@@ -12,7 +15,18 @@ from isthmus.errors import ConfigError, DependencyError
 from isthmus.search.filters import Comparison, Filter, Membership, Missing, Value
 from isthmus.search.hits import Hit
 from isthmus.search.stores.postgres import without_password
-from isthmus.search.stores.protocol import CONTENT, GALLERY, ID, MODALITY, OWN, Batch, Record, checked_filter
+from isthmus.search.stores.protocol import (
+    CONTENT,
+    GALLERY,
+    ID,
+    MODALITY,
+    OWN,
+    Batch,
+    Record,
+    StoredRow,
+    checked_filter,
+    in_order,
+)
 
 BATCH = 512
 _NAMESPACE = uuid.UUID("8c3f6c6e-0c5b-5d53-9a5e-2f1a6f1c7b11")
@@ -66,23 +80,27 @@ class QdrantStore:
 
     def contents(self, gallery: str) -> dict[str, str]:
         """Hash of every row of a gallery by id."""
+        return {payload[ID]: payload[CONTENT] for payload in self._payloads(gallery, [ID, CONTENT])}
+
+    def _payloads(self, gallery: str, names: list[str]) -> Iterator[dict[str, Any]]:
+        """Parts of the payload of every row of a gallery, page by page."""
         models = self._models
         only = models.Filter(must=[_equal(models, GALLERY, gallery)])
-        found: dict[str, str] = {}
         offset: Any = None
         while True:
             points, offset = self._client.scroll(
-                self._name, scroll_filter=only, limit=4096, offset=offset, with_payload=[ID, CONTENT]
+                self._name, scroll_filter=only, limit=4096, offset=offset, with_payload=names
             )
-            found.update({point.payload[ID]: point.payload[CONTENT] for point in points})
+            yield from (dict(point.payload) for point in points)
             if offset is None:
-                return found
+                return
 
     def upsert(self, batch: Batch) -> None:
         """Write rows, those of ids that are there in their place."""
         self._add_columns(batch)
-        if batch.modality not in self.modalities():
-            self._note(modalities=[*self.modalities(), batch.modality])
+        if self.galleries().get(batch.gallery) != batch.modality:
+            # Qdrant lists no values of a column that has no index of its own.
+            self._note(galleries={**self.galleries(), batch.gallery: batch.modality})
         rows = batch.metadata.to_pylist() if batch.metadata.column_names else [{}] * len(batch)
         for start in range(0, len(batch), BATCH):
             points = [
@@ -113,8 +131,31 @@ class QdrantStore:
         self._client.update_collection(self._name, metadata={**self._metadata(), **values})
 
     def modalities(self) -> list[str]:
-        """The modalities that were ever written, sorted; Qdrant lists no values of a column without an index of it."""
-        return sorted(self._metadata().get("modalities") or [])
+        """The modalities that were ever written, sorted."""
+        earlier = self._metadata().get("modalities") or []  # collections of before noted these alone
+        return sorted({*self.galleries().values(), *earlier})
+
+    def galleries(self) -> dict[str, str]:
+        """The modality of each gallery that was ever written, by name."""
+        return dict(sorted((self._metadata().get("galleries") or {}).items()))
+
+    def columns(self) -> list[str]:
+        """Names of the user's columns."""
+        return [name for name in self._types() if name not in OWN]
+
+    def page(self, gallery: str, offset: int, limit: int) -> list[str]:
+        """Some ids of a gallery, in the order of Qdrant's own ids."""
+        return [payload[ID] for payload in islice(self._payloads(gallery, [ID]), offset, offset + limit)]
+
+    def fetch(self, gallery: str, ids: Sequence[str]) -> list[StoredRow]:
+        """Rows by id, in the order of the ids; ids that are not there are passed over."""
+        rows, columns = [], self.columns()
+        for start in range(0, len(ids), BATCH):
+            points = [self._point(gallery, name) for name in ids[start : start + BATCH]]
+            for point in self._client.retrieve(self._name, points, with_payload=True, with_vectors=True):
+                metadata = {name: point.payload.get(name) for name in columns}
+                rows.append(StoredRow(point.payload[ID], np.asarray(point.vector, np.float32), metadata))
+        return in_order(rows, ids)
 
     def delete(self, gallery: str, ids: Sequence[str]) -> None:
         """Delete rows; ids that are not there are passed over."""
@@ -135,7 +176,7 @@ class QdrantStore:
         ).points
         rows = [(float(point.score), dict(point.payload or {})) for point in found]
         rows.sort(key=lambda pair: (-pair[0], pair[1][GALLERY], pair[1][ID]))
-        columns = [name for name in self._types() if name not in OWN]
+        columns = self.columns()
         return [
             Hit(row[ID], score, -1, {name: row.get(name) for name in columns}, row[MODALITY], row[GALLERY])
             for score, row in rows
