@@ -228,7 +228,7 @@ def load_store(
     """Project spaces into a vector store and say what was written."""
     from isthmus.bridges.bridge import load_bridge
     from isthmus.search.stores.load import load_spaces
-    from isthmus.search.stores.postgres import without_secrets
+    from isthmus.search.stores.urls import without_secrets
     from isthmus.spaces.space import open_space
 
     with output(as_json=as_json, quiet=quiet) as out:

@@ -24,8 +24,8 @@ from isthmus.errors import ConfigError, FingerprintError
 from isthmus.search.filters import matches, parse_filter
 from isthmus.search.gallery import index_of
 from isthmus.search.stores.load import finish, is_store, load, open_store, open_store_of, shard_bounds
-from isthmus.search.stores.postgres import without_password
 from isthmus.search.stores.protocol import Record, plain_table, row_hashes
+from isthmus.search.stores.urls import without_password
 
 KINDS = ("lance", "postgres", "qdrant")
 FILTERS = (

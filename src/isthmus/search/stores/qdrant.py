@@ -14,7 +14,6 @@ from isthmus.core.messages import one_line
 from isthmus.errors import ConfigError, DependencyError
 from isthmus.search.filters import Comparison, Filter, Membership, Missing, Value
 from isthmus.search.hits import Hit
-from isthmus.search.stores.postgres import without_password
 from isthmus.search.stores.protocol import (
     CONTENT,
     GALLERY,
@@ -27,6 +26,7 @@ from isthmus.search.stores.protocol import (
     checked_filter,
     in_order,
 )
+from isthmus.search.stores.urls import without_password
 
 BATCH = 512
 _NAMESPACE = uuid.UUID("8c3f6c6e-0c5b-5d53-9a5e-2f1a6f1c7b11")
