@@ -87,6 +87,7 @@ class SearchIndex:
         self._galleries = _labels(galleries, n, "galleries")
         self._metadata = Metadata(metadata, n)
         self._places: dict[tuple[str, str], int] | None = None
+        self._gallery_names: dict[str, None] = {}
         self._label_arrays: dict[str, NDArray[Any]] = {}
         self.centroids: dict[str, Array] = {}
         self.ann: Approximate | None = None
@@ -249,6 +250,7 @@ class SearchIndex:
         self._galleries.extend([gallery] * len(ids))
         self._metadata.append(about)
         self._label_arrays.clear()
+        self._gallery_names[gallery] = None
         self._known().update(((gallery, name), int(place)) for name, place in zip(ids, places, strict=True))
 
     def update(
@@ -334,15 +336,12 @@ class SearchIndex:
                         "Make it of ids that are unique, or of several galleries."
                     )
                 places[key] = place
-            self._places = places
+            self._places, self._gallery_names = places, dict.fromkeys(self._galleries)
         return self._places
-
-    def _gallery_names(self) -> list[str]:
-        return list(np.unique(self._label_array("galleries")).tolist())
 
     def _place(self, name: str, gallery: str | None) -> int:
         known = self._known()
-        galleries = self._gallery_names() if gallery is None else [gallery]
+        galleries = list(self._gallery_names) if gallery is None else [gallery]
         having = [one for one in galleries if (one, name) in known]
         if len(having) == 1:
             return known[having[0], name]
@@ -351,7 +350,8 @@ class SearchIndex:
         raise EvaluationError(f"the id {name!r} is in the galleries {', '.join(map(repr, having))}. Give gallery=.")
 
     def __contains__(self, name: object) -> bool:
-        return any((gallery, name) in self._known() for gallery in self._gallery_names())
+        known = self._known()
+        return any((gallery, name) in known for gallery in self._gallery_names)
 
     # searching
 
