@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from isthmus.spaces.embeddings import Embeddings
 
 ANN_ROWS = 500_000
-"""From here on `join` builds an approximate index. Up to here one exact query takes less than a tenth of a second, which
-nobody notices (0.05 s at 500,000 rows of 512 numbers on two cores, 0.6 s at 1,000,000), and the build, 52 s, pays after
-a thousand queries (`bench/search_index.py`)."""
+"""From here on `join` builds an approximate index. Below, one exact query takes less than a tenth of a second, which
+nobody notices (0.05 s at 500,000 rows of 512 numbers on two cores, 0.6 s at 1,000,000), and the build, which takes 52 s
+at 500,000, pays after a thousand queries (`bench/search_index.py`)."""
 ANN_SHARE = 0.02
 """Below this share of wanted rows exact search over them is faster than an approximate one that passes the others."""
 

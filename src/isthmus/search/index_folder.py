@@ -195,6 +195,7 @@ def _read_ann(path: Path, entry: Any, rows: int, dim: int) -> Approximate:
     except RuntimeError as error:
         raise FormatError(f"{path / 'ann.faiss'}: cannot be read ({one_line(error)}). Make the index again.") from error
     places = _array(path / "ann_places.npy", (index.ntotal,), np.int64)
-    if index.d != dim or places.min(initial=0) < 0 or places.max(initial=-1) >= rows:
+    # -1 stands for a row that changed, or went, after the index was built.
+    if index.d != dim or places.min(initial=-1) < -1 or places.max(initial=-1) >= rows:
         raise FormatError(f"{path / 'ann.faiss'}: does not fit the index. Make the index again.")
     return Approximate(index, places, settings)
