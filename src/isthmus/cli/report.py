@@ -10,11 +10,15 @@ import typer
 
 from isthmus.cli import options as o
 from isthmus.cli.output import output
+from isthmus.cli.search import WORLD_BRIDGE
 from isthmus.errors import ConfigError
 
 
 def report(
-    bridge: o.BridgePath,
+    bridge: Annotated[
+        Path,
+        typer.Argument(metavar="X.bridge|W.world", help="A bridge, or a world that join made.", show_default=False),
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE.html|.md", help="The file to write.", show_default=False)],
     query: Annotated[
         list[str] | None,
@@ -39,7 +43,7 @@ def report(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Write a report of a bridge, as one HTML file or Markdown.
+    """Write a report of a bridge or a world, as one HTML file or Markdown.
 
     Example: isthmus report X.bridge --query S.space/audio --gallery T.space/image --pairs P.csv --out report.html
     """
@@ -62,7 +66,11 @@ def report(
             for a, b, (path, zero_shot) in zip(query or [], gallery or [], truths, strict=True)
         ]
         places = named_paths(space)
-        path = write(bridge, tasks, out=out, baselines=baselines, space_paths=places, overwrite=overwrite, force=force)
+        inner = bridge / WORLD_BRIDGE
+        path = write(
+            inner if inner.is_dir() else bridge, tasks, out=out, baselines=baselines, space_paths=places,
+            overwrite=overwrite, force=force, name=bridge.resolve().name,
+        )  # fmt: skip
         size = path.stat().st_size
         told.report = {"path": str(path), "bytes": size, "tasks": len(tasks), "seconds": time.monotonic() - started}
         told.say(f"Wrote {path} ({size / 1e6:.2f} MB). It opens in any browser, without a network.")

@@ -19,8 +19,9 @@ ROWS: Final = {
     "cca": "CCA through the overlap",
     "dictionary": "overlap as a dictionary",
     "dictionary_two_sided": "overlap as a dictionary, both ways",
-    "": "isthmus extend (Ex-MCR)",
-    "paired_projector": "paired oracle, the same network",
+    "ex-mcr": "isthmus extend (Ex-MCR, trained)",
+    "": "isthmus connect (auto)",
+    "paired_projector": "paired oracle, Ex-MCR's network",
     "paired_ridge": "paired oracle, ridge",
     "paired_cca": "paired oracle, CCA",
 }

@@ -6,13 +6,9 @@ Read `run` from top to bottom: it is the flow that a user of isthmus goes throug
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import shutil
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,13 +18,15 @@ from isthmus.core.files import read_json, write_json
 from isthmus.core.locks import one_writer
 from isthmus.core.replace import claim_folder, remove_written
 from isthmus.demo import demo_table as table
-from isthmus.demo import raw, world
+from isthmus.demo import raw
+from isthmus.demo.ending import HOME, PICTURE, REPORT, Say, commands, serve_command, tell_results
 from isthmus.errors import ConfigError
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
     from isthmus.recipes.extend import ExtendConfig
     from isthmus.spaces.embeddings import Embeddings
+    from isthmus.spaces.space import Space
 
 SPACES: Final = {
     "picture": ("toy:picture", "memory", ("image", "text")),
@@ -40,12 +38,7 @@ SPACES: Final = {
 }
 """By name: the encoder, the files it reads, and the modalities."""
 
-HOME: Final = {"image": "picture-test", "text": "picture-test", "audio": "sound-test", "point_cloud": "shape-test"}
-"""The space of each test modality."""
-
-FOLDERS: Final = ("raw", "spaces", "pairs", "unified.bridge")
-REPORT: Final = "demo.json"
-PICTURE: Final = "demo.png"
+FOLDERS: Final = ("raw", "spaces", "pairs", "unified.bridge", "trained.bridge")
 
 _SHARDS = r"\w+_emb/\w+_emb_\d{5}\.npy|metadata/metadata_\d{5}\.parquet|_done/\d{5}\.json|\.partial/.*"
 _WRITTEN: Final = {
@@ -53,10 +46,9 @@ _WRITTEN: Final = {
     "spaces": re.compile(rf"[\w-]+\.space/(?:space\.json|\.encode/.*|\w+/(?:{_SHARDS})?)?"),
     "pairs": re.compile(r"[\w-]+\.csv"),
     "unified.bridge": re.compile("|".join(map(re.escape, BRIDGE_FILES))),
+    "trained.bridge": re.compile("|".join(map(re.escape, BRIDGE_FILES))),
 }
 """By folder, the relative paths of what a demo writes in it."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ class Size:
     Attributes:
         memory: Items of each unpaired memory.
         numbers: Numbers of the evaluation; None is all 240.
-        config: Settings of both extensions; None is the defaults.
+        config: Settings of both trained extensions; None is the defaults.
         oracle_steps: Training steps of the paired projector.
     """
 
@@ -111,10 +103,14 @@ def run(
     _encode_all(out / "spaces", {"memory": memory, "test": test})
     steps.done("encoded them with three encoders that were trained apart")
 
-    bridge = _extend(out, seed, size.config, steps)
+    bridge = _connect(out, seed, steps)
+    trained = _extend(out, seed, size.config, steps)
     bridge.save(out / "unified.bridge")
+    trained.save(out / "trained.bridge")
 
     tasks = {task: _evaluate(out, bridge, task, files[task]) for task in raw.TASKS}
+    for task, scores in tasks.items():
+        scores["baselines"]["ex-mcr"] = _evaluate(out, trained, task, (files[task][0], None))["mean"]
     oracle = _network_oracle(out, files["audio", "image"], seed, size.oracle_steps)
     tasks["audio", "image"]["baselines"]["paired_projector"] = oracle
     steps.done("scored the bridge, the baselines and the paired oracles")
@@ -123,9 +119,10 @@ def run(
     steps.done(f"drew {out / PICTURE}")
 
     report = {"seed": seed, **_report(out, bridge, tasks, test)}
+    report["reasons"] = _reasons(out, bridge, test)
     report["seconds"] = {**steps.seconds, "all": steps.total()}
     write_json(out / REPORT, report)
-    _tell_results(tell, out, report)
+    tell_results(tell, out, report)
     return report
 
 
@@ -188,16 +185,30 @@ def _encode_all(folder: Path, drawn: Mapping[str, raw.Drawn]) -> None:
             )  # fmt: skip
 
 
+def _spaces(out: Path) -> list[Space]:
+    from isthmus.spaces.space import open_space
+
+    return [open_space(out / f"spaces/{name}.space") for name in ("picture", "sound", "shape")]
+
+
+def _connect(out: Path, seed: int, steps: _Steps) -> Bridge:
+    """All three spaces at once, by the method that the estimate without labels takes."""
+    from isthmus.recipes.connect import connect
+
+    bridge = connect(*_spaces(out), via=["picture,sound:text", "picture,shape:image"], seed=seed, quiet=True)
+    steps.done(f"connected the three through texts and images that two of them share; chosen: {bridge.method}")
+    return bridge
+
+
 def _extend(out: Path, seed: int, config: ExtendConfig | None, steps: _Steps) -> Bridge:
     """The picture space by the sound space through texts, and the result by the shape space through images."""
     from isthmus.recipes.extend import extend
-    from isthmus.spaces.space import open_space
 
-    picture, sound, shape = (open_space(out / f"spaces/{name}.space") for name in ("picture", "sound", "shape"))
-    bridge = extend(picture, sound, via="text", seed=seed, config=config, device="cpu", quiet=True)
-    steps.done("extended picture by sound, through texts that both encoders read")
-    bridge = extend(bridge, shape, via="image", seed=seed, config=config, device="cpu", quiet=True)
-    steps.done("extended the result by shape, through images that both encoders see")
+    picture, sound, shape = _spaces(out)
+    options: dict[str, Any] = {"seed": seed, "config": config, "device": "cpu", "quiet": True, "estimate": False}
+    bridge = extend(picture, sound, via="text", **options)
+    bridge = extend(bridge, shape, via="image", **options)
+    steps.done("extended picture by sound and by shape, as the papers do: trained, picture stays as it is")
     return bridge
 
 
@@ -207,12 +218,28 @@ def _test(out: Path, modality: str) -> Embeddings:
     return open_space(out / f"spaces/{HOME[modality]}.space")[modality]
 
 
-def _evaluate(out: Path, bridge: Bridge, task: tuple[str, str], files: tuple[Path, Path]) -> dict[str, Any]:
+def _evaluate(out: Path, bridge: Bridge, task: tuple[str, str], files: tuple[Path, Path | None]) -> dict[str, Any]:
+    """Scores of a bridge, and where real pairs are given for the oracles, of the baselines."""
     from isthmus.evaluation.evaluate import evaluate_bridge
 
     query, gallery = (_test(out, modality) for modality in task)
-    found = evaluate_bridge(bridge, query=query, gallery=gallery, pairs=files[0], baselines=True, train_pairs=files[1])
-    return found.to_dict()
+    options: dict[str, Any] = {"baselines": True, "train_pairs": files[1]} if files[1] is not None else {}
+    return evaluate_bridge(bridge, query=query, gallery=gallery, pairs=files[0], **options).to_dict()
+
+
+def _reasons(out: Path, bridge: Bridge, test: raw.Drawn, count: int = 3) -> list[dict[str, Any]]:
+    """For some sounds, the image that is nearest, and the shared texts that carry the match."""
+    from isthmus.bridges.explain import Explainer
+    from isthmus.spaces.selection import Selection
+
+    sounds, images = _test(out, "audio"), _test(out, "image")
+    explainer, found = Explainer(bridge), []
+    for name in [test.ids["audio"][len(test.ids["audio"]) * n // count] for n in range(count)]:
+        query = Selection.of_ids(sounds, [name])
+        hit = Selection(images, [int((bridge.project(images) @ bridge.project(query)[0]).argmax())])
+        why = explainer.explain(explainer.item(query), explainer.item(hit), top=3)
+        found.append({"query": name, "hit": hit.ids[0], "why": why.shares, "words": str(why), "basis": why.basis})
+    return found
 
 
 def _network_oracle(out: Path, files: tuple[Path, Path], seed: int, steps: int) -> dict[str, Any]:
@@ -248,51 +275,6 @@ def _report(out: Path, bridge: Bridge, tasks: Mapping[tuple[str, str], Any], tes
         "numbers": len(test.numbers["image"]),
         "tasks": named,
         "bridge": bridge.describe()["record"],
-        "next": _commands(out, test),
+        "next": commands(out, test),
+        "serve": serve_command(out),
     }
-
-
-def _command() -> str:
-    """How to call isthmus from here: by its name where the shell finds this very one, else by its path."""
-    name = "isthmus.exe" if os.name == "nt" else "isthmus"
-    here = Path(sys.executable).parent / name
-    found = shutil.which("isthmus")
-    if not here.exists() or (found and Path(found).resolve() == here.resolve()):
-        return "isthmus"
-    relative = os.path.relpath(here)
-    return shlex.quote(str(here) if relative.startswith("..") else relative)
-
-
-def _commands(out: Path, test: raw.Drawn) -> list[str]:
-    """Commands that work on what the demo wrote."""
-    number = int(test.numbers["image"][len(test.numbers["image"]) // 3])
-    words = shlex.quote(world.in_words(number))
-    bridge, spaces, files, pairs = (
-        shlex.quote(str(out / name)) for name in ("unified.bridge", "spaces", "raw/test", "pairs")
-    )
-    images, sounds, solids = (f"{spaces}/{HOME[name]}.space/{name}" for name in ("image", "audio", "point_cloud"))
-    command = _command()
-    return [
-        f"{command} search {bridge} --audio {files}/audio/{number:03d}.wav --gallery {images} -k 5",
-        f"{command} search {bridge} --text {words} --gallery {solids} -k 5",
-        f"{command} search {bridge} --point-cloud {files}/point_cloud/{number:03d}.ply --gallery {sounds} -k 5",
-        f"{command} inspect {spaces}/picture.space {spaces}/sound.space --via text",
-        f"{command} evaluate {bridge} --query {sounds} --gallery {images} --pairs {pairs}/audio-image.csv --baselines",
-    ]
-
-
-def _tell_results(tell: Say, out: Path, report: Mapping[str, Any]) -> None:
-    tell("Not one audio-image, audio-3D or 3D-text pair was used on the way.")
-    tell("")
-    tell(f"Finding {report['numbers']} numbers that no training saw, drawn by writers that no training saw:")
-    tell("")
-    for line in table.lines(report["tasks"]):
-        tell(line)
-    tell("")
-    for line in table.verdicts(report["tasks"]):
-        tell(line)
-    tell(f"Look at {out / PICTURE}; every figure is in {out / REPORT}. {report['seconds']['all']:.0f} s in all.")
-    tell("")
-    tell("Try next:")
-    for command in report["next"]:
-        tell(f"  {command}")

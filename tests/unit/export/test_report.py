@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isthmus import evaluate_bridge, extend, make_space
+from isthmus import connect, evaluate_bridge, extend, make_space
 from isthmus.errors import ConfigError
 from isthmus.export.report import ReportTask, report
+from isthmus.export.report.collect import joined_pairs
 from isthmus.export.report.examples import best_and_worst, confusions, first_ranks, hubs
 from isthmus.export.report.write import chosen_rows
 from worlds import three_spaces
@@ -67,19 +68,50 @@ def test_words_of_files_stay_words(tmp_path: Path):
 def test_a_file_is_replaced_only_where_it_is_a_report_and_that_was_asked_for(bridge_and_task: Any, tmp_path: Path):
     bridge, _ = bridge_and_task
     out = report(bridge, out=tmp_path / "r.html")
-    with pytest.raises(ConfigError, match=r"r\.html exists\. Give another name, or --overwrite"):
+    with pytest.raises(ConfigError, match=r"r\.html: exists already\. Give another path, or overwrite it"):
         report(bridge, out=out)
     assert report(bridge, out=out, overwrite=True) == out
     thesis = tmp_path / "thesis.md"
     thesis.write_text("# My thesis")
+    with pytest.raises(ConfigError, match="is no file that isthmus wrote, so it is not overwritten"):
+        report(bridge, out=thesis, overwrite=True)
+    assert thesis.read_text() == "# My thesis"
+    # A link is followed: the report that it leads to is replaced, and the link stays one.
     link = tmp_path / "link.html"
     link.symlink_to(out)
-    for path in (thesis, link):
-        with pytest.raises(ConfigError, match="is no report that isthmus wrote, so it is not replaced"):
-            report(bridge, out=path, overwrite=True)
-    assert thesis.read_text() == "# My thesis"
+    out.write_text(out.read_text().replace("</html>", "<!-- old --></html>"))
+    report(bridge, out=link, overwrite=True)
+    assert link.is_symlink()
+    assert "<!-- old -->" not in out.read_text()
     with pytest.raises(ConfigError, match=r"Expected a name that ends in \.html or \.md"):
         report(bridge, out=tmp_path / "r.pdf")
+
+
+def test_it_says_why_and_what_is_to_be_expected(bridge_and_task: Any, tmp_path: Path):
+    bridge, task = bridge_and_task
+    estimate = bridge.record["estimate"]
+    low, high = estimate["map_ci95"]
+    for suffix in (".html", ".md"):
+        text = report(bridge, [task], out=tmp_path / f"r{suffix}", name="mine").read_text()
+        assert estimate["verdict"] in text
+        expected = f"never trained: {estimate['map']:.3f}, 95 % interval {low:.3f} to {high:.3f}."
+        assert expected in text
+        assert "mine" in text.split("\n\n")[0] if suffix == ".md" else "<h1>mine</h1>" in text
+    # The texts of the surest answers match by themselves.
+    found = re.findall(r"- (t\d+): \1 .*; by (t\d+) (\d+) %", text)
+    assert found
+    assert all(name == reason for name, reason, _ in found)
+
+
+def test_spaces_that_were_joined_are_read_from_the_record(tmp_path: Path):
+    first, second, third = three_spaces(tmp_path, 100)
+    two = extend(base=first, leaf=second, via="text", method="procrustes", estimate=False)
+    both = extend(base=two, leaf=third, via="image", method="procrustes", estimate=False)
+    expected = {("clip", "clap"): ["text"], ("clip", "ulip"): ["image"]}
+    assert joined_pairs(both) == expected
+    settings = {"concept_items": 10, "dim": 32, "agreement": False}
+    vias = ["clip,clap:text", "clip,ulip:image"]
+    assert joined_pairs(connect(first, second, third, via=vias, method="cca", **settings)) == expected
 
 
 def test_ranks_count_ties_behind():

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isthmus.core.geometry import Array
+from isthmus.bridges.explain import LEAST_SHOWN, Explainer
+from isthmus.bridges.training_spaces import TrainingSpaces
 from isthmus.errors import IsthmusError
 from isthmus.evaluation.evaluate import evaluate_bridge
 from isthmus.export.report.examples import HITS, Example, Shown, Viewer, best_and_worst, confusions, first_ranks, hubs
 from isthmus.metrics.truth import Names, read_labels, read_pairs
+from isthmus.recipes.posterior.forecast import Concept, unknown_of_pair
+from isthmus.spaces.selection import Selection
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
@@ -73,13 +76,23 @@ class TaskReport:
 
 @dataclass(frozen=True)
 class Content:
-    """All that a report says."""
+    """All that a report says.
+
+    Attributes:
+        name: What the bridge is called.
+        bridge: The bridge.
+        tasks: Scored tasks.
+        health: Of every space that could be opened.
+        unseen: Why others could not be.
+        unknown: Spaces that were joined: one that hardly knows some concepts, one that knows them, and the concepts.
+    """
 
     name: str
     bridge: Bridge
     tasks: list[TaskReport]
     health: list[Mapping[str, Any]]
     unseen: list[str]
+    unknown: list[tuple[str, str, list[Concept]]] = field(default_factory=list)
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -108,7 +121,41 @@ def collect(
     """
     health, unseen = _health(bridge, space_paths or {})
     scored = [_task(bridge, task, baselines, space_paths, force) for task in tasks]
-    return Content(name, bridge, scored, health, unseen)
+    return Content(name, bridge, scored, health, unseen, _unknown(bridge, space_paths or {}))
+
+
+def _unknown(bridge: Bridge, places: Mapping[str, str | Path]) -> list[tuple[str, str, list[Concept]]]:
+    """For each two spaces that were joined, the concepts of their overlap that one of them hardly knows."""
+    found = []
+    for (first, second), via in joined_pairs(bridge).items():
+        try:
+            pair = [bridge.open_space(name, places.get(name)) for name in (first, second)]
+            unknown = unknown_of_pair(*pair, via=via)
+        except IsthmusError:  # the section on health says why a space cannot be opened
+            continue
+        other = {first: second, second: first}
+        found += [(name, other[name], concepts) for name, concepts in unknown.items() if concepts]
+    return found
+
+
+def joined_pairs(bridge: Bridge) -> dict[tuple[str, str], list[str]]:
+    """Pairs of spaces that were joined to each other, and the modalities through which, as the bridge records it."""
+    pairs: dict[tuple[str, str], list[str]] = {}
+    for step in [*bridge.record.get("earlier", []), {"record": bridge.record}]:
+        for names, via in (step["record"].get("pairs") or {}).items():
+            first, _, second = names.partition(",")
+            pairs[first, second] = list(via)
+    if pairs:
+        return pairs
+    training = TrainingSpaces(bridge)
+    for space in bridge.spaces[1:]:
+        try:
+            other = training.partner(space.name)
+            if other is not None:
+                pairs[other, space.name] = training.via(space.name)
+        except IsthmusError:
+            continue
+    return pairs
 
 
 def _health(bridge: Bridge, places: Mapping[str, str | Path]) -> tuple[list[Mapping[str, Any]], list[str]]:
@@ -145,7 +192,7 @@ def _task(
     base = TaskReport(task.title, _counts(task, figures), rows, directions, dict(figures.get("gap") or {}))
     if task.zero_shot and "class" in (task.gallery.metadata.column_names if task.gallery.metadata else ()):
         return base  # several prompts make one class: its texts are no items that could be shown
-    return _with_examples(bridge, task, base, force)
+    return _with_examples(bridge, task, base, places, force)
 
 
 def _figures(figures: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -181,18 +228,21 @@ def _counts(task: ReportTask, figures: Mapping[str, Any]) -> str:
     return "{:,} queries, {:,} in the gallery, {:,} true pairs".format(*sizes)
 
 
-def _with_examples(bridge: Bridge, task: ReportTask, base: TaskReport, force: bool) -> TaskReport:
+def _with_examples(
+    bridge: Bridge, task: ReportTask, base: TaskReport, places: Mapping[str, str | Path] | None, force: bool
+) -> TaskReport:
     q, g = bridge.project(task.query, force=force), bridge.project(task.gallery, force=force)
     scores = q @ g.T
     truth = _truth(task)
     ranks = first_ranks(scores, truth)
     near, far = Viewer(task.query), Viewer(task.gallery)
+    reasons = Reasons(bridge, task, places)
     best, worst = best_and_worst(scores, truth)
 
     def example(row: int) -> Example:
         order = np.argsort(-scores[row], kind="stable")[:HITS]
         hits = [far.show(int(i), score=float(scores[row, i]), right=int(i) in truth[row]) for i in order]
-        return Example(near.show(row), hits, int(ranks[row]), _reasons(bridge, task, q[row], g[int(order[0])]))
+        return Example(near.show(row), hits, int(ranks[row]), reasons(row, int(order[0])))
 
     crowd, skew = hubs(scores)
     names = task.gallery.ids
@@ -215,6 +265,24 @@ def _truth(task: ReportTask) -> list[set[int]]:
     return truth
 
 
-def _reasons(bridge: Bridge, task: ReportTask, query: Array, hit: Array) -> list[tuple[str, float]]:
-    """The shared texts that carry a match, where the bridge can tell."""
-    return []
+class Reasons:
+    """The shared texts that carry the matches of a task, where the bridge or its spaces can tell.
+
+    Args:
+        bridge: The bridge.
+        task: The task.
+        places: Where the bridge's spaces lie now, by name.
+    """
+
+    def __init__(self, bridge: Bridge, task: ReportTask, places: Mapping[str, str | Path] | None) -> None:
+        self._explainer, self._task = Explainer(bridge, space_paths=places), task
+
+    def __call__(self, query: int, hit: int) -> list[tuple[str, float]]:
+        """Names and shares of a match, or nothing."""
+        task = self._task
+        try:
+            items = [self._explainer.item(Selection(x, [row])) for x, row in ((task.query, query), (task.gallery, hit))]
+            told = self._explainer.explain(*items, top=4)
+        except IsthmusError:
+            return []
+        return [(name, share) for name, share in told.shares if share >= LEAST_SHOWN]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isthmus.core.files import atomic_file
+from isthmus.core.replace import home_path, replaced_file
 from isthmus.errors import ConfigError
 from isthmus.export.report.collect import FIGURES, Content, ReportTask, collect
 from isthmus.export.report.figures import bars, curves
@@ -31,6 +31,7 @@ def report(
     space_paths: Mapping[str, str | Path] | None = None,
     overwrite: bool = False,
     force: bool = False,
+    name: str | None = None,
 ) -> Path:
     """Write what a bridge joins and how, how good it is and why.
 
@@ -40,8 +41,9 @@ def report(
         out: The file: `.html`, which holds everything and asks nothing of a network, or `.md`.
         baselines: Score the simple methods of each task too.
         space_paths: Where the bridge's spaces lie now, by name, for their health.
-        overwrite: Replace a report that lies at `out`.
+        overwrite: Replace a report that lies at `out`; a link is followed, and nothing else is replaced.
         force: Project embeddings of another encoder too.
+        name: What the report calls the bridge; None takes the name of its folder.
 
     Returns:
         The file.
@@ -52,28 +54,25 @@ def report(
     """
     from isthmus.bridges.bridge import load_bridge
 
-    path = Path(out).expanduser()
+    path = home_path(out)
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"out got {str(out)!r}. Expected a name that ends in .html or .md.")
-    _check_place(path, overwrite)
-    opened = load_bridge(bridge) if isinstance(bridge, (str, Path)) else bridge
-    name = Path(bridge).resolve().name if isinstance(bridge, (str, Path)) else opened.method
-    content = collect(opened, tasks, name=name, baselines=baselines, space_paths=space_paths, force=force)
-    text = render(content, html=path.suffix.lower() != ".md")
+    given = bridge if isinstance(bridge, (str, Path)) else None
+    inputs = [given, *(each.pairs for each in tasks if isinstance(each.pairs, (str, Path)))]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+    # What lies there is looked at before anything is scored, and once more when the report is put there.
+    with replaced_file(path, overwrite=overwrite, ours=is_report, inputs=inputs) as aside:
+        opened: Any = load_bridge(given) if given is not None else bridge
+        title = name or (Path(given).resolve().name if given is not None else opened.method)
+        content = collect(opened, tasks, name=title, baselines=baselines, space_paths=space_paths, force=force)
+        aside.write_text(render(content, html=path.suffix.lower() != ".md"), encoding="utf-8")
     return path
 
 
-def _check_place(path: Path, overwrite: bool) -> None:
-    """Refuse to replace anything but a report, and that only where it was asked for."""
-    if not path.exists() and not path.is_symlink():
-        return
-    if not overwrite:
-        raise ConfigError(f"{path} exists. Give another name, or --overwrite (overwrite=True) to replace a report.")
-    if path.is_symlink() or not path.is_file() or MARK.encode() not in path.read_bytes()[:200]:
-        raise ConfigError(f"{path} is no report that isthmus wrote, so it is not replaced. Give another name.")
+def is_report(path: Path) -> bool:
+    """Whether a file is a report that isthmus wrote."""
+    with path.open("rb") as file:
+        return MARK.encode() in file.read(200)
 
 
 def render(content: Content, *, html: bool = True) -> str:
@@ -98,6 +97,7 @@ def render(content: Content, *, html: bool = True) -> str:
         today=datetime.date.today().isoformat(),
         figures=FIGURES,
         estimate=_mapping(record.get("estimate")),
+        estimated=estimate_words(_mapping(record.get("estimate"))),
         chosen=chosen_rows(record.get("chosen")),
         gaps=gap_rows(record.get("gap")),
         gap_bars=bars(gap_rows(record.get("gap"))),
@@ -109,6 +109,23 @@ def render(content: Content, *, html: bool = True) -> str:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def estimate_words(estimate: Mapping[str, Any]) -> list[str]:
+    """What a bridge's estimate says, sentence by sentence."""
+    words = []
+    if isinstance(value := estimate.get("map", estimate.get("quality")), (int, float)):
+        ends = list(estimate.get("map_ci95") or [])
+        interval = f", 95 % interval {figure(float(ends[0]))} to {figure(float(ends[1]))}" if len(ends) == 2 else ""
+        words.append(f"Expected mAP of pairs that were never trained: {figure(float(value))}{interval}.")
+    words += [f"{str(reason)[:1].upper()}{str(reason)[1:]}." for reason in estimate.get("reasons") or ()]
+    if dropped := estimate.get("dropped"):
+        words.append(
+            f"{dropped:,} shared items were left out: their neighbours in the two spaces have nothing in common."
+        )
+    if source := estimate.get("from"):
+        words.append(f"Taken from {source}.")
+    return words
 
 
 def chosen_rows(chosen: Any) -> list[dict[str, Any]]:

@@ -117,14 +117,19 @@ def estimate_pair(
     return PairEstimate(estimate_record(best, health, joint), chosen, unknown)
 
 
+def _gathered(first: Space, second: Space, via: str | Sequence[str], seed: int) -> Joint:
+    """What two spaces share and a memory of each; of many shared items some, drawn at random."""
+    most = posterior_config({}).memory_rows
+    joint = gather([first, second], {(0, 1): tuple(via_list(via))}, memory_rows=most, seed=seed)
+    if len(joint.ids) <= MOST_ITEMS:
+        return joint
+    drawn = numpy_generator(seed, 8).permutation(len(joint.ids))[:MOST_ITEMS]
+    return joint.keep(np.isin(np.arange(len(joint.ids)), drawn))
+
+
 def _fit(first: Space, second: Space, via: str | Sequence[str], seed: int) -> tuple[Joint, Health, Model]:
-    config = posterior_config({"seed": seed})
-    joint = gather([first, second], {(0, 1): tuple(via_list(via))}, memory_rows=config.memory_rows, seed=seed)
-    if len(joint.ids) > MOST_ITEMS:
-        drawn = numpy_generator(seed, 8).permutation(len(joint.ids))[:MOST_ITEMS]
-        joint = joint.keep(np.isin(np.arange(len(joint.ids)), drawn))
-    joint, health = examine(joint, seed)
-    return joint, health, fit_model(joint, config)
+    joint, health = examine(_gathered(first, second, via, seed), seed)
+    return joint, health, fit_model(joint, posterior_config({"seed": seed}))
 
 
 def estimate_bridge(
@@ -216,6 +221,14 @@ def with_estimate(
 def _projected(bridge: Bridge, member: Member, modality: str, rows: Numbers) -> Array:
     """Rows of a memory in the unified space."""
     return bridge.project(uncentred(member.memories[modality])[rows], space=member.name, modality=modality)
+
+
+def unknown_of_pair(
+    first: Space | str | Path, second: Space | str | Path, *, via: str | Sequence[str], seed: int = 0
+) -> dict[str, list[Concept]]:
+    """`unknown_concepts` of two spaces; arguments and faults as of `estimate_pair`."""
+    joint = _gathered(as_space(first), as_space(second), via, seed)
+    return unknown_concepts(joint, seed)
 
 
 def unknown_concepts(joint: Joint, seed: int = 0) -> dict[str, list[Concept]]:
