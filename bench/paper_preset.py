@@ -44,9 +44,9 @@ def make_spaces(data: Path, work: Path) -> None:
 
 
 def preset(work: Path, data: Path, method: str, leaf: str, seed: int, settings: list[str]) -> float:
-    """mAP of a bridge that the command line makes."""
+    """mAP of a bridge that the command line makes; a run that was stopped goes on where its checkpoint is."""
     modality, gallery = LEAVES[leaf]
-    bridge = work / "x.bridge"
+    bridge = work / f"{method}-{leaf}-{seed}.bridge"
     asked = ["--via", "text", "--out", bridge, "--seed", seed, "--overwrite", "--quiet", "--preset", "paper"]
     asked += ["--modality", modality] if method == "extend" else []
     options = [part for setting in settings for part in ("--set", setting)]

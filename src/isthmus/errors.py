@@ -62,6 +62,10 @@ class DependencyError(IsthmusError):
     """An optional dependency is not installed; the message holds the exact command that installs it."""
 
 
+class IsthmusWarning(UserWarning):
+    """Something that works and may not be what was meant; the command line prints it as a line on standard error."""
+
+
 class CheckFailed(IsthmusError):
     """The work was done and a check said no (too many rejected items, a tolerance not held)."""
 

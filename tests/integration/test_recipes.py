@@ -138,7 +138,7 @@ def test_wrong_settings_are_named(spaces: tuple[isthmus.Space, ...]) -> None:
         isthmus.extend(clip, clap, via="text", device="abacus")
     with pytest.raises(ConfigError, match="two spaces are called 'clip'"):
         isthmus.connect(clip, clip, via="text")
-    with pytest.raises(ConfigError, match="joins a space called 'clip' already"):
+    with pytest.raises(ConfigError, match="two spaces are called 'clip'"):
         isthmus.extend(clip, clip, via="text", config=ExtendConfig(epochs=1, batch_size=64), quiet=True)
 
 

@@ -22,7 +22,8 @@ from isthmus.bridges.training_spaces import space_of, spaces_with
 from isthmus.core.arrays import to_numpy
 from isthmus.core.geometry import Array, normalize
 from isthmus.core.html import html_table
-from isthmus.errors import BridgeError, ConfigError
+from isthmus.core.messages import RENAME
+from isthmus.errors import BridgeError, ConfigError, FormatError
 
 if TYPE_CHECKING:
     from isthmus.bridges.explain import Explanation
@@ -331,10 +332,12 @@ class Bridge:
         from isthmus.items import as_items
 
         wrapped = as_items(items, modality)
-
         target = self.space(space) if space else spaces_with(self, modality)[0]
         self.route(target.name, modality)
         if encoder is None or isinstance(encoder, str):
+            for each in wrapped:  # a wrong path is told before a model is loaded
+                if each.path and not Path(each.path).exists():
+                    raise FormatError(f"{each.path}: no such file. Check the path.")
             encoder = target.load_encoder(modality, encoder, device=device, options=encoder_options)
         if not force:
             target.check_encoder(encoder, modality)
@@ -403,7 +406,7 @@ class Bridge:
         """
         for space in self.spaces:
             if space.name == leaf.name:
-                raise ConfigError(f"the bridge joins a space called {leaf.name!r} already. Join another, or rename it.")
+                raise ConfigError(f"two spaces are called {leaf.name!r}, expected names of their own. {RENAME}")
             if space.fingerprints and space.fingerprints == leaf.fingerprints:
                 raise ConfigError(
                     f"{leaf.name!r} is the space {space.name!r}, which the bridge joins already. Join another."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from isthmus.core.geometry import Array
-from isthmus.encoders.recorded import load_named, load_recorded, loadable_name
-from isthmus.errors import BridgeError, FingerprintError
+from isthmus.encoders.recorded import (
+    is_declared,
+    load_named,
+    load_recorded,
+    loadable_name,
+)
+from isthmus.errors import BridgeError, FingerprintError, IsthmusWarning
 from isthmus.spaces.manifest import IDENTITY, fingerprint
 
 if TYPE_CHECKING:
@@ -123,12 +129,15 @@ class BridgeSpace:
         return load_recorded(record, where=where, modalities=self.encoders, device=device)
 
     def check_encoder(self, encoder: EncoderLike, modality: str) -> None:
-        """Refuse an encoder that is not the recorded one.
+        """Refuse an encoder that is not the recorded one; of one that was only declared the name and dimension count.
 
         Raises:
             FingerprintError: Another library, id, revision, weights, preprocessing or dimension.
         """
         recorded, here = self.encoders.get(modality) or {}, f"'{self.name}/{modality}'"
+        if is_declared(recorded, encoder.identity, getattr(encoder, "name", None)):
+            self._check_declared(encoder, here)
+            return
         for key in IDENTITY:
             if recorded.get(key) != encoder.identity.get(key):
                 raise FingerprintError(
@@ -143,6 +152,24 @@ class BridgeSpace:
                 f"the encoder at hand prepares {modality} otherwise than {here} was made ({differs}). "
                 f"Load it with the recorded options, {_ADVICE}"
             )
+
+    def declares_encoder_of(self, x: EmbeddingsLike, modality: str) -> bool:
+        """Whether embeddings were made by the encoder that this space only declares, or the other way about."""
+        ours, theirs = self.encoders.get(modality) or {}, _encoder(x.info)
+        return is_declared(ours, theirs, theirs.get("name")) or is_declared(theirs, ours, ours.get("name"))
+
+    def _check_declared(self, encoder: EncoderLike, here: str) -> None:
+        if encoder.dim != self.dim:
+            raise FingerprintError(
+                f"the encoder of {here} was declared as {encoder_words(encoder.identity)}, which gives {encoder.dim} "
+                f"numbers an item; the space has {self.dim}. Import the embeddings again with their own --encoder."
+            )
+        warnings.warn(
+            f"the encoder of {here} was declared at the import: isthmus takes {encoder_words(encoder.identity)}, and "
+            "cannot tell whether the same weights and preprocessing made the embeddings.",
+            IsthmusWarning,
+            stacklevel=3,
+        )
 
 
 def _encoder(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,6 +194,13 @@ def other_encoder(
         modality: Their modality in the bridge.
     """
     known = [space for space in spaces if modality in space.fingerprints]
+    names = {space.name for space in known if (space.encoders.get(modality) or {}).get("library") == "unknown"}
+    if names and (info.get("encoder") or {}).get("library") == "unknown":
+        return FingerprintError(
+            f"{where} was imported without its encoder, and so was {' or '.join(map(repr, sorted(names)))} of the "
+            f"bridge; the names differ, so nothing says that they belong together. Import it again with --name "
+            f"{min(names)}, or both with --encoder ID, {_ADVICE}"
+        )
     expected = " or ".join(f"{encoder_words(s.encoders.get(modality))} of {s.name!r}" for s in known) or "none"
     why = "Equal dimensions are not the same space."
     if len(known) == 1 and _same(info.get("encoder"), known[0].encoders.get(modality)):

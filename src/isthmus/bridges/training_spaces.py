@@ -65,6 +65,7 @@ def space_of(
     modality = modality or x.modality
     candidates = [bridge.space(space)] if space else spaces_with(bridge, modality)
     same = [each for each in candidates if each.fingerprints.get(modality) == x.fingerprint]
+    same = same or [each for each in candidates if each.dim == x.dim and each.declares_encoder_of(x, modality)]
     if not same and not force:
         raise other_encoder(f"{x.space_name}/{x.modality}", x.info, candidates, modality)
     chosen = same or [each for each in candidates if each.dim == x.dim] or candidates

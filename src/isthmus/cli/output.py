@@ -8,12 +8,14 @@ import math
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any, TextIO
 
 from isthmus.core.terminal import line_width, printable
 from isthmus.core.text_table import value_table
+from isthmus.errors import IsthmusWarning
 
 
 class Output:
@@ -61,10 +63,26 @@ def output(*, as_json: bool = False, quiet: bool = False) -> Iterator[Output]:
     The report is printed only if the verb succeeds, so that standard output holds one whole object or nothing.
     """
     out = Output(as_json=as_json, quiet=quiet)
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), _warnings_as_notes(out):
         yield out
     if as_json:
         _print_json(plain(out.report))
+
+
+@contextmanager
+def _warnings_as_notes(out: Output) -> Iterator[None]:
+    """Tell isthmus's own warnings as a line of their own, without the place in the source that Python adds."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def tell(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, IsthmusWarning):
+                out.note(str(message))
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = tell
+        yield
 
 
 def _print_json(report: Any) -> None:

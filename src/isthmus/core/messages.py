@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
+RENAME = "Rename one: isthmus rename S.space --name NAME (import and encode take --name for a new space)."
+"""What to do about two spaces of one name."""
 _LISTED = 200
 """Characters of a list of names in a message, so that the message stays below 400."""
 

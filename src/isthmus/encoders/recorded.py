@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from isthmus.encoders.protocol import Encoder
 
 IDENTITY = ("library", "id", "revision", "weights_sha256")
+DECLARED = "declared"
+"""The library of an encoder that was declared when embeddings were imported: its weights are not known."""
 _LONGEST = 512
 """Most characters of one text of a record: names are short, and messages repeat them."""
 
@@ -166,6 +168,8 @@ def recorded_name(record: Mapping[str, Any], *, where: str, modalities: Collecti
     revision = record.get("revision") if record.get("revision") != "local" else None
     if library == "isthmus" and name:
         return str(name)
+    if library == DECLARED and (":" in str(name) or name in REGISTRY):
+        return f"{name}@{revision}" if revision else str(name)
     if record.get("name") and not _COMMIT.fullmatch(revision or ""):
         # A file or folder of the user's, or a class: only the name it was loaded by finds it again.
         return str(record["name"])
@@ -183,6 +187,28 @@ def recorded_name(record: Mapping[str, Any], *, where: str, modalities: Collecti
         f"{where} does not say how to load its encoder ({library or 'unknown'} {name or 'encoder'}). "
         f"Name it with --encoder NAME (encoder=); `isthmus encoders` lists what there is."
     )
+
+
+def is_declared(record: Mapping[str, Any], identity: Mapping[str, Any], name: str | None) -> bool:
+    """Whether a record only declares an encoder, and an encoder at hand is the declared one, as far as names tell.
+
+    Args:
+        record: The record of a space: `library`, `id`, `revision`.
+        identity: The same of the encoder at hand.
+        name: The name that it was loaded by, such as "clip:openai/clip-vit-base-patch32".
+    """
+    if record.get("library") != DECLARED:
+        return False
+    head, _, at = _full_name(name or "").partition("@")
+    revisions = (None, at or None, identity.get("revision"))
+    names = {head, identity.get("id")}
+    return _full_name(str(record.get("id") or "")) in names and record.get("revision") in revisions
+
+
+def _full_name(name: str) -> str:
+    """A name with the checkpoint that a short one stands for."""
+    kind, _, checkpoint = name.partition(":")
+    return f"{kind}:{checkpoint or REGISTRY[kind].checkpoint}" if kind in REGISTRY else name
 
 
 def check_name(name: str, *, where: str) -> None:

@@ -76,6 +76,16 @@ def files_of(path: Path, passed_over: PassedOver) -> Iterator[File]:
             elif special_file(file):
                 passed_over.counts["pipes and devices"] += 1
     else:
+        check_exists(path)
+
+
+def check_exists(path: Path) -> None:
+    """Refuse a path that names nothing; what a glob names is seen when it is walked.
+
+    Raises:
+        FormatError: There is no such file or folder.
+    """
+    if not path.exists() and not glob.has_magic(str(path)):
         raise FormatError(f"{path}: no such file or folder. Check the path.")
 
 

@@ -30,6 +30,7 @@ from isthmus.core.modality import via_list
 from isthmus.core.options import changed
 from isthmus.core.version import versions
 from isthmus.errors import ConfigError, OverlapError
+from isthmus.recipes.sides import warn_of_leaf, warn_of_overlap
 from isthmus.recipes.solvers import METHODS, ClosedFormConfig, Fit, solve
 from isthmus.spaces.overlap import MINIMUM_OVERLAP, overlap
 from isthmus.spaces.space import as_space
@@ -124,10 +125,13 @@ def fit_closed_form_bridge(
             f"{config.method} with center={config.center!r}, two_sided={config.two_sided!r} moves the base, and a "
             "bridge as base stays as it is. Use center='leaf', two_sided=False, or join the spaces themselves."
         )
-    shared = [_shared(base, leaf, name, space_paths or {}) for name in names]
-    fitted = _Fitted.of(shared, leaf, config)
     over, new = Bridge.over(base), BridgeSpace.of(leaf, role="leaf")
     over.check_new(new)
+    shared = [_shared(base, leaf, name, space_paths or {}) for name in names]
+    warn_of_leaf(leaf.name, leaf.modalities, names)
+    for each in shared:
+        warn_of_overlap((each.space.name, leaf.name), each.via, each.base, each.leaf)
+    fitted = _Fitted.of(shared, leaf, config)
     record: dict[str, Any] = {
         "recipe": "closed-form",
         "via": names,

@@ -20,6 +20,7 @@ from torch import Tensor
 from isthmus.bridges.bridge import Bridge
 from isthmus.bridges.gaps import gaps_after, gaps_before
 from isthmus.bridges.member import BridgeSpace
+from isthmus.core.messages import RENAME
 from isthmus.core.modality import via_list
 from isthmus.core.runtime import notifier, resolve_device, torch_generator
 from isthmus.core.version import versions
@@ -30,7 +31,7 @@ from isthmus.pairs.kinds import choose_kinds
 from isthmus.pairs.side import Slot
 from isthmus.recipes.config import RecipeConfig, check_space_names, settle
 from isthmus.recipes.posterior.forecast import with_estimate
-from isthmus.recipes.sides import space_side
+from isthmus.recipes.sides import space_side, warn_of_sides
 from isthmus.recipes.training.loop import check_checkpoints, train, working_folder
 from isthmus.recipes.training.losses import info_nce, intra_distance
 from isthmus.recipes.training.objective import Batch, LossParts
@@ -165,12 +166,13 @@ def connect_trained(
     """Connect two spaces by C-MCR; arguments and faults are those of `connect`."""
     names = via_list(via)
     if first.name == second.name:
-        raise ConfigError(f"both spaces are called {first.name!r}. Give one of them another name.")
+        raise ConfigError(f"two spaces are called {first.name!r}, expected names of their own. {RENAME}")
     settings = settle(ConnectConfig, config, preset, seed)
     check_space_names(settings, (first.name, second.name))
     started = time.monotonic()
     place = resolve_device(device or "auto")
     sides = (space_side(first), space_side(second))
+    warn_of_sides(*sides, names)
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
     store = open_store(pairs_dir, folder)
     builder = Builder(*sides, names, settings, device=place, notify=notifier(quiet), store=store)

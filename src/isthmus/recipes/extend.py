@@ -38,7 +38,7 @@ from isthmus.recipes.posterior import frozen
 from isthmus.recipes.posterior.addition import recognises
 from isthmus.recipes.posterior.description import describe_leaf
 from isthmus.recipes.posterior.forecast import with_estimate
-from isthmus.recipes.sides import bridge_side, space_side
+from isthmus.recipes.sides import bridge_side, space_side, warn_of_sides
 from isthmus.recipes.training.loop import train, working_folder
 from isthmus.recipes.training.losses import dense_info_nce, info_nce, intra_distance
 from isthmus.recipes.training.objective import Batch, LossParts, held_out_scores
@@ -153,10 +153,12 @@ def extend(
         )
     started = time.monotonic()
     over = Bridge.over(base)
+    over.check_new(BridgeSpace.of(leaf, role="leaf"))
     place = resolve_device(device or "auto")
     near = bridge_side(base, names, space_paths) if isinstance(base, Bridge) else space_side(base)
     far = leaf_side(leaf, names, settings.modalities)
     check_space_names(settings, (near.name, far.name))
+    warn_of_sides(near, far, names)
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
     store = open_store(pairs_dir, folder)
     builder = Builder(near, far, names, settings, device=place, notify=notifier(quiet), store=store)

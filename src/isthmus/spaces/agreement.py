@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.geometry import Array
+
+NEIGHBOURS = 10
+"""Neighbours that are compared where nobody says how many."""
+LEAST_SAMPLED = 100
+"""Shared items below which agreement says nothing."""
+
+
+def contradiction(where: str, report: Mapping[str, float]) -> str | None:
+    """The warning of an overlap whose items have their neighbours in common no more often than chance, or None.
+
+    Args:
+        where: The two spaces and the modality.
+        report: `agreement` and `agreement_chance` of `neighbour_agreement`.
+    """
+    if report["agreement"] >= 2.0 * report["agreement_chance"]:
+        return None
+    return (
+        f"{where}: shared items have their neighbours in common no more often than chance "
+        f"({report['agreement']:.2%} against {report['agreement_chance']:.2%}). "
+        "Do equal ids name equal items in both spaces?"
+    )
 
 
 def neighbour_agreement(x: Array, y: Array, k: int) -> dict[str, float]:

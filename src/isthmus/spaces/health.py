@@ -16,7 +16,7 @@ from isthmus.core.geometry import effective_rank
 from isthmus.core.modality import via_list
 from isthmus.core.runtime import numpy_generator
 from isthmus.errors import OverlapError
-from isthmus.spaces.agreement import neighbour_agreement
+from isthmus.spaces.agreement import LEAST_SAMPLED, NEIGHBOURS, contradiction, neighbour_agreement
 from isthmus.spaces.embeddings import Embeddings
 from isthmus.spaces.health_report import HealthReport, format_report
 from isthmus.spaces.overlap import Overlap, overlap
@@ -25,7 +25,6 @@ from isthmus.spaces.space import Space, as_space
 
 __all__ = ["HealthReport", "format_report", "inspect", "neighbour_agreement", "sample_rows"]
 
-NEIGHBOURS = 10
 COLLAPSED_COSINE = 0.9
 COLLAPSED_RANK = 0.05
 FEW_SHARED = 1_000
@@ -262,11 +261,7 @@ def _overlap_warnings(a: Space, b: Space, overlaps: Mapping[str, Mapping[str, An
             yield f"{where}: only {shared:,} items are shared, all that a bridge learns from. Thousands are better."
         if shared and max(report["share_of_first"], report["share_of_second"]) < 0.1:
             yield f"{where}: under 10 % of either side is shared. Check that both name items by the same ids."
-        if report.get("sampled", 0) >= 100 and report["agreement"] < 2.0 * report["agreement_chance"]:
-            yield (
-                f"{where}: shared items have their neighbours in common no more often than chance "
-                f"({report['agreement']:.2%} against {report['agreement_chance']:.2%}). "
-                "Do equal ids name equal items in both spaces?"
-            )
+        if report.get("sampled", 0) >= LEAST_SAMPLED and (text := contradiction(where, report)):
+            yield text
         if a[name].fingerprint == b[name].fingerprint:
             yield f"{where}: both were made by the same encoder; there is nothing to bridge."

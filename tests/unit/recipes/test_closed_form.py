@@ -372,9 +372,9 @@ def test_a_bridge_is_extended_and_stays(
         fit_closed_form_bridge(first, shape, via="image", method="cca")
     with pytest.raises(OverlapError, match=r"^no space of the bridge has 'video' \(they have audio, image, text\)\."):
         fit_closed_form_bridge(first, shape, via="video", method="ridge")
-    with pytest.raises(ConfigError, match=r"joins a space called 'sound' already"):
+    with pytest.raises(ConfigError, match=r"two spaces are called 'sound'"):
         fit_closed_form_bridge(first, sound, via="text", method="ridge")
-    with pytest.raises(ConfigError, match=r"joins a space called 'picture' already"):
+    with pytest.raises(ConfigError, match=r"two spaces are called 'picture'"):
         fit_closed_form_bridge(picture, picture, via="text", method="ridge")
 
 

@@ -19,12 +19,13 @@ from isthmus.encoders.pipeline import parts
 from isthmus.encoders.pipeline.loop import Tally, encode_items
 from isthmus.encoders.pipeline.options import EncodeOptions
 from isthmus.encoders.pipeline.rejected import reasons
-from isthmus.encoders.pipeline.settings import EncodeReport, Settings, check_one_space, encoder_info
+from isthmus.encoders.pipeline.settings import EncodeReport, Settings, as_declared, check_one_space, encoder_info
 from isthmus.encoders.protocol import Encoder
 from isthmus.encoders.registry import REGISTRY, load_encoder
 from isthmus.encoders.trusted import allow_in_this_process
 from isthmus.errors import CheckFailed, ConfigError, EncoderError, SpaceError
 from isthmus.items import Found, Item, check_unique, find_items
+from isthmus.items.walk import check_exists
 from isthmus.spaces.manifest import check_target, default_name
 
 __all__ = ["EncodeOptions", "EncodeReport", "encode"]
@@ -75,6 +76,10 @@ def encode(
         _check_rejected(report, report["rejected"], chosen.max_rejected, "")
         return report
     # A wrong path is told before a model is loaded, where that is possible.
+    paths = [paths] if isinstance(paths, str | Path) else list(paths)
+    for path in paths:
+        if not isinstance(path, Item):
+            check_exists(Path(path))
     found = _find(paths, modality, None, chosen) if modality else None
     loaded = _load(encoder, chosen)
     found = found or _find(paths, None, loaded.modalities, chosen)
@@ -107,6 +112,7 @@ def _load(encoder: str | Encoder, options: EncodeOptions) -> Encoder:
 def _settings(encoder: Encoder, found: Found, into: Path, options: EncodeOptions) -> Settings:
     """How the items are encoded into the space, which takes them or says why not."""
     info = encoder_info(encoder, found.modality, dict(options.encoder_options or {}))
+    info = as_declared(into, found.modality, info)
     target = check_target(into, found.modality, dim=encoder.dim, info=info, name=options.name)
     if not options.same_space:
         check_one_space(into, target, info)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from isthmus.core.modality import TEXT
 from isthmus.encoders.protocol import Encoder
-from isthmus.errors import EncoderError
+from isthmus.encoders.recorded import is_declared
+from isthmus.errors import EncoderError, IsthmusWarning
 from isthmus.items import Item
+from isthmus.spaces.manifest import MANIFEST, read_manifest
 from isthmus.spaces.shards import SHARD_ROWS
 from isthmus.spaces.writer import ModalityWriter
 
@@ -159,6 +162,20 @@ def encoder_info(encoder: Encoder, modality: str, options: dict[str, Any]) -> di
         )
     info = {"encoder": identity, "preprocessing": encoder.preprocessing(modality), "encoder_name": encoder.name}
     return {**info, "encoder_options": options} if options else info
+
+
+def as_declared(into: Path, modality: str, info: dict[str, Any]) -> dict[str, Any]:
+    """What is recorded of an encoder whose rows join imported ones: as the import declared it, where it is that one."""
+    entry = read_manifest(into)["modalities"].get(modality) if (into / MANIFEST).is_file() else None
+    if entry is None or not is_declared(entry["encoder"], info["encoder"], info["encoder_name"]):
+        return info
+    warnings.warn(
+        f"{into}: the encoder of its {modality!r} was declared at the import: rows of {info['encoder_name']!r} join "
+        "them, and isthmus cannot tell whether the same weights and preprocessing made both.",
+        IsthmusWarning,
+        stacklevel=2,
+    )
+    return {"encoder": entry["encoder"], "preprocessing": entry.get("preprocessing") or {}}
 
 
 def check_one_space(into: Path, found: dict[str, Any] | None, info: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from isthmus.bridges.bridge import Bridge
 from isthmus.bridges.member import BridgeSpace
+from isthmus.core.messages import RENAME
 from isthmus.core.modality import via_list
 from isthmus.core.version import versions
 from isthmus.errors import ConfigError
@@ -122,7 +123,7 @@ def read_vias(spaces: Sequence[Space], via: str | Sequence[str]) -> Vias:
     if len(names) < 2:
         raise ConfigError(f"got {len(names)} space to join. Give two or more.")
     if twice := {name for name in names if names.count(name) > 1}:
-        raise ConfigError(f"two spaces are called {min(twice)!r}. Give one of them another name.")
+        raise ConfigError(f"two spaces are called {min(twice)!r}, expected names of their own. {RENAME}")
     texts = [via] if isinstance(via, str) else list(via)
     if not any(":" in text for text in texts):
         every = tuple(via_list(via))
