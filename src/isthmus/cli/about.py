@@ -56,9 +56,8 @@ def doctor(quiet: o.Quiet = False, as_json: o.Json = False) -> None:
         out.report = report
         out.table(["this machine", ""], [[key, value] for key, value in report["machine"].items()])
         rows = [
-            [e["extra"], "yes" if not e["missing"] else ", ".join(e["missing"]), e["install"] or ""]
-            for e in report["extras"]
+            [e["extra"], e["fault"] or ", ".join(e["missing"]) or "yes", e["install"] or ""] for e in report["extras"]
         ]
-        out.table(["extra", "installed or missing", "to install"], rows)
+        out.table(["extra", "works, or missing", "to install"], rows)
     if report["broken"]:
         raise CheckFailed(" ".join(report["broken"]))

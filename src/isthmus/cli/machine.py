@@ -74,8 +74,61 @@ def _extra(name: str, packages: list[str]) -> dict[str, Any]:
         "extra": name,
         "packages": packages,
         "missing": missing,
+        "fault": None if missing else _fault(name, packages),
         "install": f"pip install 'isthmus[{name}]'" if missing else None,
     }
+
+
+def _fault(extra: str, packages: list[str]) -> str | None:
+    """Try what an extra is for: its modules are imported, and sounds and pictures are decoded; why not, or None."""
+    try:
+        for package in packages:
+            importlib.import_module(MODULES.get(package.lower(), package.replace("-", "_")))
+        if extra in TRIED:
+            TRIED[extra]()
+    except Exception as error:  # a package that does not fit fails in any way it likes
+        return one_line(error)
+    return None
+
+
+def _try_audio() -> None:
+    """Write a tenth of a second as m4a and decode it again, which is what soundfile cannot do."""
+    import io
+
+    import av
+    import numpy as np
+
+    from isthmus.items.decoding.audio import decode_audio
+
+    stream = io.BytesIO()
+    with av.open(stream, mode="w", format="ipod") as container:
+        track = container.add_stream("aac", rate=48000)
+        wave = np.sin(np.arange(4800, dtype=np.float32) / 16)[None]
+        frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+        frame.sample_rate = 48000
+        for packet in (*track.encode(frame), *track.encode(None)):
+            container.mux(packet)
+    decode_audio(stream.getvalue(), rate=16000)
+
+
+def _try_image() -> None:
+    import io
+
+    from PIL import Image
+
+    from isthmus.items.decoding.image import decode_image
+
+    stream = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(stream, "JPEG")
+    decode_image(stream.getvalue())
+
+
+TRIED = {"audio": _try_audio, "image": _try_image}
+"""By extra, what is done beside importing its modules."""
+MODULES = {
+    "pillow": "PIL", "open_clip_torch": "open_clip", "faiss-cpu": "faiss", "uvicorn": "uvicorn", "pyyaml": "yaml",
+}  # fmt: skip
+"""By package, the module where its name is another."""
 
 
 def _installed(package: str) -> bool:

@@ -25,6 +25,19 @@ def test_extras_are_those_of_the_installed_package(monkeypatch: pytest.MonkeyPat
     assert mesh["install"] == "pip install 'isthmus[mesh]'"
 
 
+def test_an_extra_that_is_installed_and_does_not_work_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(metadata, "requires", lambda name: ['av>=12; extra == "audio"'])
+    (audio,) = machine.extras()
+    assert (audio["missing"], audio["fault"]) == ([], None)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise TypeError("open() got an unexpected keyword argument 'metadata_errors'")
+
+    monkeypatch.setattr("isthmus.items.decoding.audio.open_container", refuse)
+    (audio,) = machine.extras()
+    assert "metadata_errors" in audio["fault"]
+
+
 def test_a_source_tree_that_is_not_installed_has_no_extras(monkeypatch: pytest.MonkeyPatch):
     def absent(name: str) -> None:
         raise metadata.PackageNotFoundError(name)

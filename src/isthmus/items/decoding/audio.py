@@ -19,7 +19,7 @@ from isthmus.core.geometry import normalize
 from isthmus.core.limits import excess
 from isthmus.items import Rejected
 from isthmus.items.decoding import Source, require
-from isthmus.items.decoding.containers import check_container
+from isthmus.items.decoding.containers import check_container, open_container
 
 MAX_SECONDS = 3600.0
 SILENCE = 1e-4
@@ -240,7 +240,7 @@ def _soundfile_blocks(file: Any, rate: int, frames: int) -> Iterator[Signal]:
 def _av_track(stream: BinaryIO) -> Iterator[_Track]:
     av = require("av", extra="audio", purpose="decoding m4a and the sound tracks of videos")
     try:
-        container = av.open(stream, mode="r", metadata_errors="ignore")
+        container = open_container(av, stream)
     except av.error.FFmpegError as error:
         raise Rejected("no sound that soundfile or PyAV reads") from error
     with container:

@@ -10,7 +10,7 @@ import io
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from isthmus.items.item import Rejected
 
@@ -233,3 +233,12 @@ _CHECKS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, int], None]], 
     (lambda head: head[4:8] == b"ftyp", _iso),
     (lambda head: head[:3] == b"ID3" or (head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE0 == 0xE0), _mp3),
 )
+
+
+def open_container(av: Any, source: Any) -> Any:
+    """Open a file or stream with PyAV, whatever its tags are: names that are no text are nobody's concern here.
+
+    Before version 19 PyAV refuses such tags unless it is told to pass them over; from 19 on it knows no such option.
+    """
+    known = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+    return av.open(source, mode="r", **known)

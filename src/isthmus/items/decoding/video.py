@@ -10,7 +10,7 @@ from typing import Any
 from isthmus.core.limits import excess
 from isthmus.items import Rejected
 from isthmus.items.decoding import require
-from isthmus.items.decoding.containers import check_container
+from isthmus.items.decoding.containers import check_container, open_container
 
 _COPIES = 24
 """Bytes a pixel: the frames that a decoder keeps to predict from, and one in RGB."""
@@ -39,7 +39,7 @@ def middle_frame(path: str | Path) -> Any:
     try:
         with open(path, "rb") as stream:
             check_container(stream)
-        with av.open(str(path), mode="r", metadata_errors="ignore") as container:
+        with open_container(av, str(path)) as container:
             if not container.streams.video:
                 raise Rejected("no picture track")
             track = container.streams.video[0]
