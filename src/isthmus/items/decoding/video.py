@@ -57,7 +57,7 @@ def _turned(frame: Any) -> Any:
     """A frame as it is to be shown; one without a turn, or with one that is no quarter, as it is stored."""
     image_module = require("PIL.Image", extra="image", purpose="decoding videos")
     image = frame.to_image()
-    for side in frame.side_data:
+    for side in (frame.side_data[i] for i in range(len(frame.side_data))):  # an iterator gives types from PyAV 19 on
         if side.type.name == "DISPLAYMATRIX":
             a, b, _, c, d, *_ = struct.unpack("<9i", bytes(side)[:36])
             name = _TURNS.get((_sign(a), _sign(b), _sign(c), _sign(d)))
