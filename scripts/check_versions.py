@@ -90,7 +90,7 @@ def checked(wheel: Path, extra: str, given: argparse.Namespace) -> dict[str, Any
             both = ("clip.space", "clap.space", "--via", "text")
             run(isthmus, "extend", *both, "--out", "x.bridge", "--set", "epochs=2")
             hits = run(
-                isthmus, "search", "x.bridge", "--gallery", "clip.space/image", "--id", "clap.space/audio/0", "--json"
+                isthmus, "search", "x.bridge", "--gallery", "clip.space/image", "--id", "clap.space/audio/audio-00000000", "--json"
             )
             if len(json.loads(hits)["hits"]) != 10:
                 raise RuntimeError(f"search gave {hits}")
