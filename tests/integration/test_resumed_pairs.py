@@ -32,7 +32,8 @@ class Run:
     def command(self, out: str) -> list[str]:
         spaces = [str(self.folder / f"{name}.space") for name in ("picture", "sound")]
         line = [sys.executable, "-m", "isthmus", self.verb, *spaces, "--via", "text", "--out", str(self.folder / out)]
-        return [*line, "--quiet", "--overwrite", *(f"--set={setting}" for setting in self.settings)]
+        trained = {"connect": ["--method", "c-mcr"], "extend": ["--method", "ex-mcr"]}[self.verb]
+        return [*line, *trained, "--quiet", "--overwrite", *(f"--set={setting}" for setting in self.settings)]
 
     def finish(self, out: str) -> str:
         """Run to the end; the hash of what was learned."""
