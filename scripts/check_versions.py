@@ -64,7 +64,8 @@ def checked(wheel: Path, extra: str, given: argparse.Namespace) -> dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         work, row = Path(folder), {"extra": extra, "python": given.python, "resolution": given.resolution}
         python = work / "env/bin/python"
-        wanted = str(wheel) if extra == "none" else f"{wheel}[{extra}]"
+        # Not the wheel's name with its extra: what a wheel requires is not direct, and would never be the lowest.
+        wanted = ["-r", ROOT / "pyproject.toml", *([] if extra == "none" else ["--extra", extra])]
 
         def run(*command: object) -> str:
             environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
@@ -76,7 +77,9 @@ def checked(wheel: Path, extra: str, given: argparse.Namespace) -> dict[str, Any
         try:
             run(given.uv, "venv", "-q", "--python", given.python, work / "env")
             more = [part for option in given.uv_option for part in option.split()]
-            run(given.uv, "pip", "install", "-q", "--resolution", given.resolution, "--python", python, *more, wanted)
+            install = (given.uv, "pip", "install", "-q", "--python", python)
+            run(*install, "--resolution", given.resolution, *more, *wanted)
+            run(*install, "--no-deps", wheel)
             row["versions"] = json.loads(run(given.uv, "pip", "list", "--format", "json", "--python", python))
             isthmus = work / "env/bin/isthmus"
             run(isthmus, "--help")
@@ -90,7 +93,14 @@ def checked(wheel: Path, extra: str, given: argparse.Namespace) -> dict[str, Any
             both = ("clip.space", "clap.space", "--via", "text")
             run(isthmus, "extend", *both, "--out", "x.bridge", "--set", "epochs=2")
             hits = run(
-                isthmus, "search", "x.bridge", "--gallery", "clip.space/image", "--id", "clap.space/audio/audio-00000000", "--json"
+                isthmus,
+                "search",
+                "x.bridge",
+                "--gallery",
+                "clip.space/image",
+                "--id",
+                "clap.space/audio/audio-00000000",
+                "--json",
             )
             if len(json.loads(hits)["hits"]) != 10:
                 raise RuntimeError(f"search gave {hits}")
