@@ -153,12 +153,10 @@ def extend(
         )
     started = time.monotonic()
     over = Bridge.over(base)
-    over.check_new(BridgeSpace.of(leaf, role="leaf"))
     place = resolve_device(device or "auto")
     near = bridge_side(base, names, space_paths) if isinstance(base, Bridge) else space_side(base)
     far = leaf_side(leaf, names, settings.modalities)
-    check_space_names(settings, (near.name, far.name))
-    warn_of_sides(near, far, names)
+    check_sides(over, leaf, (near, far), names, settings)
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
     store = open_store(pairs_dir, folder)
     builder = Builder(near, far, names, settings, device=place, notify=notifier(quiet), store=store)
@@ -225,6 +223,15 @@ def _closed(base: Space | Bridge, leaf: Space, method: str, **options: Any) -> B
     if method in frozen.METHODS:
         return frozen.extend_frozen(base, leaf, method=method, **options)
     return fit_closed_form_bridge(base, leaf, method=method, **options)
+
+
+def check_sides(
+    over: Bridge, leaf: Space, sides: tuple[Side, Side], via: Sequence[str], settings: ExtendConfig
+) -> None:
+    """Refuse a leaf that is in the bridge already and settings of other spaces, and warn of what is worth a look."""
+    over.check_new(BridgeSpace.of(leaf, role="leaf"))
+    check_space_names(settings, (sides[0].name, sides[1].name))
+    warn_of_sides(*sides, via)
 
 
 def leaf_side(leaf: Space, via: Sequence[str], modalities: Sequence[str] | None) -> Side:
