@@ -236,6 +236,7 @@ def main() -> None:
     # Found beside this script when it is run, not when it is imported from elsewhere.
     from render_quality import quality_page
     from render_speed import speed_page, write_plots
+    from render_stores import stores_page
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
@@ -246,6 +247,7 @@ def main() -> None:
         ROOT / "docs" / "results.md": results_page(),
         ROOT / "docs" / "speed.md": speed_page(load, table),
         ROOT / "docs" / "quality.md": quality_page(load, table),
+        ROOT / "docs" / "stores.md": stores_page(load, table),
         ROOT / "README.md": before + MARKS[0] + readme_block() + MARKS[1] + rest.split(MARKS[1], 1)[1],
     }
     for path, text in wanted.items():

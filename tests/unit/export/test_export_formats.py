@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -154,7 +155,8 @@ np.savez(sys.argv[4], text=texts, image=images, audio=sounds)
 """
 
 
-def test_a_sentence_transformer_of_clip_and_clap_loads_without_isthmus(tmp_path: Path) -> None:
+def compare_with_a_sentence_transformer(tmp_path: Path, route: Route, python: str) -> None:
+    """Export a bridge of a tiny CLIP and CLAP and compare what another process makes of raw files with it."""
     pytest.importorskip("sentence_transformers.sentence_transformer")
     soundfile = pytest.importorskip("soundfile")
     from PIL import Image
@@ -176,8 +178,9 @@ def test_a_sentence_transformer_of_clip_and_clap_loads_without_isthmus(tmp_path:
     base, leaf = isthmus.open_space(tmp_path / "clip.space"), isthmus.open_space(tmp_path / "clap.space")
     arrays = {"h": matrix(40, 16), "hb": matrix(40), "o": matrix(24, 40)}
     arrays |= {name: np.abs(matrix(40)) + 0.1 for name in ("g", "beta", "mu", "var")}
+    arrays |= {"keys": matrix(30, 16), "bias": matrix(30), "values": matrix(30, 24)}
     bridge = Bridge.over(base).with_leaf(
-        BridgeSpace.of(leaf, role="leaf"), {"audio": [*NORMALIZE, *MLP, *NORMALIZE]}, arrays, method="m"
+        BridgeSpace.of(leaf, role="leaf"), {"audio": [*NORMALIZE, *route, *NORMALIZE]}, arrays, method="m"
     )
     named = {"clip": f"clip:{clip}", "clap": f"clap:{clap}"}
     # This process has named the two folders itself, and so may use them; another has not.
@@ -186,12 +189,38 @@ def test_a_sentence_transformer_of_clip_and_clap_loads_without_isthmus(tmp_path:
         export_bridge(bridge, tmp_path / "st", format="sentence-transformers")
     report = export_bridge(bridge, tmp_path / "st", format="sentence-transformers", encoders=named)
     assert set(report.files) == {"image", "text", "audio"}
-    command = [sys.executable, "-c", SCRIPT, *map(str, (tmp_path / "st", picture, sound, tmp_path / "out.npz"))]
-    subprocess.run(command, check=True, timeout=300)
+    command = [python, "-c", SCRIPT, *map(str, (tmp_path / "st", picture, sound, tmp_path / "out.npz"))]
+    subprocess.run(command, check=True, timeout=300, env=environment())
     got = np.load(tmp_path / "out.npz")
     assert np.abs(got["text"] - bridge.encode(["a dog", "cat"], modality="text", encoder=named["clip"])).max() < 1e-5
     assert np.abs(got["image"] - bridge.encode([picture], modality="image", encoder=named["clip"])).max() < 1e-5
     assert np.abs(got["audio"] - bridge.encode([sound], modality="audio", encoder=named["clap"])).max() < 1e-5
+
+
+def environment() -> dict[str, str]:
+    """This process's variables without those that would lend another environment its packages."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
+@pytest.mark.parametrize("name", ["mlp", "posterior"])
+def test_a_sentence_transformer_of_clip_and_clap_loads_without_isthmus(tmp_path: Path, name: str) -> None:
+    compare_with_a_sentence_transformer(tmp_path, MLP if name == "mlp" else CHAINS["posterior"], sys.executable)
+
+
+@pytest.mark.slow
+def test_it_loads_in_a_fresh_environment(tmp_path: Path) -> None:
+    """An environment that holds sentence-transformers and no isthmus."""
+    pytest.importorskip("sentence_transformers.sentence_transformer")
+    root = Path(__file__).resolve().parents[3]
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "fresh")], check=True)
+    python = str(tmp_path / "fresh" / "bin" / "python")
+    pins = ["-c", str(root / "constraints" / "cpu.txt")]
+    wanted = ["sentence-transformers", "soundfile", "soxr", "pillow"]
+    subprocess.run([python, "-m", "pip", "install", "-q", *pins, *wanted], check=True, env=environment(), timeout=1500)
+    assert subprocess.run([python, "-c", "import isthmus"], capture_output=True, env=environment()).returncode
+    for name in ("mlp", "posterior"):
+        (tmp_path / name).mkdir()
+        compare_with_a_sentence_transformer(tmp_path / name, MLP if name == "mlp" else CHAINS["posterior"], python)
 
 
 def test_what_stock_modules_cannot_tell_is_said(tmp_path: Path) -> None:
