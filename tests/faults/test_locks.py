@@ -15,6 +15,7 @@ import pytest
 
 from isthmus.core.locks import hold, one_writer
 from isthmus.errors import ConfigError, IsthmusError, SpaceError
+from isthmus.pairs.cache import Block, PairStore
 from isthmus.recipes.closed_form import fit_closed_form_bridge
 from isthmus.spaces.space import make_space, open_space
 from worlds import meanings, write_space
@@ -74,6 +75,10 @@ WRITERS = {
     "project": (["project", "d.bridge", "a.space", "--into", "u.space"], "u.space", ""),
     "import": (["import", "more.npy", "--into", "n.space", "--modality", "image"], "n.space", "image"),
     "encode": (["encode", "photos", "--encoder", "clip", "--into", "n.space", "--modality", "text"], "n.space", "text"),
+    "export": (["export", "d.bridge", "--format", "safetensors", "--out", "w"], "w", ""),
+    "rows": (
+        ["export", "d.bridge", "--format", "parquet", "--gallery", "a.space/image", "--out", "w.pq"], "w.pq", "",
+    ),
     "ablate": (["ablate", "--config", "grid.toml", "--out", "g"], "g", ""),
     "demo": (["demo", "--out", "demo"], "demo", ""),
     "suite": (["suite", "d.bridge", "--benchmark", "esc-50", "--data", ".", "--cache", "cache"], "cache", ""),
@@ -198,3 +203,50 @@ def test_a_space_is_made_by_one(holder, world: Path):
     with pytest.raises(IsthmusError, match="is writing it now"):
         make_space("s.space", {"text": (["a"], [[1.0, 0.0]])})
     assert open_space("a.space").dim == 8
+
+
+def block() -> Block:
+    return Block({"x": np.ones((3, 2), np.float32)}, {}, {})
+
+
+def test_two_writers_of_one_block_of_pairs(holder, world: Path):
+    store = PairStore(world / "pairs")
+    first = holder("pairs/abc")
+    with pytest.raises(ConfigError, match=rf"process {first.pid} on .* is writing"), store.fill("abc", {"x": (3, 2)}):
+        raise AssertionError("the work began")
+    store.save("abc", block())  # the other one writes the same block: a key stands for all that it depends on
+    assert store.load("abc") is None
+    store.save("def", block())
+    assert store.load("def") is not None
+    first.kill()
+    first.wait()
+    store.save("abc", block())
+    loaded = store.load("abc")
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded.columns["x"], np.ones((3, 2), np.float32))
+
+
+def test_many_writers_of_one_folder_of_pairs(world: Path):
+    script = """
+import sys, numpy as np
+from isthmus.pairs.cache import Block, PairStore
+store = PairStore("pairs")
+for n in range(40):
+    store.save(f"{n % 4:x}", Block({"x": np.full((200, 8), n % 4, np.float32)}, {}, {}))
+"""
+    several = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(3)]
+    assert [one.wait() for one in several] == [0, 0, 0]
+    for n in range(4):
+        loaded = PairStore("pairs").load(f"{n:x}")
+        assert loaded is not None
+        assert (loaded.columns["x"] == n).all()
+    assert sorted(path.name for path in (world / "pairs").iterdir()) == ["0", "1", "2", "3"]
+
+
+def test_a_block_of_pairs_is_not_written_over_files_of_a_person(world: Path):
+    place = world / "pairs" / "abc"
+    place.mkdir(parents=True)
+    (place / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"is no block of pseudo pairs alone: it holds notes\.txt"):
+        PairStore(world / "pairs").save("abc", block())
+    assert (place / "notes.txt").read_text() == "mine"

@@ -28,6 +28,9 @@ PROJECT = ["project", "d.bridge", "pic.space", "--overwrite"]
 EXTEND = ["extend", "pic.space", "snd.space", "--via", "text", "--method", "ridge", "--overwrite"]
 AGAIN = ["extend", "d.bridge", "third.space", "--via", "text", "--method", "ridge", "--overwrite"]
 TRAIN = ["connect", "pic.space", "snd.space", "--via", "text", "--set", "epochs=1", "--set", "batch_size=16"]
+EXPORT = ["export", "d.bridge", "--format", "safetensors"]
+ROWS = ["export", "d.bridge", "--format", "parquet", "--gallery", "pic.space/image"]
+JOIN = ["join", "pic.space", "snd.space"]
 GRID = """via = "text"
 method = "ridge"
 [spaces]
@@ -189,6 +192,22 @@ REFUSED: dict[str, list[str]] = {
     "a demo in a folder of files": ["demo", "--out", "thesis"],
     "a demo where none was": ["demo"],
     "a demo in a file": ["demo", "--out", "notes.txt"],
+    # exports are never written over, whatever they are
+    "an export over a folder of files": [*EXPORT, "--out", "thesis"],
+    "an export over the current folder": [*EXPORT, "--out", "."],
+    "an export over its bridge": [*EXPORT, "--out", "d.bridge"],
+    "an export inside its bridge": [*EXPORT, "--out", "d.bridge/weights"],
+    "an export over the home": [*EXPORT, "--out", "../home"],
+    "an export through a link": [*EXPORT, "--out", "link"],
+    "an export through a link to nowhere": [*EXPORT, "--out", "dangling"],
+    "rows over a file": [*ROWS, "--out", "notes.txt"],
+    "rows over a folder": [*ROWS, "--out", "empty"],
+    "rows inside their space": [*ROWS, "--out", "pic.space/rows.parquet"],
+    "rows through a link": [*ROWS, "--out", "file"],
+    # worlds
+    "a world in a folder of files": [*JOIN, "--out", "thesis"],
+    "a world over a file": [*JOIN, "--out", "notes.txt"],
+    "a world over a space": [*JOIN, "--out", "third.space"],
     "a table of names over a person's": ["vocabulary", "--out", "words.csv", "--overwrite"],
     "a table of names over what exists": ["vocabulary", "--out", "words.csv"],
 }  # fmt: skip
@@ -218,6 +237,10 @@ ALLOWED: dict[str, tuple[list[str], str]] = {
     "a space of its kind": ([*PROJECT, "--into", "third.space"], "third.space"),
     "a bridge of its kind": ([*EXTEND, "--out", "other.bridge"], "other.bridge"),
     "a new folder of the home": ([*PROJECT, "--into=~/new.space"], "new.space"),
+    "a new export": ([*EXPORT, "--out", "weights"], "weights"),
+    "an export in an empty folder": ([*EXPORT, "--out", "empty"], "empty"),
+    "an export in a new folder": ([*EXPORT, "--out", "a/b/weights"], "a/b/weights"),
+    "new rows": ([*ROWS, "--out", "a/rows.parquet"], "a"),
     "a space in a new folder": ([*PROJECT, "--into", "a/b/u.space"], "a/b/u.space"),
 }
 

@@ -146,6 +146,47 @@ def replaced_file(
         yield aside
 
 
+@contextmanager
+def new_folder(
+    path: str | Path,
+    kind: str,
+    *,
+    inputs: Iterable[str | Path | None] = (),
+    option: str = "",
+    fault: type[IsthmusError] = ConfigError,
+) -> Iterator[Path]:
+    """Yield a folder that becomes one at a path in one step; what lies there may be an empty folder and nothing else.
+
+    Args:
+        path: Where the user wants it.
+        kind: What it is for a person, such as "folder of an export".
+        inputs: Files and folders that the command reads.
+        option: What the user calls the path.
+        fault: The class of the faults.
+
+    Raises:
+        IsthmusError: Something lies there, or it is or holds what the command reads.
+    """
+    product, inputs = Product(kind, "", lambda _: (), fault), list(inputs)
+    label = f"{option} {path}" if option else f"{path}:"
+
+    def check() -> Path:
+        place = _followed(home_path(path), label, product)
+        _keep_clear(place, inputs, label, product)
+        if os.path.lexists(place) and (not place.is_dir() or any(place.iterdir())):
+            raise fault(f"{label} exists already, and a {kind} is not written over. Give another path.")
+        return place
+
+    place = check()
+    with (
+        hold(place, fault=fault),
+        atomic_folder(
+            place, overwrite=os.path.lexists(place), before=check, remove=lambda old: remove_files(old, ())
+        ) as aside,
+    ):
+        yield aside
+
+
 def claim_folder(
     path: str | Path,
     written: re.Pattern[str],

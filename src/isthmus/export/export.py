@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isthmus.bridges.opening import as_bridge
-from isthmus.core.files import atomic_file, atomic_folder
-from isthmus.core.replace import claim_folder
+from isthmus.core.replace import new_folder, replaced_file
 from isthmus.core.result import Result
 from isthmus.errors import ConfigError
 from isthmus.spaces.references import open_reference
@@ -73,19 +70,16 @@ def export_bridge(
         raise ConfigError(f"unknown format {format!r}. Expected one of {', '.join(FORMATS)}.")
     if bool(galleries) != (format == "parquet"):
         raise ConfigError("--gallery S.space/M is of --format parquet, which needs it. Give both or none.")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"--out {out} exists already. Give another path, or remove it yourself.")
+    read = [bridge if isinstance(bridge, str | Path) else None, *(one.rpartition("/")[0] for one in galleries)]
     rows = None
     if format == "parquet":
         from isthmus.export.tables import write_parquet
 
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(target) as aside:
+        with replaced_file(target, ours=lambda _: False, inputs=read, option="--out") as aside:
             rows = write_parquet(opened, [open_reference(one, option="--gallery") for one in galleries], aside)
         names = [target.name]
     else:
-        claim_folder(target, re.compile(r"(?!)"), "folder of an export", option="--out", make=False)
-        with atomic_folder(target, overwrite=target.exists(), remove=shutil.rmtree) as folder:
+        with new_folder(target, "folder of an export", inputs=read, option="--out") as folder:
             names = _write(opened, folder, format, space, encoders)
     return ExportReport(str(target), format, names, rows, round(time.monotonic() - begin, 3))
 

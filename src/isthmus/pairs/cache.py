@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.files import atomic_folder, read_json, write_json
-from isthmus.errors import FormatError
+from isthmus.core.locks import hold
+from isthmus.core.replace import claim_folder, remove_written
+from isthmus.errors import ConfigError, FormatError
 
 _ABOUT = "about.json"
+_FILES = re.compile(r"\d+\.npy|about\.json")
 
 Columns = dict[str, NDArray[Any]]
 Neighbours = dict[str, dict[str, Any]]
@@ -61,6 +65,10 @@ def open_store(pairs_dir: str | Path | None, checkpoints: Path | None) -> PairSt
     return PairStore(checkpoints / "pairs") if checkpoints is not None else None
 
 
+class _Busy(ConfigError):
+    """Another process writes a block."""
+
+
 class PairStore:
     """Blocks of pseudo pairs by the hash of all that they depend on.
 
@@ -86,8 +94,12 @@ class PairStore:
             return None
 
     def save(self, key: str, block: Block) -> None:
-        """Write a block whole, over a damaged one of the same key."""
-        with atomic_folder(self.folder / key, overwrite=True) as aside:
+        """Write a block whole, over a damaged one of the same key.
+
+        Where another process writes that block now it is left to it: a key stands for all that a block depends on, so
+        that both are the same.
+        """
+        with suppress(_Busy), self._written(key) as aside:
             for n, column in enumerate(block.columns.values()):
                 np.save(aside / f"{n}.npy", column, allow_pickle=False)
             self._describe(aside, block)
@@ -97,8 +109,11 @@ class PairStore:
         """Lend a block of float32 arrays on disk, to be filled; it is kept when the context ends without a fault.
 
         For what is too large to be held: `save` writes what is.
+
+        Raises:
+            ConfigError: Another process fills that block now; told at once and not after the work.
         """
-        with atomic_folder(self.folder / key, overwrite=True) as aside:
+        with self._written(key) as aside:
             columns: Columns = {
                 name: np.lib.format.open_memmap(aside / f"{n}.npy", mode="w+", dtype=np.float32, shape=shape)
                 for n, (name, shape) in enumerate(shapes.items())
@@ -108,6 +123,16 @@ class PairStore:
             for column in columns.values():
                 column.flush()  # type: ignore[attr-defined]
             self._describe(aside, block)
+
+    @contextmanager
+    def _written(self, key: str) -> Iterator[Path]:
+        """A folder that becomes the block of a key, written by one process at a time."""
+        place = claim_folder(self.folder / key, _FILES, "block of pseudo pairs", make=False)
+        with (
+            hold(place, fault=_Busy),
+            atomic_folder(place, overwrite=True, remove=lambda old: remove_written(old, _FILES)) as aside,
+        ):
+            yield aside
 
     @staticmethod
     def _describe(folder: Path, block: Block) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from isthmus.core.replace import Product
@@ -32,5 +33,11 @@ def space_files(folder: Path) -> set[str]:
         files |= {name for name in beside if (folder / name).is_file()}
     return files
 
+
+SPACE_FILES = re.compile(
+    rf"{re.escape(MANIFEST)}|[\w.-]+/(?:{re.escape(REJECTED)}|{re.escape(SOURCES)}|\.partial/.*|_done/\d+\.json"
+    r"|[\w.-]+_emb/[\w.-]+_emb_\d+\.npy|metadata/metadata_\d+\.parquet)|\.encode/.*"
+)
+"""Relative paths that a space may have, whole or left half written."""
 
 SPACE = Product("space", MANIFEST, space_files, SpaceError)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +18,13 @@ from isthmus.bridges.bridge import Bridge, load_bridge
 from isthmus.bridges.fingerprint import bridge_fingerprint
 from isthmus.core.files import read_json, sha256_json, write_json
 from isthmus.core.modality import TEXT
+from isthmus.core.replace import claim_folder, remove_written
 from isthmus.errors import ConfigError, OverlapError
+from isthmus.recipes.training.loop import CHECKPOINTS as RUN_FILES
 from isthmus.search.gallery import index_of
 from isthmus.search.index import ANN_ROWS, SearchIndex
 from isthmus.spaces.manifest import lock
+from isthmus.spaces.product import SPACE_FILES
 from isthmus.spaces.selection import Selection
 from isthmus.spaces.space import Space, open_space
 from isthmus.worlds.plan import WorldPlan, check_at_hand, load_chosen, make_plan, plan_rows
@@ -32,6 +34,9 @@ from isthmus.worlds.world import BRIDGE, CHECKPOINTS, FORMAT, FORMAT_VERSION, IN
 
 if TYPE_CHECKING:
     from isthmus.spaces.embeddings import Embeddings
+
+TRAINED = re.compile(rf"[\w-]+/(?:{RUN_FILES.pattern})")
+"""Checkpoints of the runs that join spaces, a folder each."""
 
 FEWEST_SHARED = 20
 """Shared items that two spaces need to be joined through."""
@@ -159,7 +164,9 @@ def _drop_spaces(plan: WorldPlan, folder: Path) -> None:
     wanted = {f"{space.name}.space": set(space.items) for space in plan.spaces}
     for path in sorted((folder / SPACES).glob("*.space")):
         if path.name not in wanted:
-            shutil.rmtree(path)
+            # A space that nothing is left of: only what isthmus wrote goes, and a person's file in it is told instead.
+            claim_folder(path, SPACE_FILES, "space of this world", make=False)
+            remove_written(path, SPACE_FILES)
             continue
         for modality in set(open_space(path).modalities) - wanted[path.name]:
             remove_modality(path, modality)
@@ -204,7 +211,7 @@ def _bridge(
         return load_bridge(path), False
     bridge = connect_all(spaces, method=method, seed=seed, checkpoints=folder / CHECKPOINTS, **making)
     without_times(bridge).save(path, overwrite=path.exists())
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    remove_written(folder / CHECKPOINTS, TRAINED)
     record["bridge"] = key
     write_json(folder / MANIFEST, record)
     return load_bridge(path), True
