@@ -221,3 +221,88 @@ def test_an_index_whose_rows_are_nan(tmp_path: Path):
     np.save(tmp_path / "x.index" / "embeddings.npy", rows)
     with pytest.raises(EvaluationError, match="rows of the index hold NaN"):
         SearchIndex.open(tmp_path / "x.index").search(np.ones((1, 3), np.float32), k=3)
+
+
+def test_texts_of_tables_that_are_no_text(tmp_path: Path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "a.parquet"
+    table = pa.table({"id": ["naught", "one"], "embedding": [[0.5, 1.5], [2.5, 3.5]]})
+    pq.write_table(table, path, use_dictionary=False, compression="none", write_statistics=False)
+    path.write_bytes(path.read_bytes().replace(b"naught", b"n\xffught"))
+    with pytest.raises(FormatError, match="cannot be read as parquet"):
+        read_table(path)
+    with pytest.raises(FormatError, match="cannot be read as parquet"):
+        next(open_file(path).blocks(0, 2))
+
+
+def test_faces_of_a_ply_that_end_in_their_count():
+    from isthmus.items.decoding.mesh_files import mixed_polygons
+
+    head = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty float x\nelement face 1\n"
+    data = head + b"property list int int vertex_indices\nend_header\n" + bytes(4) + b"\1"
+    with pytest.raises(Rejected, match="truncated: the faces end too early"):
+        mixed_polygons(data)
+
+
+# ------------------------------------------------------------------------------ what a few bytes may take once unpacked
+
+PEAK = """
+import pathlib, sys
+import isthmus.spaces.importing.formats as formats, isthmus.core.table_files as tables
+import h5py, numpy, pyarrow.feather, pyarrow.parquet, torch
+from isthmus.errors import IsthmusError
+
+def peak():
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) // 1024
+
+before, path = peak(), pathlib.Path(sys.argv[1])
+try:
+    file = formats.open_file(path)
+    for values, beside in file.blocks(0, 1000):
+        pass
+    print("read")
+except IsthmusError as error:
+    print(error)
+print(peak() - before)
+"""
+
+
+def _small_files(folder: Path) -> dict[str, str]:
+    """Files of kilobytes that take gigabytes, or hours, and what is said of each."""
+    import h5py
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import torch
+
+    text = "x" * 2_000_000
+    pq.write_table(pa.table({"id": [text] * 900, "embedding": [[0.5, 1.5]] * 900}), folder / "texts.parquet")
+    torch.save({"embeddings": torch.zeros(1, 4).expand(200_000_000, 4)}, folder / "expanded.pt")
+    with h5py.File(folder / "zeros.h5", "w") as file:
+        file.create_dataset("embeddings", (3_000_000, 300), "f4", compression="gzip", chunks=(10_000, 300))
+    lines = "\n".join(f'{{"k{i}":1}}' for i in range(100_000))
+    (folder / "keys.jsonl").write_text(lines)
+    (folder / "keys.json").write_text(f"[{lines.replace(chr(10), ',')}]")
+    (folder / "columns.csv").write_text(",".join(f"c{i}" for i in range(100_000)) + "\n" + ",".join("1" * 100_000))
+    return {
+        "texts.parquet": "takes|read",
+        "expanded.pt": "a tensor of shape",
+        "zeros.h5": "dataset 'embeddings' of shape",
+        "keys.jsonl": "Expected the same keys in every line",
+        "keys.json": "keys together",
+        "columns.csv": "100,000 columns, the limit is 65,536",
+    }
+
+
+def test_what_small_files_take(tmp_path: Path):
+    for name, says in _small_files(tmp_path).items():
+        path = tmp_path / name
+        run = subprocess.run(
+            [sys.executable, "-c", PEAK, path], capture_output=True, text=True, check=False, timeout=120
+        )
+        assert run.returncode == 0, (name, run.stderr[-500:])
+        said, taken = run.stdout.strip().splitlines()
+        assert any(one in said for one in says.split("|")), (name, said)
+        assert int(taken) < 900, (name, taken)
+        assert path.stat().st_size < 10_000_000

@@ -94,7 +94,8 @@ def remove(
 
 def read_ids(path: Path) -> list[str]:
     """Ids of a file: the column `id` of a table, or one a line."""
-    from isthmus.core.table_files import TABLE_SUFFIXES, read_table, read_text_lines
+    from isthmus.core.table_files import TABLE_SUFFIXES, read_table
+    from isthmus.core.text_lines import read_text_lines
 
     if path.suffix.lower() in TABLE_SUFFIXES:
         table = read_table(path)

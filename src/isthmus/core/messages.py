@@ -121,3 +121,9 @@ def _nested(annotation: Any) -> type[BaseModel] | None:
         found: type[BaseModel] = annotation
         return found
     return next((nested for part in get_args(annotation) if (nested := _nested(part))), None)
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Names on one line that stays short: the first few, then a count."""
+    rest = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(name if len(name) <= 40 else name[:37] + "..." for name in names[:most]) + rest

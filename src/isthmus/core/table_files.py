@@ -6,7 +6,6 @@ file whose rows could be read in two ways, one of which loses rows, is refused w
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -14,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isthmus.core.csv_files import CHUNK, COLUMN_LIMIT, read_csv
 from isthmus.core.json_text import check_characters
-from isthmus.core.limits import excess, special_file
-from isthmus.core.messages import one_line
+from isthmus.core.limits import excess, special_file, unpacked_limit
+from isthmus.core.messages import listed, one_line
+from isthmus.core.text_lines import text_lines
 from isthmus.errors import FormatError
 
 if TYPE_CHECKING:
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 
-_CHUNK = 65_536
-_FIELD_LIMIT = 16 * 2**20
 _NESTING = 64
-_SEPARATORS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 _KINDS = {
     str: "text",
     bool: "true or false",
@@ -67,7 +65,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
     try:
         if suffix == ".parquet":
             return read_parquet(path, columns)
-        return _read_jsonl(path) if suffix == ".jsonl" else _read_csv(path, "\t" if suffix == ".tsv" else ",")
+        return _read_jsonl(path) if suffix == ".jsonl" else read_csv(path, "\t" if suffix == ".tsv" else ",")
     except pa.ArrowException as error:
         raise FormatError(
             f"{path}: cannot be read as {suffix[1:]} ({one_line(error)}). Check that the file is whole and UTF-8."
@@ -105,13 +103,29 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         if len(set(names)) < len(names):
             raise FormatError(f"{path}: two columns have one name ({listed(names)}). Rename one of them.")
         size, batches = 0, []
-        for batch in file.iter_batches(batch_size=_CHUNK // 8, columns=None if columns is None else list(columns)):
+        wanted = None if columns is None else list(columns)
+        for batch in file.iter_batches(batch_size=batch_rows(file, CHUNK // 8, packed), columns=wanted):
+            batch.validate(full=True)  # texts that are no UTF-8 are found here, and not by whoever uses one
             size += batch.nbytes
             if fault := excess(size, packed):
                 raise FormatError(f"{path}: {fault}.")
             batches.append(batch)
         schema = file.schema_arrow if columns is None else pa.schema([file.schema_arrow.field(n) for n in columns])
         return pa.Table.from_batches(batches, schema=batches[0].schema if batches else schema)
+
+
+def batch_rows(file: Any, rows: int, packed: int) -> int:
+    """How many rows of a `pyarrow.parquet.ParquetFile` may be read at once, at most `rows`.
+
+    A text that a dictionary holds once can stand in every row: no text is longer than its column is unpacked, so that
+    so many rows stay within an eighth of what the file may take.
+    """
+    metadata, longest = file.metadata, 1
+    for group in range(metadata.num_row_groups):
+        chunks = [metadata.row_group(group).column(at) for at in range(metadata.num_columns)]
+        texts = [one.total_uncompressed_size for one in chunks if one.physical_type == "BYTE_ARRAY"]
+        longest = max([longest, *texts])
+    return max(min(rows, unpacked_limit(packed) // 8 // longest), 1)
 
 
 def read_records(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -144,164 +158,18 @@ def unstorable(schema: pa.Schema) -> list[str]:
     return names
 
 
-def listed(names: Sequence[str], most: int = 12) -> str:
-    """Names on one line that stays short: the first few, then a count."""
-    rest = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(name if len(name) <= 40 else name[:37] + "..." for name in names[:most]) + rest
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Lines of a text file with their ends, each decoded by itself so that a fault has a line number."""
-    with path.open("rb") as stream:
-        for number, raw in enumerate(stream, 1):
-            if number == 1:
-                if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                    raise FormatError(f"{path}: is UTF-16. Save it as UTF-8.")
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
-            try:
-                yield raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise FormatError(
-                    f"{path}: line {number} is not UTF-8 (byte 0x{raw[error.start]:02x}). Save the file as UTF-8; "
-                    "files of Excel are often Latin-1: iconv -f LATIN1 -t UTF-8."
-                ) from error
-
-
-def read_text_lines(path: Path) -> list[str]:
-    """Lines of a text file without their ends, such as ids.
-
-    Raises:
-        FormatError: A line is not UTF-8.
-    """
-    return [line.rstrip("\r\n") for line in _lines(path)]
-
-
-class _CsvLines:
-    """Lines for `csv.reader`, of which those of the row in work are kept so that it can be looked at again."""
-
-    def __init__(self, path: Path) -> None:
-        self.row: list[str] = []
-        self._lines = _lines(path)
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self._lines:
-            # Files of old spreadsheets end their lines with a carriage return alone.
-            for piece in re.findall(r"[^\r]*\r\n?|[^\r]+", line):
-                self.row.append(piece)
-                yield piece
-
-
-def _read_csv(path: Path, delimiter: str) -> pa.Table:
-    """Rows by RFC 4180, strictly: what a lenient reader would mend in silence is refused with its line."""
-    import pyarrow as pa
-
-    lines, first = _CsvLines(path), 1
-    # The limit is the module's: a text of 131,072 letters is a long caption, one of 16 million a lost quote mark.
-    before = csv.field_size_limit(_FIELD_LIMIT)
-    try:
-        reader = csv.reader(iter(lines), delimiter=delimiter, strict=True)
-        names = [name.strip() for name in next(reader, [])]
-        _check_header(path, names, delimiter)
-        batches: list[pa.RecordBatch] = []
-        rows: list[list[str]] = []
-        first = reader.line_num + 1
-        lines.row.clear()
-        for row in reader:
-            if row:  # a blank line is no row
-                _check_row(path, row, names, lines.row, first, delimiter)
-                rows.append(row)
-            first = reader.line_num + 1
-            lines.row.clear()
-            if len(rows) == _CHUNK:
-                batches.append(_texts(rows, names))
-                rows = []
-    except csv.Error as error:
-        raise FormatError(_quote_fault(path, lines.row, first, delimiter, error)) from error
-    finally:
-        csv.field_size_limit(before)
-    return pa.Table.from_batches([*batches, _texts(rows, names)])
-
-
-def _texts(rows: list[list[str]], names: Sequence[str]) -> pa.RecordBatch:
-    import pyarrow as pa
-
-    columns = zip(*rows, strict=True) if rows else ((),) * len(names)
-    return pa.record_batch([pa.array(list(column), pa.string()) for column in columns], names=list(names))
-
-
-def _check_header(path: Path, names: Sequence[str], delimiter: str) -> None:
-    if not names or names == [""]:
-        raise FormatError(f"{path}: is empty. Expected a line with the names of the columns, then a line a row.")
-    if len(set(names)) < len(names):
-        raise FormatError(f"{path}: two columns have one name ({listed(names)}). Rename one of them.")
-    header = delimiter.join(names)
-    other = max(_SEPARATORS, key=header.count)
-    if header.count(other) > header.count(delimiter):
-        raise FormatError(
-            f"{path}: seems to be separated by {_SEPARATORS[other]}; a {path.suffix} is by {_SEPARATORS[delimiter]} "
-            f"(its first line is {header[:80]!r}). Save it with commas as .csv, or with tabs as .tsv."
-        )
-
-
-def _check_row(
-    path: Path, row: Sequence[str], names: Sequence[str], lines: Sequence[str], first: int, delimiter: str
-) -> None:
-    if len(row) != len(names):
-        raise FormatError(
-            f"{path}: line {first} has {len(row)} fields, the header has {len(names)} ({listed(names, 6)}). A text "
-            "that holds the separator or a quote mark stands in quote marks, those inside it doubled."
-        )
-    if len(lines) > 1 and _may_be_rows(row, names, lines, delimiter):
-        raise FormatError(
-            f"{path}: line {first} opens a quote mark that closes in line {first + len(lines) - 1}, and every line "
-            "between could be a row of its own. Double quote marks that are part of a text and put the text in quote "
-            "marks, or save the table as .jsonl or .parquet."
-        )
-
-
-def _may_be_rows(row: Sequence[str], names: Sequence[str], lines: Sequence[str], delimiter: str) -> bool:
-    """Whether the lines of a text in quote marks would be rows if the quote marks were part of two captions.
-
-    Then nobody can tell one text of several lines from rows swallowed by a quote mark that was never closed. A tab in a
-    text is rare, so counting them is enough; commas are not, so the other fields must look like ids too.
-    """
-    if any(line.count(delimiter) != len(names) - 1 for line in lines):
-        return False
-    if delimiter == "\t":
-        return True
-    quoted = next((number for number, field in enumerate(row) if "\n" in field or "\r" in field), 0)
-    others = [
-        field
-        for line in lines[1:]
-        for number, field in enumerate(line.strip("\r\n").split(delimiter))
-        if number != quoted
-    ]
-    return bool(others) and all(field and not re.search(r"\s", field) for field in others)
-
-
-def _quote_fault(path: Path, lines: Sequence[str], first: int, delimiter: str, error: csv.Error) -> str:
-    """The message about a row that csv cannot read; `lines` are those of the row."""
-    text = str(error)
-    if "field larger" in text or "end of data" in text or "expected after" in text:
-        end = f"closes in line {first + len(lines) - 1} and is followed by more text"
-        fault = end if "expected after" in text else "is never closed"
-        return (
-            f"{path}: line {first} opens a quote mark that {fault}. A text that holds quote marks stands in quote "
-            'marks itself, those inside it doubled ("a ""big"" dog"); or save the table as .jsonl or .parquet.'
-        )
-    return f"{path}: line {first} cannot be read as {path.suffix[1:]} ({one_line(error)}). Correct it."
-
-
 def _read_jsonl(path: Path) -> pa.Table:
     """One object a line, its strings as they stand."""
     import pyarrow as pa
 
     columns: dict[str, list[Any]] = {}
     lines: list[int] = []  # of each row its line, for messages
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
         for key, value in _json_object(path, number, line).items():
+            if key not in columns:
+                _check_keys(path, number, len(columns) + 1, len(lines) + 1)
             column = columns.setdefault(key, [])
             if len(column) < len(lines):
                 column.extend([None] * (len(lines) - len(column)))
@@ -314,6 +182,16 @@ def _read_jsonl(path: Path) -> pa.Table:
         values.extend([None] * (len(lines) - len(values)))
         arrays[name] = _json_column(path, name, values, lines)
     return pa.table(arrays) if arrays else pa.table({"": pa.nulls(len(lines))}).select([])
+
+
+def _check_keys(path: Path, number: int, keys: int, rows: int) -> None:
+    """Refuse lines of ever other keys: each key is a column with a place for every row."""
+    fault = excess(8 * keys * rows, path.stat().st_size)
+    if keys > COLUMN_LIMIT or fault:
+        raise FormatError(
+            f"{path}: line {number} has key number {keys:,} ({fault or f'the limit is {COLUMN_LIMIT:,}'}). Expected "
+            "the same keys in every line."
+        )
 
 
 def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isthmus.core.messages import listed
 from isthmus.core.modality import TEXT, source_column
-from isthmus.core.table_files import TABLE_SUFFIXES, listed, read_table, unstorable
+from isthmus.core.table_files import TABLE_SUFFIXES, read_table, unstorable
 from isthmus.errors import FormatError
 from isthmus.items.item import Item
 

@@ -180,6 +180,7 @@ def _table(path: Path, rows: int, columns: tuple[str, ...]) -> Any:
 
     with parquet_faults(path):
         table = pq.ParquetFile(path).read()
+        table.validate(full=True)
     if table.num_rows != rows or set(columns) - set(table.column_names):
         raise FormatError(f"{path}: has {table.num_rows:,} rows, expected {rows:,} with {columns}. Make it again.")
     return table

@@ -267,6 +267,7 @@ def read_metadata(shards: Sequence[Shard], columns: Sequence[str] | None = None)
     for shard in shards:
         try:
             table = pq.ParquetFile(shard.metadata, memory_map=True).read(columns=columns)
+            table.validate(full=True)
         except (pa.ArrowException, OSError) as error:
             raise SpaceError(
                 f"{shard.metadata}: cannot be read as parquet ({one_line(error)}). Restore the file from a copy."

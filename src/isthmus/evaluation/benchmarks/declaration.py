@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from inspect import isfunction, signature
@@ -11,9 +12,9 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from isthmus.core.messages import unknown_key, unknown_name, validation_fault
+from isthmus.core.messages import shorten, unknown_key, unknown_name, validation_fault
 from isthmus.core.toml import read_toml
-from isthmus.errors import ConfigError
+from isthmus.errors import ConfigError, FormatError
 from isthmus.evaluation.benchmarks.task import Reading
 
 CATALOGUE = Path(__file__).parent / "catalogue"
@@ -159,7 +160,15 @@ class Benchmark(_Strict):
         reader = _reader(self)
         # What every reader may ask of the declaration itself; not settings, so `--set` cannot reach them.
         fixed = {"task": self.task, "modalities": tuple(self.modalities)}
-        return reader(Path(data), {**known, **given, **fixed}, Path(work))
+        try:
+            return reader(Path(data), {**known, **given, **fixed}, Path(work))
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            name = shorten(Path(str(error.filename)).name, 60)
+            raise FormatError(
+                f"{data}: the annotations of {self.name} name {name!r}, which no file can be called. Fetch them again."
+            ) from error
 
 
 def _reader_module(benchmark: Benchmark) -> ModuleType:

@@ -199,6 +199,8 @@ def mixed_polygons(data: bytes) -> tuple[NDArray[Any], NDArray[np.int64]] | None
         if dtype is None:
             return None
         dtype = dtype.newbyteorder(order)
+        if start + element.count * dtype.itemsize > len(data):
+            raise Rejected(f"truncated: its {element.name} records end too early")
         if element.name == "vertex":
             vertices = np.frombuffer(data, dtype, element.count, start)
         start += element.count * dtype.itemsize
@@ -213,6 +215,8 @@ def _fans(
         return None
     count_type, item = (np.dtype(order + kind) for kind in lists[0][1:])
     tail = sum(np.dtype(one[1]).itemsize for one in faces.properties[1:])
+    if start + count_type.itemsize > len(data):
+        raise Rejected("truncated: the faces end too early")
     first = int(np.frombuffer(data, count_type, 1, start)[0])
     size = count_type.itemsize + first * item.itemsize + tail
     if start + faces.count * size <= len(data):

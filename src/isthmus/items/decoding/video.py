@@ -43,6 +43,8 @@ def middle_frame(path: str | Path) -> Any:
             if not container.streams.video:
                 raise Rejected("no picture track")
             track = container.streams.video[0]
+            if track.codec_context is None:
+                raise Rejected("a picture track of a kind that PyAV does not know")
             if fault := excess(track.width * track.height * _COPIES, os.stat(path).st_size):
                 raise Rejected(f"too large: {track.width:,} x {track.height:,} pixels; a frame {fault}")
             frame = _at_half(container, track)

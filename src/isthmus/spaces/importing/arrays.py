@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from isthmus.core.arrays import NPY_FAULTS
 from isthmus.core.limits import excess
-from isthmus.core.messages import one_line
-from isthmus.core.table_files import listed
+from isthmus.core.messages import listed, one_line
 from isthmus.errors import ConfigError, FormatError
 from isthmus.spaces.npy import NpyHeader, check_npy_header, read_npy_header
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.limits import special_file
-from isthmus.core.messages import one_line
-from isthmus.core.table_files import listed, parquet_faults, read_parquet, unstorable
+from isthmus.core.messages import listed, one_line
+from isthmus.core.table_files import batch_rows, parquet_faults, read_parquet, unstorable
 from isthmus.errors import FormatError
 from isthmus.spaces.importing.arrays import (
     EACH_ARRAY,
@@ -236,7 +236,9 @@ class ParquetFile:
 
         groups, row = self._groups_from(start)
         with parquet_faults(self.path):
+            size = batch_rows(self._file, size, self.path.stat().st_size)
             for batch in self._file.iter_batches(batch_size=size, row_groups=groups):
+                batch.validate(full=True)
                 skip = min(max(start - row, 0), batch.num_rows)
                 row += batch.num_rows
                 if skip < batch.num_rows:

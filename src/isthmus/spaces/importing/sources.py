@@ -11,8 +11,10 @@ import numpy as np
 
 from isthmus.core.files import expand_paths, natural_key, read_json
 from isthmus.core.limits import special_file
+from isthmus.core.messages import listed
 from isthmus.core.modality import TEXT, embedding_stem
-from isthmus.core.table_files import TABLE_SUFFIXES, listed, parquet_faults, read_table, read_text_lines
+from isthmus.core.table_files import TABLE_SUFFIXES, parquet_faults, read_table
+from isthmus.core.text_lines import read_text_lines
 from isthmus.errors import FormatError
 from isthmus.spaces.importing.arrays import EmptyFileError, raw_map
 from isthmus.spaces.importing.formats import (

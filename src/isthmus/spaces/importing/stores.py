@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isthmus.core.csv_files import COLUMN_LIMIT
 from isthmus.core.limits import excess
 from isthmus.core.messages import one_line
 from isthmus.core.table_files import read_table
@@ -95,6 +96,9 @@ def _read_json(path: Path) -> pa.Table:
     if rows is None:
         raise FormatError(f"{path}: holds no list of objects with vectors. Expected one, or a key {_LISTS[0]!r}.")
     names = list(dict.fromkeys(name for row in rows for name in row))
+    fault = excess(8 * len(names) * len(rows), path.stat().st_size)
+    if len(names) > COLUMN_LIMIT or fault:
+        raise FormatError(f"{path}: its rows have {len(names):,} keys together, at most {COLUMN_LIMIT:,} can be read.")
     try:
         return pa.table({name: [row.get(name) for row in rows] for name in names})
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:

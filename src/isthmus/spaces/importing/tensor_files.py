@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from isthmus.core.arrays import to_numpy
 from isthmus.core.limits import excess
-from isthmus.core.messages import one_line
-from isthmus.core.table_files import listed
+from isthmus.core.messages import listed, one_line
 from isthmus.core.weights import load_weights
 from isthmus.errors import DependencyError, FormatError, IsthmusError
 from isthmus.spaces.importing.arrays import EACH_ARRAY, NAMES

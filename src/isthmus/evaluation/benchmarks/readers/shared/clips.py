@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isthmus.core.files import atomic_file, natural_key
-from isthmus.core.table_files import listed
+from isthmus.core.messages import listed
 from isthmus.errors import FormatError
 from isthmus.evaluation.benchmarks.readers.shared.annotations import read_lines
 from isthmus.evaluation.benchmarks.readers.shared.captions import Folder
