@@ -5,6 +5,7 @@ The size is checked before memory is taken.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,9 @@ def read_hdf5(path: Path, column: str | None) -> Read:
                 dataset = found[name]
                 text = h5py.check_string_dtype(dataset.dtype) is not None
                 width = _TEXT_BYTES if text else max(dataset.dtype.itemsize, 1)
-                budget.take(int(dataset.size) * width, f"dataset {name!r} of shape {dataset.shape}")
+                # Chunks are unpacked whole, and a damaged file may claim one that is larger than its dataset.
+                size = max(int(dataset.size), math.prod(dataset.chunks or ()))
+                budget.take(size * width, f"dataset {name!r} of shape {dataset.shape}")
                 values = dataset.asstr()[()] if text else dataset[()]
                 return np.asarray(values)
 
