@@ -120,3 +120,19 @@ def test_a_setting_of_training_asks_for_training(spaces: tuple[Space, Space, Spa
     bridge = isthmus.connect(clip, clap, via="text", method="posterior")
     grown = isthmus.extend(bridge, half, via="text", config={"epochs": 1, "batch_size": 64}, quiet=True)
     assert grown.method == "posterior+ex-mcr"
+
+
+def test_pairs_of_three_spaces_have_blocks_of_their_own(spaces: tuple[Space, Space, Space, Space]):
+    clip, clap, ulip, half = spaces
+    vias = ["clip,clap:text", "clip,ulip:image"]
+    bridge = isthmus.connect(clip, clap, ulip, via=vias, method="posterior")
+    chains = bridge.routes["clap/audio"][-2]["chains"]
+    # The posterior, then clip and clap, clip and ulip (nothing of clap), clap and ulip.
+    assert [chain[0]["kind"] if chain else "own" for chain in chains] == [
+        "posterior", "posterior", "own", "linear", "linear", "own", "posterior",
+    ]  # fmt: skip
+    assert true_share(bridge, (ulip, "point_cloud"), (clap, "audio"), nearest_meanings(4, 3)) > 0.3
+    grown = isthmus.extend(bridge, half, via="text")
+    for space, modality, seed in ((clip, "image", 2), (clap, "audio", 3)):
+        assert true_share(grown, (half, "touch"), (space, modality), nearest_meanings(5, seed)) > 0.3
+    assert grown.project(clap["audio"]).tobytes() == bridge.project(clap["audio"]).tobytes()

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.worlds import contrastive, meanings, three_spaces
+from tests.worlds import contrastive, meanings, three_spaces, write_space
 
 import isthmus
 from isthmus.recipes.posterior.agreement import chance, common_neighbours
 from isthmus.recipes.posterior.auto import Candidate, Health, estimate_record, examine, trust_in
+from isthmus.recipes.posterior.config import posterior_config
 from isthmus.recipes.posterior.estimate import Figure
 from isthmus.recipes.posterior.join import read_vias
 from isthmus.recipes.posterior.joint import Joint
 from isthmus.recipes.posterior.kinship import kinship
 from isthmus.recipes.posterior.members import gather
+from isthmus.recipes.posterior.model import ABSENT, biases_of, fit_model
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -143,3 +145,29 @@ def test_what_was_left_out_is_counted_and_listed_in_full(tmp_path: Path):
     bridge.save(tmp_path / "b.bridge")
     again = isthmus.load_bridge(tmp_path / "b.bridge")
     assert json.loads(bytes(again.arrays["joint/dropped"])) == listed
+
+
+def test_what_one_of_three_spaces_disagrees_on_stays_for_the_others(tmp_path: Path):
+    clip, clap, _ = three_spaces(tmp_path, 600)
+    third = write_space(tmp_path, "tact", 18, 104, {"touch": ("h", meanings(300, 5)), "text": ("t", meanings(600, 1))})
+    spaces = [clip, clap, third]
+    joint = gather(spaces, read_vias(spaces, "text"), memory_rows=300, seed=0)
+    wrong = np.sort(np.random.default_rng(5).choice(600, 200, replace=False))
+    rows = joint.members[2].items.copy()
+    rows[wrong] = rows[np.roll(wrong, 7)]
+    members = [*joint.members[:2], replace(joint.members[2], items=rows)]
+    links = [replace(each, rows=tuple(members[n].items for n in (each.first, each.second))) for each in joint.links]
+    found, health = examine(replace(joint, members=members, links=links))
+    assert health.damaged["clip and clap"] < 0.05 < 0.2 < health.damaged["clip and tact"]
+    # clip and clap keep (nearly) all; tact does not know what is wrong in it.
+    assert len(found.ids) > 590
+    unknown = {name for name, row in zip(found.ids, found.members[2].items, strict=True) if not row.any()}
+    assert all(member.items.any(axis=1).mean() > 0.98 for member in found.members[:2])
+    assert len(unknown & set(np.asarray(joint.ids)[wrong])) > 0.8 * len(unknown) > 100
+    bias = biases_of(found.members[2], posterior_config({}))
+    known = np.array([name not in unknown for name in found.ids])
+    assert all(((values > ABSENT / 2) == known).all() for values in bias.values())
+    # Its posteriors are 0 there.
+    model = fit_model(found, posterior_config({"concept_items": 10}))
+    p = model.describe(2, "touch", found.members[2].memories["touch"].rows[:50]).p
+    assert p[:, ~known].max() == 0.0

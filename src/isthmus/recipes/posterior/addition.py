@@ -31,16 +31,13 @@ from isthmus.recipes.posterior.canonical import ridge
 from isthmus.recipes.posterior.config import PosteriorConfig, posterior_config
 from isthmus.recipes.posterior.joint import Joint, Link, Member, Memory
 from isthmus.recipes.posterior.members import VIRTUAL_TEMPERATURE, memory_of
-from isthmus.recipes.posterior.model import biases_of, fit_model
+from isthmus.recipes.posterior.model import ABSENT, biases_of, fit_model
 from isthmus.recipes.posterior.routes import centring
 from isthmus.spaces.overlap import MINIMUM_OVERLAP, match_ids, overlap
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
     from isthmus.spaces.space import Space
-
-ABSENT = np.float32(-1e4)
-"""Added to the logits of shared items that the new space lacks: their posterior is 0."""
 
 
 @dataclass(frozen=True)
@@ -265,11 +262,18 @@ def _stack(stack: Mapping[str, Any], base: str, name: str, modality: str, config
     """A stack of posteriors with the leaf's items as keys; where the base has its own row, the leaf has its image."""
     look_up = {"kind": "posterior", "keys": f"{name}/items", "bias": f"{name}/bias.{modality}"}
     look_up["labels"] = "joint/labels"
-    image = {**look_up, "temperature": config.two_sided_temperature, "values": f"{base}/items"}
+    image = {**look_up, "temperature": config.two_sided_temperature}
     chains: list[Route] = []
-    for chain in stack["chains"]:
-        if not chain:
-            chains.append([image, {"kind": "normalize"}])
-        else:
-            chains.append([{**chain[0], **look_up}, *chain[1:]])
-    return {**stack, "chains": chains}
+    scales: list[float] = []
+    # The base stands in as many pairs as there were other spaces; the leaf has a part in all, so each counts less.
+    pairs = max(1, sum(not chain for chain in stack["chains"]))
+    for part, scale in zip(stack["chains"], stack["scales"], strict=True):
+        chain = part
+        if not part:
+            chain = [{**image, "values": f"{base}/items"}, {"kind": "normalize"}]
+        elif part[0]["kind"] == "linear":
+            other = part[0]["weight"].partition("/none.")[2]
+            chain = [{**image, "values": f"{other}/items"}, {"kind": "normalize"}]
+        chains.append([{**chain[0], **look_up}, *chain[1:]])
+        scales.append(scale / pairs if len(chain) > 1 else scale)
+    return {**stack, "chains": chains, "scales": scales}

@@ -122,10 +122,14 @@ class Health:
 
 
 def examine(joint: Joint, seed: int = 0) -> tuple[Joint, Health]:
-    """Look for wrong ids in the overlaps, and leave out the shared items that no neighbourhood speaks for."""
+    """Look for wrong ids in the overlaps, and leave out the shared items that no neighbourhood speaks for.
+
+    Of several spaces, an item that only one of them disagrees on is unknown to that one (see `Joint.unknown`) and stays
+    for the others; what fewer than two spaces know is left out.
+    """
     damaged: dict[str, float] = {}
     items: dict[str, int] = {}
-    good = np.ones(len(joint.ids), dtype=bool)
+    known = {n: np.zeros(len(joint.ids), bool) for link in joint.links if link.joint for n in (link.first, link.second)}
     for link in joint.links:
         n = len(link.rows[0])
         k = neighbours_of(n)
@@ -134,7 +138,8 @@ def examine(joint: Joint, seed: int = 0) -> tuple[Joint, Health]:
         items[names] = n
         damaged[names] = float(min(1.0, none.mean() / max(chance(n, neighbours=k), 1e-9)))
         if link.joint:
-            good &= ~none
+            known[link.first] |= ~none
+            known[link.second] |= ~none
     near = {
         f"{member.name}/{name}": kinship(member.items, member.memories[name].rows, seed=seed)
         for member in joint.members
@@ -142,8 +147,11 @@ def examine(joint: Joint, seed: int = 0) -> tuple[Joint, Health]:
         if not member.memories[name].shared
     }
     health = Health(damaged, near, items)
-    if good.all() or good.mean() < MINIMUM_KEPT or good.sum() < 64:
+    knowing = np.sum([*known.values()], axis=0) if known else np.full(len(joint.ids), 2)
+    good = np.asarray(knowing >= 2)
+    if good.mean() < MINIMUM_KEPT or good.sum() < 64:
         return joint, health
+    joint = joint.unknown({n: ~each for n, each in known.items()})
     dropped = [name for name, yes in zip(joint.ids, good, strict=True) if not yes]
     kept = joint.keep(good)
     return replace(kept, dropped=dropped), health

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -35,7 +36,7 @@ class Member:
 
     Attributes:
         name: Its name.
-        items: (n, d) centred unit rows of the shared items.
+        items: (n, d) centred unit rows of the shared items; zeros where the space does not know one.
         memories: By modality.
     """
 
@@ -102,6 +103,18 @@ class Joint:
             ids=names,
             labels=labels,
         )
+
+    def unknown(self, rows: Mapping[int, NDArray[np.bool_]]) -> Joint:
+        """The same, some shared items being unknown to some spaces, by number: zeros, of which the posterior is 0."""
+        members = [
+            replace(member, items=np.where(rows[n][:, None], np.float32(0.0), member.items)) if n in rows else member
+            for n, member in enumerate(self.members)
+        ]
+        links = [
+            replace(link, rows=(members[link.first].items, members[link.second].items)) if link.joint else link
+            for link in self.links
+        ]
+        return replace(self, members=members, links=links)
 
     @property
     def families(self) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 mix  = sum_t p(t | x) q(t | g), the probability that both mean the same shared item;
 bag  = the same of clusters of shared items, summed over several clusterings;
-two  = each compared with the other's average over the shared items, in both spaces.
+two  = each compared with the other's average over the shared items, in their two spaces.
 Each is brought to deviation one on pairs of memory rows; the score is their sum. `recipes.posterior.routes` writes the
 same as vectors.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from isthmus.recipes.posterior.joint import Joint, Member
 from isthmus.recipes.posterior.support import support
 
 PARTS = ("mix", "bag", "two", "cca")
+ABSENT = np.float32(-1e4)
+"""Added to the logits of shared items that a space does not know: their posterior is 0."""
 _SCALE_ROWS = (250, 400)
 """Memory rows of either space whose pairs give the deviation of a part."""
 
@@ -52,7 +54,9 @@ class Model:
         biases: By number of a space and modality, (items,) what its memory adds to the logits.
         concepts: Clusterings of the shared items, (items,) numbers each.
         canonical: Canonical directions of every space.
-        scales: By part, its deviation on pairs of memory rows.
+        scales: By part, its mean and deviation on pairs of memory rows.
+        balance: By pair of spaces, the weight of `two` that keeps it in the proportion to the other parts that it would
+            have if the two were joined alone.
     """
 
     joint: Joint
@@ -61,6 +65,7 @@ class Model:
     concepts: list[Numbers]
     canonical: Canonical
     scales: dict[str, tuple[float, float]] = field(default_factory=dict)
+    balance: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def without(self, left_out: NDArray[np.bool_]) -> Model:
         """The model fitted without some of the shared items; clusterings and scales stay."""
@@ -116,9 +121,9 @@ class Model:
             bags = [(sum_by(a.p, c, c.max() + 1), sum_by(b.p, c, c.max() + 1)) for c in self.concepts]
             found["bag"] = np.asarray(sum(x @ y.T for x, y in bags), dtype=np.float32)
         if self.config.two_sided:
+            weight = self.balance.get((min(a.member, b.member), max(a.member, b.member)), 1.0)
             found["two"] = a.own @ b.images[a.member].T + a.images[b.member] @ b.own.T
-            for other in a.images.keys() & b.images.keys():
-                found["two"] += a.images[other] @ b.images[other].T
+            found["two"] *= np.float32(weight)
         found["cca"] = a.canonical @ b.canonical.T
         return found
 
@@ -144,17 +149,22 @@ def fit_model(joint: Joint, config: PosteriorConfig) -> Model:
             for run in range(config.concept_runs)
         ]
     model = Model(joint, config, biases, concepts, fit_canonical(joint, config.strength))
-    return replace(model, scales=_scales(model))
+    scales, balance = _scales(model)
+    return replace(model, scales=scales, balance=balance)
 
 
 def biases_of(member: Member, config: PosteriorConfig) -> dict[str, Array]:
-    """By modality, the support of every shared item; an overlap modality takes the best of the others'."""
-    zero = np.zeros(len(member.items), dtype=np.float32)
+    """By modality, what is added to the logits of every shared item: its support; `ABSENT` where it is unknown.
+
+    An overlap modality takes the best support of the others'.
+    """
+    absent = np.where(member.items.any(axis=1), np.float32(0.0), ABSENT)
     own = [name for name, memory in member.memories.items() if not memory.shared]
     if not config.support or not own:
-        return dict.fromkeys(member.memories, zero)
+        return dict.fromkeys(member.memories, absent)
     found = {
-        name: np.float32(config.support_weight)
+        name: absent
+        + np.float32(config.support_weight)
         * support(member.items, member.memories[name].rows, config.support_neighbours)
         for name in own
     }
@@ -173,21 +183,26 @@ def sample_rows(member: Member, most: int, seed: int) -> dict[str, Array]:
     return found
 
 
-def _scales(model: Model) -> dict[str, tuple[float, float]]:
-    """Mean and deviation of every part on pairs of memory rows, over all pairs of spaces."""
+def _scales(model: Model) -> tuple[dict[str, tuple[float, float]], dict[tuple[int, int], float]]:
+    """Mean and deviation of every part on pairs of memory rows, over all pairs of spaces, and what balances `two`."""
     members = model.joint.members
     described: list[Sequence[Described]] = [
         [model.describe(n, name, rows) for name, rows in sample_rows(member, max(_SCALE_ROWS), 0).items()]
         for n, member in enumerate(members)
     ]
-    values: dict[str, list[tuple[float, float]]] = {}
-    for a, b in combinations(range(len(members)), 2):
-        for x in described[a]:
-            for y in described[b]:
-                for name, part in model.parts(x, y).items():
-                    values.setdefault(name, []).append((float(part.mean()), max(float(part.std()), 1e-12)))
-    # The geometric mean of the deviations: they differ by factors where spaces differ in how sure they are.
-    return {
-        name: (float(np.mean([m for m, _ in each])), float(np.exp(np.mean([np.log(sd) for _, sd in each]))))
-        for name, each in values.items()
+    means: dict[str, list[float]] = {}
+    logs: dict[str, dict[tuple[int, int], list[float]]] = {}
+    for pair in combinations(range(len(members)), 2):
+        for x, y in product(*(described[n] for n in pair)):
+            for name, part in model.parts(x, y).items():
+                means.setdefault(name, []).append(float(part.mean()))
+                logs.setdefault(name, {}).setdefault(pair, []).append(float(np.log(max(float(part.std()), 1e-12))))
+    # Geometric means of the deviations: they differ by factors where spaces differ in how sure they are.
+    overall = {name: float(np.mean([v for each in by.values() for v in each])) for name, by in logs.items()}
+    away = {name: {pair: float(np.mean(v)) - overall[name] for pair, v in by.items()} for name, by in logs.items()}
+    others = [away[name] for name in ("mix", "bag") if name in away]
+    balance = {
+        pair: float(np.exp(np.mean([each[pair] for each in others] or [0.0]) - own))
+        for pair, own in away.get("two", {}).items()
     }
+    return {name: (float(np.mean(means[name])), float(np.exp(each))) for name, each in overall.items()}, balance

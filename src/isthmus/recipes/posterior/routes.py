@@ -119,12 +119,26 @@ def _shared_arrays(model: Model) -> ArraysOut:
         arrays[f"{member.name}/items"] = member.items.astype(np.float16)
         if model.config.cca_weight > 0:
             arrays |= _canonical_step(model, n)[1]
+        if model.config.two_sided:
+            arrays |= _nothing(model, n)
         for name, memory in member.memories.items():
             arrays[f"{member.name}/mean.{name}"] = memory.mean
             arrays[f"{member.name}/bias.{name}"] = model.biases[n, name]
             if model.config.denoising and not memory.shared:
                 arrays[f"{member.name}/memory.{name}"] = memory.rows.astype(np.float16)
     return arrays
+
+
+def _nothing(model: Model, n: int) -> ArraysOut:
+    """Zeros in the place of pairs of other spaces, which a space has no part in."""
+    here = model.joint.members[n]
+    others = [other for pair in model.balance if n not in pair for other in pair]
+    return {
+        f"{here.name}/none.{model.joint.members[k].name}": np.zeros(
+            (model.joint.members[k].items.shape[1], here.items.shape[1]), np.float32
+        )
+        for k in others
+    }
 
 
 def _body(model: Model, n: int, name: str, cca_weight: float, posterior: list[tuple[float, dict[str, Any]]]) -> Route:
@@ -139,10 +153,13 @@ def _body(model: Model, n: int, name: str, cca_weight: float, posterior: list[tu
         chains.append(steps)
         scales.append(scale)
     if config.two_sided:
-        for k, other in enumerate(model.joint.members):
-            image = {**look_up, "temperature": config.two_sided_temperature, "values": f"{other.name}/items"}
-            chains.append([] if k == n else [image, {"kind": "normalize"}])
-            scales.append(1 / np.sqrt(model.scales["two"][1]))
+        for pair, weight in model.balance.items():
+            for k in pair:
+                other = model.joint.members[k].name
+                image = {**look_up, "temperature": config.two_sided_temperature, "values": f"{other}/items"}
+                there: Route = [image, {"kind": "normalize"}] if n in pair else [_linear(f"{member.name}/none.{other}")]
+                chains.append([] if k == n else there)
+                scales.append(np.sqrt(weight / model.scales["two"][1]))
     steps = [{"kind": "stack", "scales": [float(s) for s in scales], "chains": chains}]
     memory = member.memories[name]
     if config.denoising and not memory.shared and len(memory.rows) > 1:
