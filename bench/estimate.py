@@ -45,6 +45,8 @@ FITTED = (
 )  # fmt: skip
 """Overlaps and damages that are fitted, each with all recipes between posterior and cca."""
 GOOD = "good"
+FIGURES = ("damaged", "kinship", "items")
+"""What a link's verdict is taken from: a share of each pair, a kinship of each modality, the items of each pair."""
 
 
 def damage(rows: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
@@ -91,7 +93,8 @@ class Gathered:
     def __init__(self, spaces: real.RealSpaces) -> None:
         from isthmus.recipes.posterior.config import posterior_config
 
-        self.spaces, self.kept = spaces, dict[tuple[str, str], tuple[real.Benchmark, Joint]]()
+        self.spaces = spaces
+        self.kept: dict[tuple[str, str], tuple[real.Benchmark, Joint]] = {}
         self.config = posterior_config({})
 
     def __call__(self, name: str, variant: str, kind: str, seed: int) -> tuple[real.Benchmark, Joint]:
@@ -111,14 +114,34 @@ class Gathered:
 
 
 def health_row(joint: Joint) -> dict[str, Any]:
-    """Give the verdict on a link by its health alone, with what it was taken from."""
+    """Give the figures of a link's health, from which `verdict_of` judges it."""
     from isthmus.recipes.posterior.auto import examine
 
     started = time.perf_counter()
     _, health = examine(joint, 0)
-    verdict = "broken" if health.broken else "doubtful" if health.doubtful else GOOD
-    figures = {"damaged": list(health.damaged.values()), "kinship": list(health.kinship.values())}
-    return {"verdict": verdict, **figures, "seconds": time.perf_counter() - started}
+    return {
+        "damaged": list(health.damaged.values()),
+        "kinship": list(health.kinship.values()),
+        "items": list(health.items.values()),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def verdict_of(row: dict[str, Any]) -> str:
+    """Judge a link by the figures of its health, so that kept rows follow the rules of today."""
+    from isthmus.recipes.posterior.auto import Health
+
+    damaged, kinship, items = ({str(i): value for i, value in enumerate(row[key])} for key in FIGURES)
+    health = Health(damaged, kinship, items)
+    return "broken" if health.broken else "doubtful" if health.doubtful else GOOD
+
+
+def expected_of(row: dict[str, Any]) -> float:
+    """Give the estimate of a row from its two figures and its shared items, likewise."""
+    from isthmus.recipes.posterior.auto import trust_in
+
+    found = row["estimate"]
+    return float(trust_in(found["items"]) * np.sqrt(found["uncovered"] * found["covered"]))
 
 
 def fitted_rows(benchmark: real.Benchmark, joint: Joint, gathered: Gathered) -> list[dict[str, Any]]:
@@ -170,26 +193,41 @@ def measure(given: argparse.Namespace, work: Path) -> tuple[list[dict[str, Any]]
             key = (name, variant, kind, 0)
             head = dict(zip(("benchmark", "variant", "damage", "seed"), key, strict=True))
             found = kept("fit", *key, make=lambda key=key: fitted_rows(*gathered(*key), gathered))
-            bridges += [{**head, **row} for row in found or ()]
+            bridges += [{**head, **row, "expected": expected_of(row)} for row in found or ()]
     for key in plan(given):
         head = dict(zip(("benchmark", "variant", "damage", "seed"), key, strict=True))
         if found := kept("health", *key, make=lambda key=key: health_row(gathered(*key)[1])):
-            links.append({**head, **found})
+            links.append({**head, **found, "verdict": verdict_of(found)})
     return links, bridges
 
 
 def ranks(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Spearman's correlation of estimates and truth, over all bridges and within each pair of spaces."""
-    known = [row for row in rows if isinstance(row["estimate"].get("map"), float)]
-    groups = {"all": known, **{name: [row for row in known if row["benchmark"] == name] for name in real.REAL}}
+    groups = {"all": rows, **{name: [row for row in rows if row["benchmark"] == name] for name in real.REAL}}
     return {
         name: {
             "bridges": len(group),
-            "spearman": float(spearmanr([row["estimate"]["map"] for row in group], [row["map"] for row in group])[0]),
+            "spearman": float(spearmanr([row["expected"] for row in group], [row["map"] for row in group])[0]),
         }
         for name, group in groups.items()
         if len(group) > 2
     }
+
+
+def mended(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Compare overlaps with half of their ids shuffled with the healthy ones, recipe by recipe."""
+    by = {(row["benchmark"], row["variant"], row["damage"], row["method"]): row["map"] for row in rows}
+    return [
+        {
+            "benchmark": name,
+            "variant": variant,
+            "method": method,
+            "map": value,
+            "healthy": by[name, variant, "", method],
+        }
+        for (name, variant, damage, method), value in by.items()
+        if damage == "half shuffled" and (name, variant, "", method) in by
+    ]
 
 
 def flags(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -214,7 +252,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         links, bridges = measure(given, given.work or Path(folder))
-        write(given.out, {"spearman": ranks(bridges), "flags": flags(links), "bridges": bridges, "links": links})
+        found = {"spearman": ranks(bridges), "flags": flags(links), "mended": mended(bridges)}
+        write(given.out, {**found, "bridges": bridges, "links": links})
 
 
 if __name__ == "__main__":

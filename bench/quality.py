@@ -187,8 +187,10 @@ def measure(given: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     """Make every row that is not kept yet; a row that fails says why and stays open."""
     worlds, rows = Worlds(given, work), []
     (work / "rows").mkdir(parents=True, exist_ok=True)
-    wanted = set(given.methods.split(",")) if given.methods else None
+    wanted, overlaps = (set(each.split(",")) if each else None for each in (given.methods, given.variants))
     for name, variant, method, seed in dict.fromkeys(plan(given)):
+        if overlaps and variant not in overlaps:
+            continue
         if (wanted and method not in wanted) or (given.only and not name.startswith(given.only)):
             continue
         kept = work / "rows" / f"{name}-{variant}-{method}-{seed}.json".replace(" ", "_")
@@ -221,6 +223,7 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, help="the papers' recipe as a script that takes an .npz")
     parser.add_argument("--kept", action="store_true", help="measure nothing: write the rows that --work keeps")
     parser.add_argument("--methods", help="only these, with commas")
+    parser.add_argument("--variants", help="only these overlaps, with commas")
     parser.add_argument("--only", help="only benchmarks whose name begins so")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "quality.json")
     given = parser.parse_args()

@@ -39,7 +39,7 @@ def quality_page(load: Load, table: Table) -> str:
         "means over seeds, with deviations.\n"
     ]
     if found := load("quality"):
-        parts += [_made(found), *_benchmarks(found["rows"], table), _overlaps(found["rows"], table)]
+        parts += [_made(found), *_benchmarks(found["rows"], load("suite"), table), _overlaps(found["rows"], table)]
         parts.append(_where_wrong(found["rows"], table))
     if found := load("estimate"):
         parts.append(_estimates(found, table))
@@ -58,8 +58,13 @@ def _made(found: Mapping[str, Any]) -> str:
     )
 
 
-def _benchmarks(rows: Rows, table: Table) -> Iterable[str]:
+TRAINED = ("mean of ", "ex-mcr (paper)", "c-mcr (paper)")
+"""How rows of `bench/suite.py` begin that this bench leaves to it: trained over seeds, and by the papers' settings."""
+
+
+def _benchmarks(rows: Rows, suite: Mapping[str, Any] | None, table: Table) -> Iterable[str]:
     """One table a benchmark: every ordered pair of modalities."""
+    reports = (suite or {}).get("reports", {})
     for name in dict.fromkeys(row["benchmark"] for row in rows):
         here = [row for row in rows if row["benchmark"] == name and row["variant"] == "all"]
         if not here:
@@ -72,6 +77,9 @@ def _benchmarks(rows: Rows, table: Table) -> Iterable[str]:
             cells += [f"{_mean(own, pair, 'map'):.3f}" for pair in pairs]
             cells += [", ".join(f"{_mean(own, pair, key):.2f}" for key in ("r@1", "r@5", "r@10")) for pair in pairs]
             lines.append([*cells, kept(own), _number([seconds(row) for row in own], "{:.1f}"), _estimate(own)])
+        trained = [row for row in reports.get(name, {}).get("rows", ()) if row["name"].startswith(TRAINED)]
+        blank = ["-"] * (len(head) + 1)
+        lines += [[f"{row['name']}, from [results](results.md)", f"{row['map']:.3f}", *blank] for row in trained]
         yield f"## {name}\n\n" + table([*head, "own pairs kept", "seconds", "estimate"], lines)
 
 
@@ -151,7 +159,15 @@ def _estimates(found: Mapping[str, Any], table: Table) -> str:
         for name, one in found["flags"].items()
     ]
     caught = table(["damage", "bridges", "flagged", "verdicts"], flags)
-    return f"## The estimate without pairs\n\n{ranks}\n{caught}"
+    lines = [
+        [row["benchmark"], VARIANTS[row["variant"]], row["method"], f"{row['healthy']:.3f}", f"{row['map']:.3f}",
+         f"{row['map'] / row['healthy']:.0%}"]
+        for row in found.get("mended", ())
+        if row["method"] in SINGLE
+    ]  # fmt: skip
+    names = ["spaces", "overlap", "method", "mAP", "mAP, half of the ids shuffled", "share"]
+    mended = "\n" + table(names, lines) if lines else ""
+    return f"## The estimate without pairs\n\n{ranks}\n{caught}{mended}"
 
 
 def _research(found: Mapping[str, Any], table: Table) -> str:

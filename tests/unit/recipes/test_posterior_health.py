@@ -11,7 +11,7 @@ import pytest
 from tests.worlds import contrastive, meanings, three_spaces, write_space
 
 import isthmus
-from isthmus.recipes.posterior.agreement import chance, common_neighbours
+from isthmus.recipes.posterior.agreement import agreeing, chance, common_neighbours
 from isthmus.recipes.posterior.auto import Candidate, Health, estimate_record, examine, trust_in
 from isthmus.recipes.posterior.config import posterior_config
 from isthmus.recipes.posterior.estimate import Figure
@@ -64,6 +64,20 @@ def test_chance_is_what_two_spaces_without_relation_share():
     none = float((common_neighbours(x, y, neighbours=20) == 0).mean())
     # Hubs make it a little less likely than drawing at random.
     assert none == pytest.approx(chance(3000, neighbours=20), abs=0.05)
+
+
+def test_where_half_is_wrong_neighbours_are_sought_once_more_among_the_right():
+    x = unit(np.random.default_rng(6).standard_normal((1200, 6)))
+    order, some = np.arange(1200), np.random.default_rng(7).choice(1200, 600, replace=False)
+    order[some] = np.roll(some, 1)
+    wrong = order != np.arange(1200)
+    once, none = agreeing(x, x[order], neighbours=20, doubtful=1.1)
+    twice, same = agreeing(x, x[order], neighbours=20, doubtful=0.3)
+    assert none == same > 0.3
+    assert twice[wrong].mean() < once[wrong].mean()
+    assert twice[~wrong].mean() > 0.99
+    # A healthy overlap is looked at once.
+    assert agreeing(x, x, neighbours=20, doubtful=0.3)[1] == 0.0
 
 
 def test_kinship_tells_a_spaces_own_items_from_strangers():

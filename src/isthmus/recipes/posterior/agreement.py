@@ -24,7 +24,13 @@ Counts = NDArray[np.int64]
 
 
 def common_neighbours(
-    x: Array, y: Array, *, neighbours: int = NEIGHBOURS, others: int = OTHERS, seed: int = 0
+    x: Array,
+    y: Array,
+    *,
+    neighbours: int = NEIGHBOURS,
+    others: int = OTHERS,
+    among: NDArray[np.bool_] | None = None,
+    seed: int = 0,
 ) -> Counts:
     """Count how many of an item's nearest items in one space are among its nearest in the other.
 
@@ -33,13 +39,16 @@ def common_neighbours(
         y: (n, e) unit rows of the same items in the other.
         neighbours: How many nearest items.
         others: Items among which they are sought, drawn at random; every item is counted.
+        among: (n,) which items may be drawn; None is all.
         seed: Of the draw.
 
     Returns:
         (n,) from 0 to `neighbours`.
     """
     n = len(x)
-    drawn = np.sort(numpy_generator(seed, 6).choice(n, others, replace=False)) if n > others else np.arange(n)
+    drawn = np.arange(n) if among is None else np.flatnonzero(among)
+    if len(drawn) > others:
+        drawn = np.sort(numpy_generator(seed, 6).choice(drawn, others, replace=False))
     k = min(neighbours, len(drawn) - 1)
     found = np.zeros(n, dtype=np.int64)
     if k < 1:
@@ -51,6 +60,26 @@ def common_neighbours(
         common = (_near(x, rows, drawn, k) & _near(y, rows, drawn, k)).sum(axis=1)
         found[rows] = np.minimum(common, k)
     return found
+
+
+def agreeing(x: Array, y: Array, *, neighbours: int, doubtful: float, seed: int = 0) -> tuple[NDArray[np.bool_], float]:
+    """Which items have neighbours in common, and the share that has none.
+
+    Where that share is large, the neighbours themselves are wrong, too. They are then sought once more, among the items
+    that had some, and two in common are asked for, as one may be chance.
+
+    Args:
+        x: (n, d) unit rows of items in one space.
+        y: (n, e) unit rows of the same items in the other.
+        neighbours: How many nearest items.
+        doubtful: The share from which they are sought once more.
+        seed: Of draws.
+    """
+    some = common_neighbours(x, y, neighbours=neighbours, seed=seed) > 0
+    none = float(1 - some.mean()) if len(some) else 0.0
+    if none >= doubtful and some.sum() > 2 * neighbours:
+        some = common_neighbours(x, y, neighbours=neighbours, among=some, seed=seed) > 1
+    return some, none
 
 
 def _near(x: Array, rows: Counts, drawn: Counts, k: int) -> NDArray[np.bool_]:

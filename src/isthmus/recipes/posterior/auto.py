@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from isthmus.recipes.posterior.agreement import chance, common_neighbours, neighbours_of
+from isthmus.recipes.posterior.agreement import agreeing, chance, neighbours_of
 from isthmus.recipes.posterior.estimate import (
     REPEATS,
     SURE,
@@ -133,13 +133,13 @@ def examine(joint: Joint, seed: int = 0) -> tuple[Joint, Health]:
     for link in joint.links:
         n = len(link.rows[0])
         k = neighbours_of(n)
-        none = common_neighbours(*link.rows, neighbours=k, seed=seed) == 0
+        some, none = agreeing(*link.rows, neighbours=k, doubtful=DOUBTFUL, seed=seed)
         names = f"{joint.members[link.first].name} and {joint.members[link.second].name}"
         items[names] = n
-        damaged[names] = float(min(1.0, none.mean() / max(chance(n, neighbours=k), 1e-9)))
+        damaged[names] = float(min(1.0, none / max(chance(n, neighbours=k), 1e-9)))
         if link.joint:
-            known[link.first] |= ~none
-            known[link.second] |= ~none
+            known[link.first] |= some
+            known[link.second] |= some
     near = {
         f"{member.name}/{name}": kinship(member.items, member.memories[name].rows, seed=seed)
         for member in joint.members
