@@ -108,8 +108,11 @@ def test_closed_forms_give_bridges_of_the_same_kind(
 
 def test_members_share_the_steps_and_are_averaged(spaces: tuple[isthmus.Space, ...], tmp_path: Path) -> None:
     clip, clap, _ = spaces
+    # The projections alone: what describes a leaf's items beside them is no member.
     one, three = (
-        isthmus.extend(clip, clap, via="text", config=ExtendConfig(members=n, batch_size=64), quiet=True)
+        isthmus.extend(
+            clip, clap, via="text", config=ExtendConfig(members=n, batch_size=64, description=0.0), quiet=True
+        )
         for n in (1, 3)
     )
     assert three.record["parameters"] == 3 * one.record["parameters"]
