@@ -75,7 +75,7 @@ def test_nothing_is_said_of_what_was_not_measured(render: ModuleType):
 
 def test_ranks_and_flags(estimate: ModuleType):
     rows = [
-        {"benchmark": name, "damage": "", "map": value, "estimate": {"map": value**2, "verdict": "good"}}
+        {"benchmark": name, "damage": "", "map": value, "expected": value**2}
         for name in ("sound-picture", "shape-picture")
         for value in (0.1, 0.2, 0.3, 0.4)
     ]
