@@ -63,7 +63,9 @@ def make_files(folder: Path, *, spaces: bool) -> None:
     import pyarrow.parquet as pq
 
     import isthmus
+    from isthmus.demo import raw
 
+    raw.write_memory(folder / "raw", seed=0, sizes={"image": 40, "audio": 40, "text": 80})
     rng = np.random.default_rng(0)
     one, two = rng.normal(size=(16, 32)), rng.normal(size=(16, 24))
     meaning = {"text": rng.normal(size=(400, 16)), "item": rng.normal(size=(300, 16))}

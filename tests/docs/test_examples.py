@@ -35,6 +35,8 @@ def load(name: str) -> ModuleType:
 @pytest.mark.parametrize("path", [p for p in EXAMPLES if p.is_file()], ids=lambda path: path.name)
 def test_an_example_is_at_most_80_lines_and_says_how_to_run_it(path: Path):
     text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":  # what a reader sees of it: its cells
+        text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
     assert len(text.splitlines()) <= 80
     assert "Run: " in text
 
@@ -72,3 +74,21 @@ def test_an_encoder_of_your_own_encodes_real_files(tmp_path: Path, monkeypatch: 
     assert space.dim == 4 * 4 * 3
     blue, red, rose = space["image"].unit(space["image"].rows_of(["blue", "red", "rose"]))
     assert red @ rose > red @ blue
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((ROOT / "examples" / "tour.ipynb").read_text(encoding="utf-8"))
+    assert notebook["nbformat"] == 4
+    names: dict[str, object] = {"__name__": "__main__"}
+    shown = []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"], "clear the outputs before it is committed"
+            *before, last = "".join(cell["source"]).splitlines()
+            exec("\n".join(before), names)
+            shown.append(eval(last, names))  # the last line of each cell is what a notebook shows
+    space, _, bridge, hits, reasons = shown
+    assert all("<table>" in value._repr_html_() for value in (space, bridge))
+    assert hits._repr_html_().count("<img") == 5
+    assert all(reason for _, reason in reasons)

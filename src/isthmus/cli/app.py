@@ -11,8 +11,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from isthmus.cli import ablation as ablations
 from isthmus.cli import about, bridges, editing, official, report, serving, spaces
@@ -22,11 +24,12 @@ from isthmus.cli import export as exporting
 from isthmus.cli import search as searching
 from isthmus.cli import vocabulary as names
 from isthmus.cli import worlds as joining
+from isthmus.cli.examples import epilog
 from isthmus.core.replace import home_path
 from isthmus.core.runtime import heed_interrupts
 from isthmus.core.terminal import printable
 from isthmus.core.version import __version__
-from isthmus.errors import IsthmusError
+from isthmus.errors import ConfigError, IsthmusError
 
 DONE, USAGE, INTERRUPTED = 0, 2, 130
 
@@ -42,8 +45,18 @@ def build() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_isthmus)
     for name, verb in VERBS.items():
-        app.command(name)(verb)
+        app.command(name, cls=Verb, epilog=epilog(name))(verb)
     return app
+
+
+class Verb(TyperCommand):
+    """A verb whose help names its arguments as the verb does, without the types of the program's own language."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for each in self.params:
+            if each.param_type_name == "argument":
+                each.display_type_rich = lambda **_: ""  # type: ignore[attr-defined]
 
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -82,8 +95,33 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
+SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
+
+
+def _print_completion(shell: str | None) -> None:
+    """Print what a shell needs to complete verbs and options; `eval "$(isthmus --show-completion bash)"` takes it."""
+    if shell is None:
+        return
+    if shell not in SHELLS:
+        raise ConfigError(f"--show-completion got {shell!r}, expected {', '.join(SHELLS)}.")
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    print(get_completion_script(prog_name="isthmus", complete_var="_ISTHMUS_COMPLETE", shell=shell))
+    raise typer.Exit()
+
+
 def _isthmus(
     context: typer.Context,
+    _verbose: bool = typer.Option(False, "--verbose", "-v", help="With a fault, show where in the code it came up."),
+    completion: str = typer.Option(
+        None,
+        "--show-completion",
+        metavar="SHELL",
+        help="Print what bash, zsh, fish or powershell completes by.",
+        callback=_print_completion,
+        is_eager=True,
+        show_default=False,
+    ),
     version: bool = typer.Option(
         False, "--version", help="Print the version and leave.", callback=_print_version, is_eager=True
     ),
@@ -97,13 +135,18 @@ def _isthmus(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return 0 done, 1 a check said no, 2 wrong usage or bad input, 130 interrupted."""
     line = ""
+    given: list[str] = []
     _open_streams()
     try:
         given = [with_home(one) for one in (sys.argv[1:] if arguments is None else arguments)]
         with heed_interrupts():
+            if os.environ.get("_ISTHMUS_COMPLETE"):
+                from typer.completion import completion_init  # type: ignore[attr-defined]
+
+                completion_init()
             code = build()(args=given, prog_name="isthmus", standalone_mode=False)
     except BaseException as error:
-        if os.environ.get("ISTHMUS_DEBUG", "") not in ("", "0"):
+        if os.environ.get("ISTHMUS_DEBUG", "") not in ("", "0") or is_verbose(given):
             traceback.print_exc()
         line, code = describe(error)
     if code == INTERRUPTED:  # newer typer turns the interrupt into this code by itself
@@ -112,6 +155,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         with suppress(OSError, ValueError):  # nobody reads any more
             print(line, file=sys.stderr)
     return int(code or DONE)
+
+
+def is_verbose(arguments: Sequence[str]) -> bool:
+    """Whether -v stands before the verb."""
+    for each in arguments:
+        if not each.startswith("-"):
+            return False
+        if each in ("-v", "--verbose"):
+            return True
+    return False
 
 
 FREE_TEXT = ("--text", "--name", "--filter")

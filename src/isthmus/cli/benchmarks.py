@@ -119,7 +119,7 @@ def show_benchmark(out: Output, benchmark: Benchmark) -> None:
 
 def suite(
     bridges: Annotated[
-        list[Path], typer.Argument(metavar="X.bridge...", help="Bridges; rows beside them are of the first.")
+        list[Path], typer.Argument(metavar="X.bridge", help="Bridges; rows beside them are of the first.")
     ],
     benchmark: BenchmarkName,
     data: DataFolder,

@@ -11,6 +11,7 @@ import typer
 from isthmus.cli import options as o
 from isthmus.cli.making import Making, share_listed_texts, share_texts_with_base
 from isthmus.cli.output import output
+from isthmus.cli.settings_help import print_settings
 from isthmus.errors import ConfigError
 
 METHODS = ("ex-mcr", "posterior", "cca", "dictionary", "ridge", "procrustes")
@@ -18,9 +19,7 @@ CONNECT_METHODS = ("auto", "posterior", "cca", "c-mcr", "dictionary", "ridge", "
 
 
 def connect(
-    spaces: Annotated[
-        list[Path], typer.Argument(metavar="A.space B.space...", help="Two spaces or more.", show_default=False)
-    ],
+    spaces: Annotated[list[Path], typer.Argument(metavar="S.space", help="Two spaces or more.", show_default=False)],
     via: Annotated[
         list[str],
         typer.Option(
@@ -49,6 +48,15 @@ def connect(
     engine: o.Engine = None,
     address: o.Address = None,
     checkpoint_dir: o.CheckpointDir = None,
+    help_settings: Annotated[
+        bool,
+        typer.Option(
+            "--help-settings",
+            help="List the keys of --set, and leave.",
+            callback=print_settings("connect"),
+            is_eager=True,
+        ),
+    ] = False,
     overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
@@ -111,6 +119,15 @@ def extend(
     address: o.Address = None,
     checkpoint_dir: o.CheckpointDir = None,
     space: o.SpacePaths = None,
+    help_settings: Annotated[
+        bool,
+        typer.Option(
+            "--help-settings",
+            help="List the keys of --set, and leave.",
+            callback=print_settings("extend"),
+            is_eager=True,
+        ),
+    ] = False,
     overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
@@ -166,7 +183,7 @@ def project(
     bridge: o.BridgePath,
     space: Annotated[
         list[Path],
-        typer.Argument(metavar="S.space...", help="Spaces, the base and its leaves together.", show_default=False),
+        typer.Argument(metavar="S.space", help="Spaces, the base and its leaves together.", show_default=False),
     ],
     into: Annotated[
         str,

@@ -18,7 +18,7 @@ def update(
     space: o.SpacePath,
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="All files that the modality shall hold.", show_default=False),
+        typer.Argument(metavar="PATH", help="All files that the modality shall hold.", show_default=False),
     ],
     modality: Modality,
     encoder: Annotated[
@@ -64,7 +64,7 @@ def recorded_encoder(space: Path, modality: str) -> str:
 
 def remove(
     space: o.SpacePath,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Ids of items.", show_default=False)] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of items.", show_default=False)] = None,
     modality: Annotated[
         str | None, typer.Option(metavar="M", help="text, image, audio, point_cloud, ...", show_default=False)
     ] = None,
@@ -134,9 +134,7 @@ def rename(
 
 
 def merge(
-    spaces: Annotated[
-        list[Path], typer.Argument(metavar="S.space...", help="Spaces of one encoder.", show_default=False)
-    ],
+    spaces: Annotated[list[Path], typer.Argument(metavar="S.space", help="Spaces of one encoder.", show_default=False)],
     into: Annotated[Path, typer.Option("--into", metavar="T.space", help="The space to write.", show_default=False)],
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a new space (default: the first one's).", show_default=False)

@@ -43,10 +43,7 @@ def report(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Write a report of a bridge or a world, as one HTML file or Markdown.
-
-    Example: isthmus report X.bridge --query S.space/audio --gallery T.space/image --pairs P.csv --out report.html
-    """
+    """Write a report of a bridge or a world: one file."""
     from isthmus.cli.references import named_paths
     from isthmus.export.report import ReportTask
     from isthmus.export.report import report as write

@@ -63,10 +63,7 @@ def serve(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Serve galleries over HTTP, with a page to search them.
-
-    Example: isthmus serve unified.bridge --gallery pictures.space/image --gallery sounds.space/audio
-    """
+    """Serve galleries over HTTP, with a page to search them."""
     from isthmus.cli.references import named_values
     from isthmus.serve.run import check_address
     from isthmus.serve.run import serve as run

@@ -232,7 +232,7 @@ def inspect(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Check the health of a space, what two spaces share, and how well they may be joined."""
+    """Check a space, and what a join of two is worth."""
     from isthmus.core.modality import via_list
     from isthmus.core.terminal import line_width
     from isthmus.spaces.health import format_report, inspect

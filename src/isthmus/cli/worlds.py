@@ -14,7 +14,7 @@ from isthmus.cli.output import output
 def join(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="Folders of files, lists of texts, spaces.", show_default=False),
+        typer.Argument(metavar="PATH", help="Folders of files, lists of texts, spaces.", show_default=False),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="W.world", help="The world to make.", show_default=False)],
     encoder: Annotated[
