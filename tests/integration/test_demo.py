@@ -85,6 +85,8 @@ def test_its_report_and_its_words(thin):
         assert {"random", "procrustes", "ridge", "cca", "paired_ridge", "paired_cca", "ex-mcr"} <= set(
             task["baselines"]
         )
+        for name in ("procrustes", "ridge", "cca", "dictionary", "paired_ridge"):
+            assert "r@1" in task["baselines"][name], task["baselines"][name]
         assert task["times_chance"] == pytest.approx(task["mean"]["r@1"] * 40)
     assert "paired_projector" in report["tasks"]["audio-image"]["baselines"]
     text = "\n".join(lines)

@@ -94,7 +94,9 @@ class TrainingSpaces:
         return self._open[name]
 
     def via(self, name: str) -> list[str]:
-        """The modalities through which a space was joined to those before it."""
+        """The modalities through which a space was joined to those before it, where pairs are told: to its partner."""
+        if pairs := self._pairs(name):
+            return next(iter(pairs.values()))
         last = {"spaces": [space.name for space in self.bridge.spaces], "config": self.bridge.config}
         for step in [*self.bridge.record.get("earlier", []), last]:
             if step["spaces"][-1] == name and step["config"].get("via"):
@@ -104,14 +106,30 @@ class TrainingSpaces:
 
     def partner(self, name: str) -> str | None:
         """The space that a space overlaps with: the first before it that has the modality; None for the first."""
-        known = [space.name for space in self.bridge.spaces]
-        earlier = self.bridge.spaces[: known.index(name)]
+        earlier = self._before(name)
         if not earlier:
             return None
-        for space in sorted(earlier, key=lambda space: space.role == "leaf"):
-            if any(modality in space.fingerprints for modality in self.via(name)):
-                return space.name
+        if pairs := self._pairs(name):
+            return next(iter(pairs))
+        for space in earlier:
+            if any(modality in self.bridge.space(space).fingerprints for modality in self.via(name)):
+                return space
         raise BridgeError(f"no space of the bridge has a modality through which {name!r} was joined.")
+
+    def _before(self, name: str) -> list[str]:
+        """Names of the spaces before one, leaves last."""
+        known = [space.name for space in self.bridge.spaces]
+        earlier = self.bridge.spaces[: known.index(name)]
+        return [space.name for space in sorted(earlier, key=lambda space: space.role == "leaf")]
+
+    def _pairs(self, name: str) -> dict[str, list[str]]:
+        """The spaces before one that it was joined to, and through what, where the recipe says so pair by pair."""
+        records = [step.get("record", {}) for step in self.bridge.record.get("earlier", [])] + [self.bridge.record]
+        told: dict[frozenset[str], list[str]] = {}
+        for record in records:
+            told |= {frozenset(names.split(",")): list(via) for names, via in (record.get("pairs") or {}).items()}
+        pairs = {before: told.get(frozenset((before, name))) for before in self._before(name)}
+        return {before: via for before, via in pairs.items() if via}
 
     def path(self, name: str) -> list[str]:
         """A space, the one it overlaps with, and so on to the first."""

@@ -159,6 +159,7 @@ def suite(
     Encodes what is not encoded yet by the encoders of the bridge's spaces."""
     from isthmus.bridges.bridge import load_bridge
     from isthmus.cli.config import collect
+    from isthmus.core.terminal import line_width
     from isthmus.evaluation.suite import format_suite, run_suite
 
     with output(as_json=as_json, quiet=quiet) as out:
@@ -180,7 +181,7 @@ def suite(
             force=force,
             quiet=quiet,
         )
-        out.say(format_suite(out.report))
+        out.say(format_suite(out.report, width=line_width()))
 
 
 def names_of(paths: list[Path]) -> dict[str, Path]:

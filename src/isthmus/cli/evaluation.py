@@ -77,6 +77,7 @@ def choose_task(
 
 def show_scores(out: Output) -> None:
     """Print the scores of a bridge, with the baselines as further rows."""
+    from isthmus.core.terminal import line_width
     from isthmus.evaluation.evaluate import format_table
 
     report = out.report
@@ -87,4 +88,4 @@ def show_scores(out: Output) -> None:
         out.say("Means of both directions; q>g and g>q are the directions.")
     else:
         out.say(f"{report['n']:,} items, {report['classes']:,} classes")
-    out.say(format_table(report))
+    out.say(format_table(report, width=line_width()))

@@ -11,12 +11,13 @@ _WAYS = {"query_to_gallery": "q>g", "gallery_to_query": "g>q"}
 _FIGURES = ("r@", "accuracy@", "map", "median")
 
 
-def format_table(result: Mapping[str, Any], *, name: str = "bridge") -> str:
+def format_table(result: Mapping[str, Any], *, name: str = "bridge", width: int | None = None) -> str:
     """Write an evaluation as a table.
 
     Args:
         result: What `evaluate_bridge` or a result's `to_dict` gave.
         name: What to call the first row.
+        width: Most characters of a line; None is as many as it takes.
 
     Returns:
         Lines of plain text. Retrieval figures are means of both directions, and two more columns give the first figure
@@ -30,7 +31,7 @@ def format_table(result: Mapping[str, Any], *, name: str = "bridge") -> str:
     ways = [f"{columns[0]} {way}" for way in _WAYS.values()] if wide else []
     header = ["", *columns, f"{columns[0]} 95 %", *ways, "seconds"]
     lines = [header, *(_cells(label, row, columns, wide=wide) for label, row in rows)]
-    return "\n".join(aligned(lines))
+    return "\n".join(aligned(lines, width=width))
 
 
 def _cells(label: str, row: Mapping[str, Any], columns: Sequence[str], *, wide: bool) -> list[str]:

@@ -117,7 +117,7 @@ def test_all_items_exist_and_are_unique(name: str, tmp_path: Path):
     ],
 )
 def test_an_empty_folder_is_told_what_is_expected(name: str, expected: str, tmp_path: Path):
-    with pytest.raises(FormatError, match=f"{tmp_path}.*{expected}.*`isthmus benchmarks` says"):
+    with pytest.raises(FormatError, match=f"{tmp_path}.*{expected}.*see `isthmus benchmarks`"):
         read(name, tmp_path)
 
 

@@ -128,7 +128,9 @@ def test_require_takes_the_first_that_is_there(tmp_path: Path):
     (tmp_path / "part_9").mkdir()
     assert common.require(tmp_path, "nowhere", "part_10", what="parts") == tmp_path / "part_10"
     assert common.require(tmp_path, "part_*", what="parts") == tmp_path / "part_9"
-    with pytest.raises(FormatError, match=r"a.csv or b.csv not found. Expected the list there; `isthmus benchmarks`"):
+    with pytest.raises(
+        FormatError, match=r"a.csv or b.csv not found. Expected the list there; see `isthmus benchmarks`"
+    ):
         common.require(tmp_path, "a.csv", "b.csv", what="the list")
 
 

@@ -304,6 +304,9 @@ def test_the_table_of_a_retrieval(joined: tuple[Bridge, Space, Space]) -> None:
     assert f"{report['mean']['r@1']:.3f}" in lines[1]
     assert len({len(line) for line in lines[:3]}) == 1
     assert "0.25" in lines[2]
+    narrow = format_table(report, name="ex-mcr", width=50).splitlines()
+    assert max(map(len, narrow)) <= 50
+    assert {word for line in lines for word in line.split()} <= {word for line in narrow for word in line.split()}
 
 
 def test_the_table_of_a_classification() -> None:

@@ -24,12 +24,12 @@ NAMES = {**_PLAIN, **{f"{key}_centred": f"{name}, centred" for key, name in _PLA
 """What the rows of `isthmus.evaluation.baselines` are called in a table."""
 
 
-def format_suite(report: Report) -> str:
-    """The whole report for a person."""
-    return "\n".join([*_head(report), "", table(report), *_retained(report), *_foot(report)])
+def format_suite(report: Report, *, width: int | None = None) -> str:
+    """The whole report for a person, its table no wider than `width` characters."""
+    return "\n".join([*_head(report), "", table(report, width=width), *_retained(report), *_foot(report)])
 
 
-def table(report: Report) -> str:
+def table(report: Report, *, width: int | None = None) -> str:
     """Our rows above the published ones, columns aligned; rows without figures are told by `_foot`."""
     columns, metric = list(report["headline"]), report["metric"]
     first = columns[0]
@@ -37,7 +37,7 @@ def table(report: Report) -> str:
     ours = [_cells(row, columns, metric) for row in report["rows"] if "reason" not in row]
     theirs = [_published(row, columns) for row in report["published"]]
     lines = [header, *ours, *([["published", *[""] * (len(header) - 1)]] if theirs else []), *theirs]
-    return "\n".join(aligned(lines))
+    return "\n".join(aligned(lines, width=width))
 
 
 def figures_of(row: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
