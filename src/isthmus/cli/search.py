@@ -31,7 +31,7 @@ def search(
     ],
     gallery: Annotated[
         list[str] | None,
-        typer.Option(metavar="T.space/M", help="What is searched; repeatable.", show_default=False),
+        typer.Option(metavar="T.space[/M]", help="What is searched; repeatable.", show_default=False),
     ] = None,
     store: Annotated[
         str | None,
@@ -159,11 +159,11 @@ def open_sources(
         explain: Whether hits will be explained.
     """
     from isthmus.errors import IsthmusError
-    from isthmus.spaces.references import open_reference
+    from isthmus.spaces.references import open_galleries
     from isthmus.spaces.space import open_space
 
     if galleries or not explain:
-        return {reference: open_reference(reference, option="--gallery") for reference in galleries}
+        return open_galleries(galleries)
     spaces = [open_space(path) for path in sorted((world / "spaces").glob("*.space"))] if world is not None else []
     for known in bridge.spaces:
         with suppress(IsthmusError):  # what is not there cannot be looked up, and the hit is explained without it

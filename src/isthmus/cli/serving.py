@@ -15,7 +15,6 @@ from isthmus.errors import ConfigError
 if TYPE_CHECKING:
     from isthmus.search.index import SearchIndex
     from isthmus.search.stores.protocol import Store
-    from isthmus.spaces.embeddings import Embeddings
 
 
 def serve(
@@ -67,12 +66,13 @@ def serve(
     from isthmus.cli.references import named_values
     from isthmus.serve.run import check_address
     from isthmus.serve.run import serve as run
+    from isthmus.spaces.references import open_galleries
 
     check_address(host, token)
     folder, references = galleries_of(bridge, gallery, inside)
     run(
         folder,
-        [*open_galleries(references), *map(open_place, inside or [])],
+        [*open_galleries(references).values(), *map(open_place, inside or [])],
         host=host,
         port=port,
         token=token,
@@ -105,25 +105,6 @@ def galleries_of(path: Path, given: list[str] | None, inside: list[str] | None =
         return path, given or []
     spaces = sorted(folder for folder in (path / "spaces").iterdir() if (folder / "space.json").is_file())
     return bridge, given or ([] if inside else [str(folder) for folder in spaces])
-
-
-def open_galleries(references: list[str]) -> list[Embeddings]:
-    """Modalities of spaces; of a whole space its items, not the texts that join it with others.
-
-    Raises:
-        SpaceError: A folder is no whole space, or lacks the modality.
-    """
-    from isthmus.spaces.references import open_reference
-    from isthmus.spaces.space import open_space
-
-    found = []
-    for reference in references:
-        if not (Path(reference) / "space.json").is_file():
-            found.append(open_reference(reference, option="--gallery"))
-            continue
-        space = open_space(reference)
-        found += [space[name] for name in space.modalities if name != "text" or len(space.modalities) == 1]
-    return found
 
 
 def open_place(place: str) -> SearchIndex | Store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from isthmus.core.messages import shorten
@@ -69,6 +70,23 @@ def open_modality(path: Path, modality: str) -> Embeddings:
             f"Give one of {', '.join(str(path / name) for name in space.modalities)}."
         )
     return space[modality]
+
+
+def open_galleries(references: Iterable[str], *, option: str = "--gallery") -> dict[str, Embeddings]:
+    """Open modalities of spaces by reference; of a whole space its items, not the texts that join it with others.
+
+    Raises:
+        SpaceError: A folder is no whole space, or lacks the modality.
+    """
+    found: dict[str, Embeddings] = {}
+    for reference in references:
+        if not (Path(reference) / "space.json").is_file():
+            found[reference] = open_reference(reference, option=option)
+            continue
+        space = open_space(reference)
+        names = [name for name in space.modalities if name != "text" or len(space.modalities) == 1]
+        found |= {f"{reference.rstrip('/')}/{name}": space[name] for name in names}
+    return found
 
 
 def split_reference(reference: str, *, option: str) -> tuple[Path, str, str | None]:

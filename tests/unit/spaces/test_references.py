@@ -10,7 +10,7 @@ import pytest
 
 import isthmus
 from isthmus.errors import ConfigError, SpaceError
-from isthmus.spaces.references import as_embeddings, open_item, open_reference, split_reference
+from isthmus.spaces.references import as_embeddings, open_galleries, open_item, open_reference, split_reference
 from isthmus.spaces.space import as_space
 
 
@@ -71,3 +71,12 @@ def test_what_is_no_space_and_no_modality_is_a_fault_of_isthmus(space: Path, wro
         as_space(wrong)
     with pytest.raises(ConfigError, match=r"^query got a \w+, expected a modality of a space"):
         as_embeddings(wrong, option="query")
+
+
+def test_a_whole_space_is_a_gallery_of_its_items(space: Path):
+    """The texts that join a space with others are no items, unless there is nothing else."""
+    assert list(open_galleries(["deep/s.space/", "deep/s.space/text"])) == ["deep/s.space/image", "deep/s.space/text"]
+    isthmus.make_space("deep/t.space", {"text": (["a"], np.eye(1, 4))})
+    assert list(open_galleries(["deep/t.space"])) == ["deep/t.space/text"]
+    with pytest.raises(SpaceError, match=r"--gallery got 'nowhere', which lies in no space folder"):
+        open_galleries(["nowhere"])
