@@ -11,6 +11,8 @@ from isthmus.core.terminal import one_cell
 
 GAP, NARROWEST, INDENT = 2, 12, 6
 """Blanks between columns, characters that a cut column of words keeps at least, and blanks before a note."""
+ROW_NAME = 32
+"""The same where the words are names of rows, which are told apart by their ends."""
 
 
 def aligned(
@@ -18,6 +20,7 @@ def aligned(
     *,
     left: Collection[int] = (0,),
     width: int | None = None,
+    narrowest: int = NARROWEST,
     notes: Sequence[str | None] = (),
 ) -> list[str]:
     """Lay out cells in columns, two blanks apart.
@@ -29,12 +32,13 @@ def aligned(
         width: Most characters of a line. Where a table is wider, the widest columns of words are cut, and if that is
             not enough the columns stand in several blocks, each with the first column; None lets lines be as long as
             they are.
+        narrowest: Characters that a cut column of words keeps at least; more where words are names of rows.
         notes: By row, a sentence for the lines below it.
     """
     count = len(lines[0]) if lines else 0
     widths = [max(len(line[i]) for line in lines if i == 0 or len(line) == count) for i in range(count)]
     if width is not None:
-        widths = _cut_widths(widths, left, width)
+        widths = _cut_widths(widths, left, width, narrowest)
     out: list[str] = []
     for number, block in enumerate(_blocks(widths, width)):
         out += [""] if number else []
@@ -45,11 +49,11 @@ def aligned(
     return out
 
 
-def _cut_widths(widths: Sequence[int], left: Collection[int], width: int) -> list[int]:
-    """Widths of columns that fit a line, the widest columns of words cut first, none of them below `NARROWEST`."""
+def _cut_widths(widths: Sequence[int], left: Collection[int], width: int, narrowest: int) -> list[int]:
+    """Widths of columns that fit a line, the widest columns of words cut first, none of them below `narrowest`."""
     out = list(widths)
     while sum(out) + GAP * (len(out) - 1) > width:
-        wide = [i for i in range(len(out)) if i in left and out[i] > NARROWEST]
+        wide = [i for i in range(len(out)) if i in left and out[i] > narrowest]
         if not wide:
             break
         out[max(wide, key=lambda i: out[i])] -= 1

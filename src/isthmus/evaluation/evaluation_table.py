@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isthmus.core.text_table import aligned, figure, interval
+from isthmus.core.text_table import ROW_NAME, aligned, figure, interval
 
 _WAYS = {"query_to_gallery": "q>g", "gallery_to_query": "g>q"}
 _FIGURES = ("r@", "accuracy@", "map", "median")
@@ -31,7 +31,7 @@ def format_table(result: Mapping[str, Any], *, name: str = "bridge", width: int 
     ways = [f"{columns[0]} {way}" for way in _WAYS.values()] if wide else []
     header = ["", *columns, f"{columns[0]} 95 %", *ways, "seconds"]
     lines = [header, *(_cells(label, row, columns, wide=wide) for label, row in rows)]
-    return "\n".join(aligned(lines, width=width))
+    return "\n".join(aligned(lines, width=width, narrowest=ROW_NAME))
 
 
 def _cells(label: str, row: Mapping[str, Any], columns: Sequence[str], *, wide: bool) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from isthmus.core.text_table import aligned, figure, interval
+from isthmus.core.text_table import ROW_NAME, aligned, figure, interval
 
 Report = Mapping[str, Any]
 
@@ -37,7 +37,7 @@ def table(report: Report, *, width: int | None = None) -> str:
     ours = [_cells(row, columns, metric) for row in report["rows"] if "reason" not in row]
     theirs = [_published(row, columns) for row in report["published"]]
     lines = [header, *ours, *([["published", *[""] * (len(header) - 1)]] if theirs else []), *theirs]
-    return "\n".join(aligned(lines, width=width))
+    return "\n".join(aligned(lines, width=width, narrowest=ROW_NAME))
 
 
 def figures_of(row: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
