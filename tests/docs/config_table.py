@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from isthmus.cli.settings_help import meanings
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "python.md"
 START, END = "<!-- config -->", "<!-- /config -->"
-
-
-def described(model: type[Any]) -> dict[str, str]:
-    """Read `name: words` out of the Attributes sections of a model and of the models it is made of."""
-    found: dict[str, str] = {}
-    for one in reversed(model.__mro__):
-        section = inspect.cleandoc(one.__dict__.get("__doc__") or "").split("Attributes:")[-1]
-        for name, words in re.findall(r"^    (\w+): (.*(?:\n {6,}.*)*)", section, re.MULTILINE):
-            found[name] = " ".join(words.split())
-    return found
 
 
 def differs(model: type[Any], name: str) -> bool:
@@ -38,7 +28,7 @@ def table() -> str:
 
     lines = ["| key | default | meaning |", "|---|---|---|"]
     for model, only in ((RecipeConfig, ""), (ConnectConfig, "`connect`: "), (ExtendConfig, "`extend`: ")):
-        words = described(model)
+        words = meanings(model)
         own = [name for name in model.model_fields if model is RecipeConfig or differs(model, name)]
         for name in own:
             default = model.model_fields[name].default
