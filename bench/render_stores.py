@@ -86,17 +86,6 @@ def _stores(stores: dict[str, Any], table: Table) -> str:
         + table(again, loads)
         + '\nSearches, without a filter and with `year > 2010 and label in ("dog", "cat")`, against exact search:\n\n'
         + table(head, rows)
-        + _short_lists(stores.get("postgres"))
-    )
-
-
-def _short_lists(one: dict[str, Any] | None) -> str:
-    """Say which settings a low recall of pgvector's was measured with."""
-    if one is None or one["plain"]["recall@10"] >= 0.95:
-        return ""
-    return (
-        "\npgvector was measured with lists of 64 (build) and 100 (search), below the recall that is asked; they are "
-        "128 and 400 since, which is not measured at this size yet (see the log of experiments).\n"
     )
 
 

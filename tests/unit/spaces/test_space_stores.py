@@ -92,6 +92,12 @@ def test_csv_of_pandas_in_both_forms(tmp_path: Path):
     (tmp_path / "w").mkdir()
     pd.DataFrame({"id": IDS} | {f"dim_{k}": X[:, k] for k in range(5)}).to_csv(tmp_path / "w/a.csv", index=False)
     check(tmp_path / "w/a.csv", tmp_path / "w")
+    (tmp_path / "n").mkdir()
+    pd.DataFrame({"id": IDS, "embedding": list(X)}).to_csv(tmp_path / "n/a.csv", index=False)
+    assert ",[ 0.1" in (tmp_path / "n/a.csv").read_text(), "spelled by numpy, without commas"
+    check(tmp_path / "n/a.csv", tmp_path / "n")
+    pd.DataFrame({"id": IDS, "embedding": [np.resize(x, 2000) for x in X]}).to_csv(tmp_path / "cut.csv", index=False)
+    refused("row 1 of 'embedding' was cut short when it was written", tmp_path / "cut.csv", tmp_path / "none")
     (tmp_path / "bad.csv").write_text('id,embedding\na,"[1, x]"\n')
     with pytest.raises(FormatError, match=r"row 1 has '\[1, x\]' as 'embedding', expected numbers as \[0\.1, 0\.2\]"):
         import_embeddings(tmp_path / "bad.csv", tmp_path / "b.space", modality="image")
@@ -123,6 +129,27 @@ EXPORTS = {
         "status": "ok",
     },
     "qdrant.jsonl": [{"id": k, "payload": {"a": 1}, "vector": x} for k, x in enumerate(X.tolist())],
+    "weaviate-objects.json": {
+        "objects": [
+            {"class": "Photo", "id": i, "properties": {"t": "a"}, "vector": x, "vectorWeights": None}
+            for i, x in zip(IDS, X.tolist(), strict=True)
+        ],
+        "totalResults": 7,
+    },
+    "weaviate-iterator.jsonl": [
+        {"uuid": i, "properties": {"t": "a"}, "vector": {"default": x}} for i, x in zip(IDS, X.tolist(), strict=True)
+    ],
+    "milvus.json": {"data": [{"pk": i, "vector": x} for i, x in zip(IDS, X.tolist(), strict=True)]},
+    "elasticsearch.jsonl": [
+        {"_index": "a", "_id": i, "_source": {"title": "t", "vector": x}} for i, x in zip(IDS, X.tolist(), strict=True)
+    ],
+    "chroma.json": {
+        "ids": IDS,
+        "embeddings": X.tolist(),
+        "documents": None,
+        "metadatas": [{"year": k} for k in range(7)],
+        "included": ["embeddings", "metadatas"],
+    },
 }
 
 
@@ -134,6 +161,19 @@ def test_exports_of_vector_stores(tmp_path: Path, name: str):
     ids = [str(k) for k in range(7)] if name.startswith("qdrant") else IDS
     options = {"ids": "_additional.id"} if name == "weaviate.json" else {}
     check(tmp_path / name, tmp_path, want=ids, **options)
+
+
+def test_named_vectors_of_a_qdrant_scroll(tmp_path: Path):
+    points = [{"id": k, "payload": {}, "vector": {"image": x, "text": x[:3]}} for k, x in enumerate(X.tolist())]
+    (tmp_path / "a.json").write_text(json.dumps({"result": {"points": points, "next_page_offset": 7}}))
+    refused(r"which column holds.*vector\.image \(list.*vector\.text", tmp_path / "a.json", tmp_path)
+    check(tmp_path / "a.json", tmp_path, want=[str(k) for k in range(7)], column="vector.image")
+
+
+def test_an_export_whose_uuids_repeat_gets_ids_of_its_own(tmp_path: Path):
+    rows = [{"uuid": "same", "vector": x} for x in X.tolist()]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    check(tmp_path / "a.jsonl", tmp_path, want=[f"image-{k:08d}" for k in range(7)])
 
 
 def test_a_qdrant_scroll_in_local_mode(tmp_path: Path):
@@ -153,6 +193,16 @@ def test_a_table_of_lancedb(tmp_path: Path):
     table = pa.table({"id": IDS, "vector": pa.FixedSizeListArray.from_arrays(X.ravel(), 5)})
     lancedb.connect(str(tmp_path / "db")).create_table("photos", table)
     check(tmp_path / "db/photos.lance", tmp_path)
+    (tmp_path / "folder").mkdir()
+    database = lancedb.connect(str(tmp_path / "db"))
+    database.open_table("photos").delete("id = 'i0'")
+    database.open_table("photos").add([{"id": "i0", "vector": X[0]}])
+    ids, rows = imported(tmp_path / "db", tmp_path / "folder")
+    assert ids == [*IDS[1:], "i0"], "a database of one table is that table, without its deleted rows"
+    assert np.allclose(rows, X[[1, 2, 3, 4, 5, 6, 0]])
+    database.create_table("sounds", table)
+    (tmp_path / "two").mkdir()
+    refused(r"several LanceDB tables \(photos\.lance, sounds\.lance\)", tmp_path / "db", tmp_path / "two")
 
 
 def test_a_data_set_that_was_saved_to_disk(tmp_path: Path):
@@ -174,11 +224,30 @@ def test_a_data_set_that_was_saved_to_disk(tmp_path: Path):
     (folder / "state.json").write_text(json.dumps({**state, "_indices_files": [{"filename": "i.arrow"}]}))
     with pytest.raises(FormatError, match=r"Save it with flatten_indices\(\)"):
         import_embeddings(folder, tmp_path / "b.space", modality="image")
-    (tmp_path / "both/train").mkdir(parents=True)
-    (tmp_path / "both/dataset_dict.json").write_text('{"splits": ["train"]}')
-    (tmp_path / "both/train/state.json").write_text("{}")
-    with pytest.raises(FormatError, match=r"holds several splits \(train\)"):
-        import_embeddings(tmp_path / "both", tmp_path / "b.space", modality="image")
+
+
+def test_data_sets_as_their_own_library_saves_them(tmp_path: Path):
+    datasets = pytest.importorskip("datasets")
+    fixed = datasets.Features({"id": datasets.Value("string"), "e": datasets.Sequence(datasets.Value("float32"), 5)})
+    half = datasets.Features({"id": datasets.Value("string"), "e": datasets.Sequence(datasets.Value("float16"))})
+    data = datasets.Dataset.from_dict({"id": IDS, "e": X}, features=fixed)
+    parts = {
+        "sharded": (data, {"num_shards": 3}),
+        "half": (datasets.Dataset.from_dict({"id": IDS, "e": X.astype(np.float16)}, features=half), {}),
+        "sorted back": (data.select(range(6, -1, -1)).select(range(6, -1, -1)), {}),
+        "labels": (
+            data.add_column("label", [0, 1] * 3 + [0]).cast_column("label", datasets.ClassLabel(names=["cat", "dog"])),
+            {},
+        ),
+        "one split": (datasets.DatasetDict({"train": data}), {}),
+    }
+    for name, (one, options) in parts.items():
+        one.save_to_disk(str(tmp_path / name / "d"), **options)
+        check(tmp_path / name / "d", tmp_path / name, atol=1e-3)
+    two = datasets.DatasetDict({"test": data, "train": data})
+    two.save_to_disk(str(tmp_path / "two"))
+    refused(r"holds several splits \(test, train\)\. Give the folder of one", tmp_path / "two", tmp_path)
+    check(tmp_path / "two/test", tmp_path)
 
 
 # torch, HDF5, .npz by id, raw maps

@@ -214,8 +214,16 @@ def _find(path: Path, modality: str, column: str | None) -> tuple[list[Path], li
     if (path / _DATASET).is_file():
         return _dataset_files(path), []
     if (path / "dataset_dict.json").is_file():
-        splits = listed(sorted(child.name for child in path.iterdir() if (child / _DATASET).is_file()))
-        raise FormatError(f"{path}: holds several splits ({splits}). Give the folder of one of them.")
+        splits = sorted(child for child in path.iterdir() if (child / _DATASET).is_file())
+        if len(splits) == 1:
+            return _dataset_files(splits[0]), []
+        names = listed([split.name for split in splits])
+        raise FormatError(f"{path}: holds several splits ({names}). Give the folder of one of them.")
+    if lances := sorted(child for child in path.glob(f"*{LANCE}") if child.is_dir()):
+        if len(lances) == 1:
+            return lances, []
+        names = listed([lance.name for lance in lances])
+        raise FormatError(f"{path}: holds several LanceDB tables ({names}). Give the folder of one of them.")
     if (path / MANIFEST).exists():
         raise FormatError(
             f"{path}: is a space already. Open it as it is, or give the folder of one modality, {path / modality}."

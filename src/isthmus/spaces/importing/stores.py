@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _LISTS = ("points", "vectors", "matches", "objects", "results", "result", "records", "data", "Get")
 """Keys under which exports of vector stores hold their rows."""
 
+_IDS = ("uuid", "_id", "pk")
+"""What Weaviate's client, Elasticsearch and Milvus call an id; taken for one where no two rows share a value."""
+
 
 def read_vectors(path: Path) -> pa.Table:
     """A table of an Arrow, csv, json or LanceDB export, nested vectors as columns of their own.
@@ -34,8 +37,8 @@ def read_vectors(path: Path) -> pa.Table:
         return _read_arrow(path)
     if suffix == ".lance":
         return _read_lance(path)
-    table = _read_json(path) if suffix == ".json" else read_table(path)
-    return _parsed(_flat(table), path) if suffix in (".csv", ".tsv") else _flat(table)
+    table = _flat(_read_json(path) if suffix == ".json" else read_table(path))
+    return _parsed(table, path) if suffix in (".csv", ".tsv") else _with_id(table)
 
 
 def _read_arrow(path: Path) -> pa.Table:
@@ -92,8 +95,11 @@ def _read_json(path: Path) -> pa.Table:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: cannot be read as json ({one_line(error)}). Write it again.") from error
-    rows = _rows_of(value)
-    if rows is None:
+    if columns := _columns_of(value):
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    else:
+        rows = _rows_of(value) or []
+    if not rows:
         raise FormatError(f"{path}: holds no list of objects with vectors. Expected one, or a key {_LISTS[0]!r}.")
     names = list(dict.fromkeys(name for row in rows for name in row))
     fault = excess(8 * len(names) * len(rows), path.stat().st_size)
@@ -105,6 +111,14 @@ def _read_json(path: Path) -> pa.Table:
         raise FormatError(
             f"{path}: its rows are no table ({one_line(error)}). Write each key with one type."
         ) from error
+
+
+def _columns_of(value: Any) -> dict[str, list[Any]]:
+    """The lists of one length of an answer that has a list a column, as Chroma's; nothing for other answers."""
+    names = [name for name in NAMES if isinstance(value, dict) and isinstance(value.get(name), list)]
+    if not names or not value[names[0]] or not all(isinstance(row, list) for row in value[names[0]]):
+        return {}
+    return {name: one for name, one in value.items() if isinstance(one, list) and len(one) == len(value[names[0]])}
 
 
 def _rows_of(value: Any, depth: int = 0) -> list[dict[str, Any]] | None:
@@ -142,8 +156,23 @@ def _flat(table: pa.Table) -> pa.Table:
     return table
 
 
+def _with_id(table: pa.Table) -> pa.Table:
+    """A table whose column of ids is called `id`, where it has another of the usual names."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if "id" in table.column_names or "ids" in table.column_names:
+        return table
+    for name in (name for name in _IDS if name in table.column_names):
+        column = table.column(name)
+        plain = pa.types.is_string(column.type) or pa.types.is_integer(column.type)
+        if plain and not column.null_count and pc.count_distinct(column).as_py() == len(column):
+            return table.rename_columns(["id" if one == name else one for one in table.column_names])
+    return table
+
+
 def _parsed(table: pa.Table, path: Path) -> pa.Table:
-    """A csv whose column of vectors is spelled `[0.1, 0.2]`, or whose dimensions are columns, with numbers in them."""
+    """A csv whose column of vectors is spelled `[0.1, 0.2]` or as numpy prints it, or one with a column a dimension."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -151,8 +180,13 @@ def _parsed(table: pa.Table, path: Path) -> pa.Table:
         rows = []
         for row, text in enumerate(table.column(name).to_pylist(), 1):
             try:
-                rows.append([float(value) for value in json.loads(text)])
+                rows.append([float(value) for value in _numbers(text)])
             except (ValueError, TypeError, RecursionError) as error:
+                if "..." in str(text):
+                    raise FormatError(
+                        f"{path}: row {row} of {name!r} was cut short when it was written (it has '...'), its numbers "
+                        "are lost. Write the frame anew as .parquet."
+                    ) from error
                 raise FormatError(
                     f"{path}: row {row} has {str(text)[:40]!r} as {name!r}, expected numbers as [0.1, 0.2]."
                 ) from error
@@ -166,3 +200,14 @@ def _parsed(table: pa.Table, path: Path) -> pa.Table:
                 continue
             table = table.set_column(table.schema.get_field_index(name), name, numbers)
     return table
+
+
+def _numbers(text: str) -> list[Any]:
+    """The numbers of a list of json, or of an array as numpy prints it: `[0.1 0.2]`, over several lines."""
+    try:
+        value: list[Any] = json.loads(text)
+        return value
+    except ValueError:
+        if "," in text or not (text.startswith("[") and text.endswith("]")):
+            raise
+        return text[1:-1].split()
