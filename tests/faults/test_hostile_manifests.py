@@ -24,9 +24,9 @@ from isthmus.errors import ConfigError, EncoderError, IsthmusError
 from isthmus.evaluation.ablation.expand import expand
 from isthmus.evaluation.ablation.grid import parse_grid
 from isthmus.evaluation.benchmarks.declaration import load_benchmark
-from isthmus.evaluation.benchmarks.task import Side
+from isthmus.evaluation.benchmarks.task import ItemSet
 from isthmus.evaluation.suite import SuiteSettings
-from isthmus.evaluation.suite.embed import Sides
+from isthmus.evaluation.suite.embed import ItemSetEmbedder
 from isthmus.evaluation.suite.retrain import own_steps
 from isthmus.items import Item
 from isthmus.recipes.closed_form import fit_closed_form_bridge
@@ -172,9 +172,9 @@ def test_the_bridge_is_still_data(way: str, made: Path, here: Path):
 @pytest.mark.parametrize("way", ["a function of Python as id", "a module of the current folder", "a folder below"])
 def test_the_suite_loads_no_more(way: str, made: Path, here: Path):
     bridge = isthmus.load_bridge(with_encoder(made, here, **RECORDS[way]))
-    sides = Sides(SuiteSettings(cache=here / "cache", quiet=True))
+    embedder = ItemSetEmbedder(SuiteSettings(cache=here / "cache", quiet=True))
     with pytest.raises(EncoderError, match=r"--encoder"):
-        sides.embed(bridge, Side("text", [Item("q", text="123")]), "picture")
+        embedder.embed(bridge, ItemSet("text", [Item("q", text="123")]), "picture")
     assert not (here / "canary").exists()
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from isthmus.evaluation.benchmarks.task import Localization, Sample, Side
+from isthmus.evaluation.benchmarks.task import ItemSet, Localization, Sample
 from isthmus.evaluation.suite.localize import PlaceTruth, box_ciou, box_mask, truth_map, whole_picture
 from isthmus.evaluation.suite.proposals import crop_id, crops, sliding_windows, windows_of
 from isthmus.items import Item
@@ -90,8 +90,8 @@ def test_a_task_equals_loops_over_its_samples(counterfactual: bool):
         )
         samples.append(Sample(f"s{row}", pictures[row % 12], f"a{row % 20}", boxes))
     sides = (
-        Side("image", [Item(name, f"{name}.jpg") for name in pictures]),
-        Side("audio", [Item(f"a{i}", "x.wav") for i in range(20)]),
+        ItemSet("image", [Item(name, f"{name}.jpg") for name in pictures]),
+        ItemSet("audio", [Item(f"a{i}", "x.wav") for i in range(20)]),
     )
     task = Localization(*sides, samples, 2, counterfactual)
     windows = windows_of(task, (1.0, 0.5))

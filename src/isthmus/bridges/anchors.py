@@ -21,7 +21,7 @@ from isthmus.spaces.overlap import MINIMUM_OVERLAP, overlap
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
-    from isthmus.spaces.embeddings import Embeddings, Rows
+    from isthmus.spaces.embeddings import Embeddings, RowNumbers
     from isthmus.spaces.space import Space
 
 TEMPERATURE = 0.05
@@ -59,7 +59,7 @@ class Anchors:
 
     names: list[str]
     modality: str
-    rows: dict[str, Rows]
+    rows: dict[str, RowNumbers]
     spaces: dict[str, Space]
 
 
@@ -124,11 +124,11 @@ class AnchorReader:
 
     def _shared(self, a: Space, b: Space, modality: str) -> Anchors | None:
         try:
-            found = overlap(a, b, modality, least=MINIMUM_OVERLAP)
+            shared = overlap(a, b, modality, least=MINIMUM_OVERLAP)
         except IsthmusError:
             return None
-        some = evenly_spaced(len(found), MOST_NAMES)
-        rows = {a.name: found.rows_a[some], b.name: found.rows_b[some]}
+        some = evenly_spaced(len(shared), MOST_NAMES)
+        rows = {a.name: shared.rows_a[some], b.name: shared.rows_b[some]}
         return Anchors(names_of(a[modality], rows[a.name]), modality, rows, {a.name: a, b.name: b})
 
     def posterior(self, item: ItemRow, anchors: Anchors) -> Array:
@@ -181,7 +181,7 @@ class AnchorReader:
         return projected
 
 
-def names_of(embeddings: Embeddings, rows: Sequence[int] | Rows) -> list[str]:
+def names_of(embeddings: Embeddings, rows: Sequence[int] | RowNumbers) -> list[str]:
     """What items are called: their texts where the space holds them, else their ids."""
     table = embeddings.metadata
     column = "text" if "text" in table.column_names else "id"

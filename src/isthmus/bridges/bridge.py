@@ -529,9 +529,9 @@ def load_bridge(path: str | Path) -> Bridge:
         spaces = [BridgeSpace(**{**space, "path": _absolute(space.get("path"), path)}) for space in manifest["spaces"]]
     except TypeError as error:
         raise BridgeError(f"{path / 'bridge.json'}: is damaged ({error!r}). Copy the bridge again.") from error
-    kept = {key: manifest[key] for key in ("method", "dim", "routes", "config", "record")}
+    fields = {key: manifest[key] for key in ("method", "dim", "routes", "config", "record")}
     try:
-        return Bridge(**kept, spaces=spaces, arrays=arrays, history=history)
+        return Bridge(**fields, spaces=spaces, arrays=arrays, history=history)
     except BridgeError as error:
         raise BridgeError(f"{path}: {error}") from error
 

@@ -101,16 +101,16 @@ class Explainer:
             return explanation(own[0][0], own[1][0], own[0][1], top=top)
         anchors = self._reader.anchors(query.space, hit.space)
         p, q = (self._reader.posterior(each, anchors) for each in (query, hit))
-        told = explanation(p, q, anchors.names, top=top)
-        return replace(told, exact=False, basis=_basis(anchors, query, hit))
+        comparison = explanation(p, q, anchors.names, top=top)
+        return replace(comparison, exact=False, basis=_basis(anchors, query, hit))
 
     def _recognised(self, item: ItemRow) -> tuple[Array, list[str]] | None:
         """The posterior of an item's own route and its names, or None where the route has none."""
         if item.own is None or not item.space:
             return None
         route = self.bridge.route(item.space, item.modality)
-        found = _walk(route, self.bridge.arrays, np.asarray(item.own, np.float32)[None])
-        return None if found is None else (found[0][0], found[1])
+        walk = _walk(route, self.bridge.arrays, np.asarray(item.own, np.float32)[None])
+        return None if walk is None else (walk[0][0], walk[1])
 
 
 def _basis(anchors: Anchors, query: ItemRow, hit: ItemRow) -> str:
@@ -146,12 +146,12 @@ def posterior_of_rows(bridge: Bridge, space: str, modality: str, rows: Array) ->
     Raises:
         BridgeError: The route has no posterior over named items.
     """
-    found = _walk(bridge.route(space, modality), bridge.arrays, rows)
-    if found is None:
+    walk = _walk(bridge.route(space, modality), bridge.arrays, rows)
+    if walk is None:
         raise BridgeError(
             f"the route of '{space}/{modality}' recognises no named items. Connect with --method posterior."
         )
-    return found
+    return walk
 
 
 def explains(bridge: Bridge) -> bool:
@@ -174,7 +174,7 @@ def _walk(route: Sequence[Step], arrays: Arrays, x: Array) -> tuple[Array, list[
             return posterior(x, arrays[step["keys"]], step["temperature"], bias), _labels(arrays[step["labels"]])
         if step["kind"] in ("stack", "concat", "blend"):
             inside = (_walk(chain, arrays, x) for chain in step["chains"])
-            return next((found for found in inside if found is not None), None)
+            return next((answer for answer in inside if answer is not None), None)
         x = apply_route([step], arrays, x)
     return None
 

@@ -33,10 +33,10 @@ def gaps(rows: Modalities) -> dict[str, float]:
 
 def gaps_before(spaces: Mapping[str, Modalities]) -> dict[str, float]:
     """Modality gaps inside each space as it came, where the spaces cannot be compared with each other yet."""
-    found: dict[str, float] = {}
+    gaps_by_name: dict[str, float] = {}
     for name, modalities in spaces.items():
-        found |= gaps({f"{name}/{modality}": rows for modality, rows in modalities.items()})
-    return found
+        gaps_by_name |= gaps({f"{name}/{modality}": rows for modality, rows in modalities.items()})
+    return gaps_by_name
 
 
 def gaps_after(bridge: Bridge, spaces: Mapping[str, Modalities], unified: Modalities | None = None) -> dict[str, float]:

@@ -100,8 +100,8 @@ class TrainingSpaces:
         last = {"spaces": [space.name for space in self.bridge.spaces], "config": self.bridge.config}
         for step in [*self.bridge.record.get("earlier", []), last]:
             if step["spaces"][-1] == name and step["config"].get("via"):
-                found = step["config"]["via"]
-                return [found] if isinstance(found, str) else list(found)
+                via = step["config"]["via"]
+                return [via] if isinstance(via, str) else list(via)
         raise BridgeError(f"the bridge does not record through which modality {name!r} was joined.")
 
     def partner(self, name: str) -> str | None:
@@ -125,10 +125,10 @@ class TrainingSpaces:
     def _pairs(self, name: str) -> dict[str, list[str]]:
         """The spaces before one that it was joined to, and through what, where the recipe says so pair by pair."""
         records = [step.get("record", {}) for step in self.bridge.record.get("earlier", [])] + [self.bridge.record]
-        told: dict[frozenset[str], list[str]] = {}
+        recorded: dict[frozenset[str], list[str]] = {}
         for record in records:
-            told |= {frozenset(names.split(",")): list(via) for names, via in (record.get("pairs") or {}).items()}
-        pairs = {before: told.get(frozenset((before, name))) for before in self._before(name)}
+            recorded |= {frozenset(names.split(",")): list(via) for names, via in (record.get("pairs") or {}).items()}
+        pairs = {before: recorded.get(frozenset((before, name))) for before in self._before(name)}
         return {before: via for before, via in pairs.items() if via}
 
     def path(self, name: str) -> list[str]:

@@ -85,8 +85,8 @@ def figures_row(scores: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     return {**scores.get("mean", {}), **scores, "seconds": seconds}
 
 
-Sides = tuple[Array, Array]
-Maker = Callable[[], Sides]
+ArrayPair = tuple[Array, Array]
+Maker = Callable[[], ArrayPair]
 
 
 def _row(make: Maker, score: Score) -> dict[str, Any]:
@@ -124,11 +124,11 @@ class _Variant:
         unit = end.items.unit()
         return centred_rows(unit, self.spaces.mean(end.space, end.items.modality)) if self.centred else unit
 
-    def raw(self) -> Sides:
+    def raw(self) -> ArrayPair:
         """Both sides as they are."""
         return self.items(self.query), self.items(self.target)
 
-    def mapped(self, method: str, *, two_sided: bool = False) -> Sides:
+    def mapped(self, method: str, *, two_sided: bool = False) -> ArrayPair:
         """Both sides carried, overlap by overlap, to the nearest space that both paths lead to.
 
         Where that is one overlap, a method that has a part for either side (CCA, the two-sided dictionary) uses both.
@@ -184,7 +184,7 @@ def _oracles(spaces: TrainingSpaces, query: _End, target: _End, train_pairs: Any
         yield f"paired_{method}", partial(_oracle, near, far, method, (query.items, target.items))
 
 
-def _oracle(near: Array, far: Array, method: str, items: tuple[EmbeddingRows, EmbeddingRows]) -> Sides:
+def _oracle(near: Array, far: Array, method: str, items: tuple[EmbeddingRows, EmbeddingRows]) -> ArrayPair:
     """Both sides carried by what true training pairs teach."""
     fit = solve(near, far, ClosedFormConfig(method=method))
     return apply_route(fit.leaf, fit.arrays, items[0].unit()), apply_route(fit.base, fit.arrays, items[1].unit())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from isthmus.items.find import Found, check_unique, find_items
+from isthmus.items.find import FoundItems, check_unique, find_items
 from isthmus.items.in_memory import as_items
 from isthmus.items.item import Item, Rejected
 
-__all__ = ["Found", "Item", "Rejected", "as_items", "check_unique", "find_items"]
+Found = FoundItems
+"""Earlier name of `FoundItems`."""
+
+__all__ = ["Found", "FoundItems", "Item", "Rejected", "as_items", "check_unique", "find_items"]

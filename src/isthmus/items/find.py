@@ -46,7 +46,7 @@ PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundItems:
     """What was found.
 
     Attributes:
@@ -72,7 +72,7 @@ def find_items(
     ids: str | None = None,
     text_column: str | None = None,
     path_column: str | None = None,
-) -> Found:
+) -> FoundItems:
     """Find the items that paths name.
 
     Args:
@@ -106,7 +106,7 @@ def find_items(
     if not items:
         raise FormatError(_nothing(given, files, modality))
     check_unique(items)
-    return Found(modality, items, types, dict((+passed_over.counts).most_common()), passed_over.notes)
+    return FoundItems(modality, items, types, dict((+passed_over.counts).most_common()), passed_over.notes)
 
 
 def _kinds(file: File) -> set[str]:

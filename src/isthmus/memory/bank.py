@@ -226,10 +226,10 @@ class MemoryBank:
         return sparse_weights(work, self._queries(queries), mass, max_k, _positive("tolerance", tolerance), seed)
 
     def _queries(self, queries: Matrix) -> MatrixReader:
-        asked = MatrixReader(queries, self.device, unit=self.normalize, name="queries", resident_bytes=0)
-        if asked.dim != self.dim:
-            raise ConfigError(f"the queries have {asked.dim} dimensions, the memory {self.dim}. Expected one space.")
-        return asked
+        reader = MatrixReader(queries, self.device, unit=self.normalize, name="queries", resident_bytes=0)
+        if reader.dim != self.dim:
+            raise ConfigError(f"the queries have {reader.dim} dimensions, the memory {self.dim}. Expected one space.")
+        return reader
 
     def _bias(self, bias: Any) -> torch.Tensor | None:
         if bias is None:

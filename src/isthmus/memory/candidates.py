@@ -50,19 +50,19 @@ class FloatScores:
     """Scores in float32 or bfloat16.
 
     Args:
-        asking: (q, r) float32 sketched queries.
+        sketched: (q, r) float32 sketched queries.
         dtype: Of the products.
     """
 
-    def __init__(self, asking: torch.Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, sketched: torch.Tensor, dtype: torch.dtype) -> None:
         # The last column times the ones in the memory's subtracts the floor: what matters is then not negative.
-        self.asking = torch.cat([asking, asking.new_zeros(len(asking), 1)], dim=1).to(dtype)
+        self.sketched = torch.cat([sketched, sketched.new_zeros(len(sketched), 1)], dim=1).to(dtype)
         self.missed: float | torch.Tensor = 0.0
         self._buffers = _Buffers()
 
     def tiles(self, sketched: torch.Tensor) -> Tiles:
         """Prepare (m, r) sketched rows once for all queries."""
-        whole = torch.cat([sketched, sketched.new_ones(len(sketched), 1)], dim=1).to(self.asking.dtype)
+        whole = torch.cat([sketched, sketched.new_ones(len(sketched), 1)], dim=1).to(self.sketched.dtype)
         return [(low, whole[low : low + _TILE]) for low in range(0, len(whole), _TILE)]
 
     def find(self, part: slice, tiles: Tiles, bounds: Bounds) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,22 +81,22 @@ class FloatScores:
             hits.append((queries, columns, above, floor))
         # Earlier tiles were held against a best that later ones surpassed.
         now = best - margin
-        kept = []
+        pieces = []
         for queries, columns, above, floor in hits:
             keep = torch.nonzero(above >= (now - floor)[queries])[:, 0]
-            kept.append((queries[keep], columns[keep]))
-        queries, columns = (torch.cat(x) for x in zip(*kept, strict=True))
+            pieces.append((queries[keep], columns[keep]))
+        queries, columns = (torch.cat(x) for x in zip(*pieces, strict=True))
         return _starts(queries, len(best)), columns[_sorted(queries)]
 
     def hits(self, part: slice, tile: torch.Tensor, floor: torch.Tensor) -> Hits:
         """Rows of a tile that reach the (len(part),) floor of their query, which is rounded as the type does."""
-        asking = self.asking[part]
-        asking[:, -1] = -floor
-        buffers = self._buffers.get((len(asking), len(tile)), asking)
-        torch.mm(asking, tile.T, out=buffers.scores)
+        sketched = self.sketched[part]
+        sketched[:, -1] = -floor
+        buffers = self._buffers.get((len(sketched), len(tile)), sketched)
+        torch.mm(sketched, tile.T, out=buffers.scores)
         queries, rows, above = _positive(buffers.scores, buffers.over)
-        if asking.dtype != torch.float32:
-            above -= (asking[:, -1].float() + floor)[queries]
+        if sketched.dtype != torch.float32:
+            above -= (sketched[:, -1].float() + floor)[queries]
         return queries, rows, above
 
 
@@ -115,18 +115,18 @@ class ByteScores:
     Each query has its own scale.
 
     Args:
-        asking: (q, r) float32 sketched queries.
+        sketched: (q, r) float32 sketched queries.
         look: (n, r) float32 some sketched rows, for how much rounding costs.
     """
 
-    def __init__(self, asking: torch.Tensor, look: torch.Tensor) -> None:
-        scales = (asking.abs().amax(dim=1) / _HIGH).clamp_min(1e-9)
-        codes = (asking / scales[:, None]).round_().to(torch.int8)
+    def __init__(self, sketched: torch.Tensor, look: torch.Tensor) -> None:
+        scales = (sketched.abs().amax(dim=1) / _HIGH).clamp_min(1e-9)
+        codes = (sketched / scales[:, None]).round_().to(torch.int8)
         self._scales, self._codes = scales.numpy(), codes.numpy()
         self._zeros = codes.sum(dim=1, dtype=torch.int32).mul_(_ZERO).numpy()
         self._packed: dict[int, NDArray[np.int32]] = {}
-        self._room = threading.local()
-        noise = scales**2 * look.square().sum(1).mean() + _scale(look) ** 2 * asking.square().sum(1)
+        self._per_thread = threading.local()
+        noise = scales**2 * look.square().sum(1).mean() + _scale(look) ** 2 * sketched.square().sum(1)
         self.missed = (noise / 12.0).sqrt()
 
     @staticmethod
@@ -140,44 +140,46 @@ class ByteScores:
 
         if part.start not in self._packed:
             self._packed[part.start] = scan.pack(self._codes[part], scan.TILE_ROWS)
-        asking = self._packed[part.start], self._scales[part], self._zeros[part]
+        sketched = self._packed[part.start], self._scales[part], self._zeros[part]
         best, margin, query_error, row_residual = (x.numpy() for x in bounds)
         hits, count = self._hits(), 0
         for low, tile in tiles:
             limits = row_residual, query_error, margin, best
-            while (found := scan.scan_tile(*asking, tile.lanes, low, tile.rows, tile.scale, *limits, hits, count)) < 0:
+            while (
+                filled := scan.scan_tile(*sketched, tile.lanes, low, tile.rows, tile.scale, *limits, hits, count)
+            ) < 0:
                 hits = self._hits(longer_than=len(hits[0]), keep=count)
-            count = found
+            count = filled
         starts, columns = scan.sort_hits(hits, count, best - margin)
         return torch.from_numpy(starts), torch.from_numpy(columns)
 
     def _hits(self, longer_than: int = 0, keep: int = 0) -> tuple[NDArray[Any], ...]:
         """A thread's arrays of queries, rows and scores, with the entries that are to be kept."""
-        held: tuple[NDArray[Any], ...] | None = getattr(self._room, "hits", None)
-        if held is None or longer_than:
+        arrays: tuple[NDArray[Any], ...] | None = getattr(self._per_thread, "hits", None)
+        if arrays is None or longer_than:
             size = max(_HITS, 2 * longer_than)
             new = tuple(np.empty(size, kind) for kind in (np.int32, np.int32, np.float32))
-            if held is not None:
-                for mine, theirs in zip(new, held, strict=True):
+            if arrays is not None:
+                for mine, theirs in zip(new, arrays, strict=True):
                     mine[:keep] = theirs[:keep]
-            self._room.hits = held = new
-        return held
+            self._per_thread.hits = arrays = new
+        return arrays
 
 
 Scores: TypeAlias = FloatScores | ByteScores
 
 
-def make_scores(asking: torch.Tensor, look: torch.Tensor) -> Scores:
+def make_scores(sketched: torch.Tensor, look: torch.Tensor) -> Scores:
     """The fastest scores on the queries' device.
 
     Args:
-        asking: (q, r) float32 sketched queries.
+        sketched: (q, r) float32 sketched queries.
         look: (n, r) float32 some sketched rows.
     """
-    kind = scan_type(asking.device)
+    kind = scan_type(sketched.device)
     if kind == "int8":
-        return ByteScores(asking, look)
-    return FloatScores(asking, torch.bfloat16 if kind == "bf16" else torch.float32)
+        return ByteScores(sketched, look)
+    return FloatScores(sketched, torch.bfloat16 if kind == "bf16" else torch.float32)
 
 
 def _byte_tile(rows: torch.Tensor) -> _ByteTile:

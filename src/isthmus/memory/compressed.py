@@ -40,7 +40,7 @@ _NONE = -1e30
 
 
 @dataclass(frozen=True)
-class Found:
+class Candidates:
     """Rows that matter to a block of queries, among a chunk of the memory: a sparse matrix of float32 logits.
 
     Attributes:
@@ -64,7 +64,7 @@ class Found:
         largest.scatter_reduce_(0, self.queries, self.logits, "amax")
 
 
-Use: TypeAlias = Callable[[slice, int, torch.Tensor, Found], None]
+Use: TypeAlias = Callable[[slice, int, torch.Tensor, Candidates], None]
 """What is done with rows found: queries, first row of the chunk, chunk, found."""
 
 
@@ -96,15 +96,15 @@ class Scan:
         self.most = most
         self.keys, self.sketch = work.keys, sketch
         self.queries, self.scale = queries, 1.0 / work.temperature
-        asking, few = sketch.of_queries(queries), self._few_rows()
+        sketched, few = sketch.of_queries(queries), self._few_rows()
         look = sketch.of_memory(few)
-        self.best = torch.cat([(part @ look.T).amax(dim=1) for part in torch.split(asking, 4096)] or [asking[:, 0]])
+        self.best = torch.cat([(part @ look.T).amax(dim=1) for part in torch.split(sketched, 4096)] or [sketched[:, 0]])
         missed = sketch.query_error(queries)
         self.query_error = _SLACK * missed
         # One direction more lifts rows of which the sketch misses more, by as much more of the query error.
-        self.scores = make_scores(_widen(asking, self.query_error), _widen(look, sketch.row_residual(few)))
+        self.scores = make_scores(_widen(sketched, self.query_error), _widen(look, sketch.row_residual(few)))
         self.margin = threshold + _SLACK * (missed.square() + self.scores.missed**2).sqrt()
-        self.kept = 0
+        self.hits = 0
 
     def run(self, use: Use) -> None:
         """Scan the memory once and hand the rows found to `use`."""
@@ -113,14 +113,14 @@ class Scan:
             for start, rows, row_residual, tiles in self.sketch.chunks(self.keys, self._tiles):
                 chunk = _Chunk(start, rows, row_residual, tiles)
                 step = partial(self._step, chunk, use)
-                self.kept += sum(pool.map(step, blocks) if pool else map(step, blocks))
-                if self.kept > self.most:
+                self.hits += sum(pool.map(step, blocks) if pool else map(step, blocks))
+                if self.hits > self.most:
                     return
 
     def _step(self, chunk: _Chunk, use: Use, part: slice) -> int:
-        found = self._find(chunk, part)
-        use(part, chunk.start, chunk.rows, found)
-        return len(found.columns)
+        candidates = self._find(chunk, part)
+        use(part, chunk.start, chunk.rows, candidates)
+        return len(candidates.columns)
 
     def _tiles(self, sketched: torch.Tensor, row_residual: torch.Tensor) -> Tiles:
         return self.scores.tiles(_widen(sketched, row_residual))
@@ -129,12 +129,12 @@ class Scan:
         """A few rows from all over the memory, for floors to start from."""
         return self.keys.take(torch.linspace(0, self.keys.n - 1, min(_LOOK, max(1, self.keys.n // 16))).long())
 
-    def _find(self, chunk: _Chunk, part: slice) -> Found:
+    def _find(self, chunk: _Chunk, part: slice) -> Candidates:
         bounds = Bounds(self.best[part], self.margin[part], self.query_error[part], chunk.row_residual)
         starts, columns = self.scores.find(part, chunk.tiles, bounds)
         queries = torch.repeat_interleave(starts.diff(), output_size=len(columns))
         logits = _pair_products(self.queries[part], chunk.rows, starts, queries, columns, self.scale)
-        return Found(starts, columns, queries, logits)
+        return Candidates(starts, columns, queries, logits)
 
 
 def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float, tail: float) -> OnlineSoftmax:
@@ -150,20 +150,20 @@ def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold
     scan = Scan(work, sketch, threshold, queries)
     state = empty(work, len(queries), _NONE)
 
-    def add(part: slice, start: int, chunk: torch.Tensor, found: Found) -> None:
+    def add(part: slice, start: int, chunk: torch.Tensor, candidates: Candidates) -> None:
         values = [chunk if v is None else v.block(start, start + len(chunk)) for v in work.values]
         block = slice_of(state, part)
         largest = block.shift.clone()
-        found.raise_largest(largest)
+        candidates.raise_largest(largest)
         rescale(block, largest, moment=True)
-        relative = found.logits - largest[found.queries]
+        relative = candidates.logits - largest[candidates.queries]
         weights = torch.exp(relative).mul_(relative >= -threshold)
         weights += (tail * weights) * (relative < BAND - threshold)
-        block.total.add_(found.per_query(weights))
+        block.total.add_(candidates.per_query(weights))
         if block.moment is not None:
-            block.moment.add_(found.per_query(weights * found.logits))
+            block.moment.add_(candidates.per_query(weights * candidates.logits))
         for running, matrix in zip(block.sums, values, strict=True):
-            _add_rows(found, weights, matrix, running)
+            _add_rows(candidates, weights, matrix, running)
 
     scan.run(add)
     return state
@@ -179,23 +179,23 @@ def probe(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float, m
     pieces: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
     largest = torch.full((len(queries),), _NONE, device=queries.device)
 
-    def add(part: slice, start: int, chunk: torch.Tensor, found: Found) -> None:
-        found.raise_largest(largest[part])
-        pieces[start, part.start] = found.queries + part.start, found.logits
+    def add(part: slice, start: int, chunk: torch.Tensor, candidates: Candidates) -> None:
+        candidates.raise_largest(largest[part])
+        pieces[start, part.start] = candidates.queries + part.start, candidates.logits
 
     scan.run(add)
     # Threads end in any order; sums of floats must not, or one seed gives other last digits in every process.
-    asked, logits = (torch.cat(x) for x in zip(*(pieces[key] for key in sorted(pieces)), strict=True))
-    relative = logits - largest[asked]
+    entries, logits = (torch.cat(x) for x in zip(*(pieces[key] for key in sorted(pieces)), strict=True))
+    relative = logits - largest[entries]
     weights = torch.exp(relative)
-    total = torch.zeros_like(largest).index_add_(0, asked, weights)
-    shares = weights / total[asked]
+    total = torch.zeros_like(largest).index_add_(0, entries, weights)
+    shares = weights / total[entries]
     last, before = (
         float(shares[(relative < high) & (relative >= high - BAND)].sum())
         for high in (BAND - threshold, 2 * BAND - threshold)
     )
     ratio = min(0.5, last / before) if before > 0.0 else 0.0
-    return scan.kept / max(1, len(queries)), ratio / (1.0 - ratio)
+    return scan.hits / max(1, len(queries)), ratio / (1.0 - ratio)
 
 
 def _pair_products(
@@ -225,14 +225,16 @@ def _pair_products(
     return out.mul_(scale)
 
 
-def _add_rows(found: Found, weights: torch.Tensor, values: torch.Tensor, sums: torch.Tensor) -> None:
+def _add_rows(candidates: Candidates, weights: torch.Tensor, values: torch.Tensor, sums: torch.Tensor) -> None:
     """Add to (q, d) sums the rows of values that were found, times their weights."""
     if _compiled(sums.device):
         from isthmus.core.kernels import scan
 
-        scan.add_rows(*(x.numpy() for x in (found.starts, found.columns, weights, values, sums)))
+        scan.add_rows(*(x.numpy() for x in (candidates.starts, candidates.columns, weights, values, sums)))
     else:
-        sums.add_(embedding_bag(found.columns, values, found.starts[:-1], mode="sum", per_sample_weights=weights))
+        sums.add_(
+            embedding_bag(candidates.columns, values, candidates.starts[:-1], mode="sum", per_sample_weights=weights)
+        )
 
 
 def _compiled(device: torch.device) -> bool:

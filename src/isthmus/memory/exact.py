@@ -68,21 +68,21 @@ def partial_sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
         queries: (q, d) float32 on the device of the memory, unit rows where the memory's are.
     """
     constant = work.bounded and work.temperature >= _LOWEST_CONSTANT_SHIFT_TEMPERATURE
-    found = _pass(work, queries, constant=constant)
-    return redo_weak(work, queries, found) if constant else found
+    sums = _pass(work, queries, constant=constant)
+    return redo_weak(work, queries, sums) if constant else sums
 
 
-def redo_weak(work: Work, queries: torch.Tensor, found: OnlineSoftmax) -> OnlineSoftmax:
+def redo_weak(work: Work, queries: torch.Tensor, sums: OnlineSoftmax) -> OnlineSoftmax:
     """Do again, with a running maximum, the queries whose shift was so far off that their sums ran under or over.
 
     What was flushed to zero is below rows * 1e-38 in all: against the floor here it is less than 1e-7 of the total.
     """
-    weak = torch.nonzero(~((found.total > work.keys.n * 1e-30) & torch.isfinite(found.total)))[:, 0]
+    weak = torch.nonzero(~((sums.total > work.keys.n * 1e-30) & torch.isfinite(sums.total)))[:, 0]
     if len(weak):
         again = _pass(work, queries[weak], constant=False)
-        for mine, theirs in zip(_tensors(found), _tensors(again), strict=True):
+        for mine, theirs in zip(_tensors(sums), _tensors(again), strict=True):
             mine[weak] = theirs
-    return found
+    return sums
 
 
 def _pass(work: Work, queries: torch.Tensor, *, constant: bool) -> OnlineSoftmax:
@@ -90,15 +90,15 @@ def _pass(work: Work, queries: torch.Tensor, *, constant: bool) -> OnlineSoftmax
     state = empty(work, len(queries), highest - _HEADROOM if constant else -torch.inf)
     scaled = queries * (1.0 / work.temperature)
     query_block, memory_block = block_sizes(queries.device)
-    room = _Room(memory_block, keeps_logits(work))
+    scratch = _Scratch(memory_block, keeps_logits(work))
     compiled = constant and _compiled(work, len(queries))
 
     def step(part: slice) -> None:
-        asking, block = scaled[part], slice_of(state, part)
+        query_rows, block = scaled[part], slice_of(state, part)
         for low in range(0, len(chunk), memory_block):
             keys, some = chunk[low : low + memory_block], [v[low : low + memory_block] for v in values]
-            logits, spare = room.get(len(asking), len(keys), asking)
-            torch.mm(asking, keys.T, out=logits)
+            logits, spare = scratch.get(len(query_rows), len(keys), query_rows)
+            torch.mm(query_rows, keys.T, out=logits)
             if work.bias is not None:
                 logits.add_(work.bias[start + low : start + low + len(keys)])
             _absorb(block, logits, some, spare, constant=constant, compiled=compiled)
@@ -114,21 +114,21 @@ def _pass(work: Work, queries: torch.Tensor, *, constant: bool) -> OnlineSoftmax
     return state
 
 
-class _Room(threading.local):
+class _Scratch(threading.local):
     """A thread's logits, and as many numbers more where they must be kept beside their exponentials."""
 
     def __init__(self, width: int, twice: bool) -> None:
         self.width, self.twice = width, twice
-        self.held = torch.empty(0)
+        self.numbers = torch.empty(0)
 
     def get(self, n: int, m: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(n, m) of each, where `like` is."""
         size = n * self.width
         needed = 2 * size if self.twice else size
-        if len(self.held) < needed:
-            self.held = like.new_empty(needed)
-        whole = self.held[: n * m].view(n, m)
-        return whole, self.held[size : size + n * m].view(n, m) if self.twice else None
+        if len(self.numbers) < needed:
+            self.numbers = like.new_empty(needed)
+        whole = self.numbers[: n * m].view(n, m)
+        return whole, self.numbers[size : size + n * m].view(n, m) if self.twice else None
 
 
 def _compiled(work: Work, queries: int) -> bool:

@@ -23,7 +23,7 @@ _NONE = -1e30
 
 
 @dataclass(frozen=True)
-class _Asking:
+class _PackedQueries:
     """A block of queries: their lanes, units, running state, and the rows of the sums that are theirs."""
 
     lanes: NDArray[np.int32]
@@ -33,7 +33,7 @@ class _Asking:
 
 
 @dataclass(frozen=True)
-class _Held:
+class _PackedRows:
     """Some rows of the memory: lanes and unit of the keys, how many, lanes and units of each matrix of values."""
 
     keys: NDArray[np.int32]
@@ -55,29 +55,32 @@ def int16_partial_sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
     per_query = (state.shift.numpy(), state.total.numpy(), moment.numpy())
     rows = packing.filled(len(queries), packing.TILE_ROWS)
     sums = [np.zeros((rows, packing.filled(width, packing.TILE_COLUMNS)), np.float32) for width in work.widths]
-    asked = _ask(work, queries.numpy(), per_query, sums, BLOCK)
+    query_blocks = _pack_queries(work, queries.numpy(), per_query, sums, BLOCK)
     with threads(queries.device) as (pool, workers):
         each = pool.map if pool else map
-        parts = [asked[part] for part in blocks_of(len(asked), workers)]
+        parts = [query_blocks[part] for part in blocks_of(len(query_blocks), workers)]
         for start, chunk in work.keys.chunks():
             values = [chunk if v is None else v.block(start, start + len(chunk)) for v in work.values]
             lows = range(0, len(chunk), ROWS)
-            held = list(each(partial(_hold, chunk, values, mean, means), lows))
-            list(each(partial(_absorb, held), parts))
+            row_blocks = list(each(partial(_pack_rows, chunk, values, mean, means), lows))
+            list(each(partial(_absorb, row_blocks), parts))
     offset = (queries @ torch.from_numpy(mean)) / work.temperature
     state.shift.add_(offset)
     if state.moment is not None:
         state.moment.add_(state.total * offset)
-    for result, found, own in zip(state.sums, sums, means, strict=True):
+    for result, int16_sums, own in zip(state.sums, sums, means, strict=True):
         torch.addr(
-            torch.from_numpy(found)[: len(result), : result.shape[1]], state.total, torch.from_numpy(own), out=result
+            torch.from_numpy(int16_sums)[: len(result), : result.shape[1]],
+            state.total,
+            torch.from_numpy(own),
+            out=result,
         )
     return state
 
 
-def _ask(
+def _pack_queries(
     work: Work, queries: NDArray[np.float32], state: tuple[Any, ...], sums: list[NDArray[np.float32]], size: int
-) -> list[_Asking]:
+) -> list[_PackedQueries]:
     from isthmus.core.kernels import packing
 
     highest = packing.highest(work.keys.dim)
@@ -89,17 +92,17 @@ def _ask(
         lanes, units = packing.rows_room(len(rows), rows.shape[1], packing.TILE_ROWS), np.empty(len(rows), np.float32)
         packing.pack_rows(rows, nothing, highest, 0.0, units, lanes)
         own, whole = tuple(x[part] for x in state), slice(start, start + len(lanes) * packing.TILE_ROWS)
-        blocks.append(_Asking(lanes, units / np.float32(work.temperature), own, tuple(s[whole] for s in sums)))
+        blocks.append(_PackedQueries(lanes, units / np.float32(work.temperature), own, tuple(s[whole] for s in sums)))
     return blocks
 
 
-def _hold(
+def _pack_rows(
     chunk: torch.Tensor,
     values: list[torch.Tensor],
     mean: NDArray[np.float32],
     means: list[NDArray[np.float32]],
     low: int,
-) -> _Held:
+) -> _PackedRows:
     """Pack the rows of a chunk from `low` on."""
     from isthmus.core.kernels import packing
     from isthmus.core.kernels.softmax_average import HIGHEST_VALUE, ROWS
@@ -117,15 +120,15 @@ def _hold(
         packing.pack_pairs(some, own, HIGHEST_VALUE, scales[: some.shape[1]], pairs)
         packed.append(pairs)
         units.append(scales)
-    return _Held(lanes, unit, len(rows), tuple(packed), tuple(units))
+    return _PackedRows(lanes, unit, len(rows), tuple(packed), tuple(units))
 
 
-def _absorb(held: list[_Held], part: list[_Asking]) -> None:
+def _absorb(row_blocks: list[_PackedRows], part: list[_PackedQueries]) -> None:
     """Bring rows of the memory to some blocks of queries."""
     from isthmus.core.kernels.softmax_average import absorb, add_values, make_scratch
 
     scratch = make_scratch()
-    for rows in held:
+    for rows in row_blocks:
         for one in part:
             absorb(one.lanes, one.units, one.state, rows.keys, rows.unit, rows.n, scratch)
             for values, units, sums in zip(rows.values, rows.units, one.sums, strict=True):

@@ -117,14 +117,14 @@ class MatrixReader:
 
     def _hold(self, resident_bytes: int) -> None:
         if len(self.parts) == 1 and _is_ready(self.parts[0], self.device):
-            held = torch.as_tensor(self.parts[0])
-            if _finite(held, self.name, unit=self.unit):
-                self.tensor = held
+            matrix = torch.as_tensor(self.parts[0])
+            if _finite(matrix, self.name, unit=self.unit):
+                self.tensor = matrix
         if self.tensor is None and self.n * self.dim * 4 <= resident_bytes:
-            held = torch.empty((self.n, self.dim), device=self.device)
+            matrix = torch.empty((self.n, self.dim), device=self.device)
             for start, block in self.chunks():
-                held[start : start + len(block)] = block
-            self.tensor, self.parts = held, [held]
+                matrix[start : start + len(block)] = block
+            self.tensor, self.parts = matrix, [matrix]
 
     def _finish(self, block: torch.Tensor, start: int | None) -> torch.Tensor:
         """Normalise a block in place (it is a copy of ours) and refuse rows that are not finite."""
@@ -194,11 +194,11 @@ def _join(blocks: Sequence[torch.Tensor]) -> torch.Tensor:
     return blocks[0] if len(blocks) == 1 else torch.cat(list(blocks))
 
 
-def _finite(held: torch.Tensor, name: str, *, unit: bool) -> bool:
+def _finite(matrix: torch.Tensor, name: str, *, unit: bool) -> bool:
     """Whether rows may be used where they lie: refused if not finite, and of length one where that is asked for."""
     good = True
-    for start in range(0, len(held), 65536):
-        norms = torch.linalg.vector_norm(held[start : start + 65536], dim=1, keepdim=True)
+    for start in range(0, len(matrix), 65536):
+        norms = torch.linalg.vector_norm(matrix[start : start + 65536], dim=1, keepdim=True)
         _refuse_not_finite(norms, name, start)
         good = good and (not unit or bool(((norms - 1.0).abs() <= _UNIT).all()))
     return good

@@ -132,9 +132,9 @@ class _Judge:
             return _Trial("compressed", partial_sums, details, f"the scores need {sketch.rank} of {dim} directions")
         # A rescored row costs about as much as 25 rows of a dense product.
         most = (allowed - cost) / (25.0 * dim)
-        kept, tail = probe(self.work, self.sample[:_FIRST], sketch, threshold, most)
-        details |= {"rows_per_query": round(kept, 1), "tail": round(tail, 4)}
-        refused = f"a query needs more than {most:,.0f} of {rows:,} rows" if kept > most else None
+        rows_per_query, tail = probe(self.work, self.sample[:_FIRST], sketch, threshold, most)
+        details |= {"rows_per_query": round(rows_per_query, 1), "tail": round(tail, 4)}
+        refused = f"a query needs more than {most:,.0f} of {rows:,} rows" if rows_per_query > most else None
 
         def sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
             return compressed_sums(work, queries, sketch, threshold, tail)
@@ -150,13 +150,13 @@ class _Judge:
                 report["effective_neighbours"] = percentiles(exact.effective_neighbours())
         self.check = compare(trial.sums(self.work, self.sample).finish(), self._exact) | {"seed": self.seed}
         allowed = self.tolerance * trial.allowed
-        found = self.check
-        if found["mean"] > self.tolerance:
-            return f"mean relative error {found['mean']:.2g}, over the tolerance of {self.tolerance:g}"
-        if found["p99"] > allowed:
-            return f"99th percentile of the relative error {found['p99']:.2g}, over the tolerance of {allowed:g}"
-        if found["min_cosine"] < 1.0 - self.tolerance:
-            return f"smallest cosine {found['min_cosine']:.4f}, under {1.0 - self.tolerance:g}"
+        errors = self.check
+        if errors["mean"] > self.tolerance:
+            return f"mean relative error {errors['mean']:.2g}, over the tolerance of {self.tolerance:g}"
+        if errors["p99"] > allowed:
+            return f"99th percentile of the relative error {errors['p99']:.2g}, over the tolerance of {allowed:g}"
+        if errors["min_cosine"] < 1.0 - self.tolerance:
+            return f"smallest cosine {errors['min_cosine']:.4f}, under {1.0 - self.tolerance:g}"
         return None
 
 

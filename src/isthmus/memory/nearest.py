@@ -21,12 +21,12 @@ def nearest_rows(keys: MatrixReader, queries: MatrixReader, k: int) -> tuple[tor
     rows = torch.zeros((queries.n, k), dtype=torch.int64, device=device)
     size = _QUERIES if device.type == "cpu" else 8192
     for begin in range(0, queries.n, 64 * size):
-        asked = queries.block(begin, min(begin + 64 * size, queries.n))
+        block = queries.block(begin, min(begin + 64 * size, queries.n))
         for start, chunk in keys.chunks():
-            for first in range(0, len(asked), size):
-                found, where = _largest(asked[first : first + size] @ chunk.T, k)
-                part = slice(begin + first, begin + first + len(found))
-                best, order = torch.cat([scores[part], found], dim=1).topk(k, dim=1)
+            for first in range(0, len(block), size):
+                largest, where = _largest(block[first : first + size] @ chunk.T, k)
+                part = slice(begin + first, begin + first + len(largest))
+                best, order = torch.cat([scores[part], largest], dim=1).topk(k, dim=1)
                 rows[part] = torch.cat([rows[part], where + start], dim=1).gather(1, order)
                 scores[part] = best
     return scores, rows
@@ -41,8 +41,8 @@ def _largest(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     n, m = scores.shape
     groups = m // _GROUP
     if scores.device.type != "cpu" or groups < 4 * k:
-        found = scores.topk(min(k, m), dim=1)
-        return found.values, found.indices
+        top = scores.topk(min(k, m), dim=1)
+        return top.values, top.indices
     body = scores[:, : groups * _GROUP].reshape(n, _GROUP, groups)
     chosen = body.amax(dim=1).topk(k, dim=1).indices
     columns = (torch.arange(_GROUP)[:, None] * groups + chosen[:, None, :]).flatten(1)

@@ -94,11 +94,11 @@ class ShardedMemory:
         self, queries: NDArray[Any], *, temperature: float
     ) -> tuple[list[NDArray[np.float32]], Stats]:
         """The averages, one a matrix of values, and the effective neighbours with a report."""
-        found, stats = aggregate_shards(
+        averages, stats = aggregate_shards(
             self.shards, queries, temperature=temperature, values=self.values, engine=self.engine
         )
         cuts = np.cumsum(self.widths or [0])[:-1]
-        return np.split(found, cuts, axis=1), stats
+        return np.split(averages, cuts, axis=1), stats
 
 
 def aggregate_shards(
@@ -133,9 +133,9 @@ def aggregate_shards(
     if not shards or (values is not None and len(values) != len(shards)):
         given = "no values" if values is None else f"{len(values)} of values"
         raise ConfigError(f"got {len(shards)} shards and {given}. Expected at least one shard, and values for each.")
-    asked = MatrixReader(queries, torch.device("cpu"), unit=False, name="queries", resident_bytes=0)
+    reader = MatrixReader(queries, torch.device("cpu"), unit=False, name="queries", resident_bytes=0)
     pairs = list(zip(shards, values if values is not None else [None] * len(shards), strict=True))
-    blocks = [slice(i, min(i + QUERY_BLOCK, asked.n)) for i in range(0, asked.n, QUERY_BLOCK)]
+    blocks = [slice(i, min(i + QUERY_BLOCK, reader.n)) for i in range(0, reader.n, QUERY_BLOCK)]
     averages: list[NDArray[np.float32]] = []
     neighbours: list[NDArray[np.float32]] = []
     opening = (
@@ -143,16 +143,16 @@ def aggregate_shards(
     )
     with opening as opened:
         for block in blocks:
-            merged = _merge(opened.submit(asked.block(block.start, block.stop).numpy(), pairs, temperature))
+            merged = _merge(opened.submit(reader.block(block.start, block.stop).numpy(), pairs, temperature))
             averages.append(merged.finish()[0].numpy())
             neighbours.append(merged.effective_neighbours().numpy())
     report = {
         "asked": "exact", "used": "exact", "fell_back": None, "engine": opened.name, "shards": len(shards),
-        "queries": asked.n, "temperature": temperature,
+        "queries": reader.n, "temperature": temperature,
     }  # fmt: skip
-    width = asked.dim if values is None else _open(values[0]).shape[1]
-    found = np.concatenate(averages) if averages else np.zeros((0, width), np.float32)
-    return found, Stats(np.concatenate(neighbours) if neighbours else np.zeros(0, np.float32), report)
+    width = reader.dim if values is None else _open(values[0]).shape[1]
+    average = np.concatenate(averages) if averages else np.zeros((0, width), np.float32)
+    return average, Stats(np.concatenate(neighbours) if neighbours else np.zeros(0, np.float32), report)
 
 
 def shard_sums(queries: NDArray[np.float32], shard: Any, values: Any, temperature: float) -> Arrays:
@@ -185,8 +185,8 @@ def _merge(tasks: Iterator[Arrays]) -> OnlineSoftmax:
     merged: OnlineSoftmax | None = None
     for arrays in tasks:
         part = {name: torch.tensor(array) for name, array in arrays.items()}
-        found = OnlineSoftmax(part["shift"], part["total"], part["moment"], [part["sums"]], int(part["rows"][0]))
-        merged = found if merged is None else merged.merge(found)
+        partial = OnlineSoftmax(part["shift"], part["total"], part["moment"], [part["sums"]], int(part["rows"][0]))
+        merged = partial if merged is None else merged.merge(partial)
     assert merged is not None
     return merged
 

@@ -40,8 +40,8 @@ class Sketch:
         beyond: (d, s) under which a memory row, less the mean, is as long as the sketch misses more of its scores than
             of others': 1 on average.
         residual: The same over all queries.
-        held: Excess and prepared sketch of chunks of a memory that is held itself, by their first row: every pass over
-            it wants them.
+        chunk_cache: Row residuals and prepared sketch of chunks of a memory that is in RAM itself, by their first row:
+            every pass over it wants them.
     """
 
     left: torch.Tensor
@@ -51,7 +51,7 @@ class Sketch:
     rest: torch.Tensor
     beyond: torch.Tensor
     residual: float
-    held: dict[int, tuple[torch.Tensor, Any]] = field(default_factory=dict, repr=False)
+    chunk_cache: dict[int, tuple[torch.Tensor, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def rank(self) -> int:
@@ -71,13 +71,13 @@ class Sketch:
     ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, Any]]:
         """The whole memory, once, as first row, rows, their residuals, and what is prepared of sketch and residuals."""
         for start, chunk in keys.chunks():
-            found = self.held.get(start)
-            if found is None:
+            prepared = self.chunk_cache.get(start)
+            if prepared is None:
                 row_residual = self.row_residual(chunk)
-                found = row_residual, prepare(self.of_memory(chunk), row_residual)
+                prepared = row_residual, prepare(self.of_memory(chunk), row_residual)
             if keys.resident:
-                self.held[start] = found
-            yield start, chunk, *found
+                self.chunk_cache[start] = prepared
+            yield start, chunk, *prepared
 
     def query_error(self, queries: torch.Tensor) -> torch.Tensor:
         """(q,) standard deviation, in logits, of what the sketch misses of each query's scores."""

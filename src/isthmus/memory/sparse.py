@@ -16,7 +16,7 @@ from torch.nn.functional import embedding_bag
 
 from isthmus.core.runtime import numpy_generator
 from isthmus.errors import CheckFailed, ConfigError, FormatError
-from isthmus.memory.compressed import Found, Scan
+from isthmus.memory.compressed import Candidates, Scan
 from isthmus.memory.exact import Work, partial_sums
 from isthmus.memory.matrix import Matrix, MatrixReader
 from isthmus.memory.method import CHECKED, compare
@@ -119,10 +119,10 @@ class SparseWeights:
             wanted, places = np.unique(indices, return_inverse=True)
             table = read.take(torch.from_numpy(wanted))
         bags = torch.from_numpy(np.concatenate([[0], ends[:-1]])[: len(ends)])
-        found = embedding_bag(
+        averages = embedding_bag(
             torch.from_numpy(places), table, bags, mode="sum", per_sample_weights=torch.from_numpy(weights)
         )
-        return np.asarray(found.numpy(), dtype=np.float32)
+        return np.asarray(averages.numpy(), dtype=np.float32)
 
     def effective_neighbours(self) -> NDArray[np.float32]:
         """(q,) exponential of the entropy of each query's kept weights."""
@@ -184,18 +184,18 @@ def sparse_weights(
     strictest = _MASSES[-1] if mass is None else mass
     most = _TOO_MANY * max_k
     first = Scan(work, sketch, _threshold(strictest), sample[:_FIRST], most * len(sample[:_FIRST]))
-    first.run(lambda part, start, chunk, found: None)
-    if first.kept > first.most:
+    first.run(lambda part, start, chunk, candidates: None)
+    if first.hits > first.most:
         raise CheckFailed(
             f"the weights at temperature {work.temperature:g} are not sparse: more than {most:,} of {work.keys.n:,} "
             f"rows matter to a query, and max_k is {max_k}. Lower the temperature, or keep dense averages."
         )
-    found = _collect(Scan(work, sketch, _threshold(strictest), sample), len(sample))
-    mass, check = _choose(work, sample, found, [mass] if mass else list(_MASSES), max_k, tolerance)
+    entries = _collect(Scan(work, sketch, _threshold(strictest), sample), len(sample))
+    mass, check = _choose(work, sample, entries, [mass] if mass else list(_MASSES), max_k, tolerance)
     parts = []
     for at in range(0, queries.n, _PASS):
-        asking = queries.block(at, min(at + _PASS, queries.n))
-        parts.append(_cut(_collect(Scan(work, sketch, _threshold(mass), asking), len(asking)), mass, max_k, work))
+        block = queries.block(at, min(at + _PASS, queries.n))
+        parts.append(_cut(_collect(Scan(work, sketch, _threshold(mass), block), len(block)), mass, max_k, work))
     report = {"mass": mass, "max_k": max_k, "temperature": work.temperature, "tolerance": tolerance, "check": check}
     return _join(parts, work.keys.n, report)
 
@@ -206,14 +206,14 @@ def _threshold(mass: float) -> float:
 
 
 def _choose(
-    work: Work, sample: torch.Tensor, found: _Entries, masses: list[float], max_k: int, tolerance: float
+    work: Work, sample: torch.Tensor, entries: _Entries, masses: list[float], max_k: int, tolerance: float
 ) -> tuple[float, dict[str, Any]]:
     """The first of ascending masses whose averages hold the tolerance on the sample, and their errors."""
     exact = [x.cpu() for x in partial_sums(work, sample).finish()]
     values = [_on_cpu(work.keys if v is None else v) for v in work.values]
     check: dict[str, Any] = {}
     for mass in masses:
-        trial = _cut(found, mass, max_k, work)
+        trial = _cut(entries, mass, max_k, work)
         averages = [torch.from_numpy(trial.recompose(np.arange(len(trial)), v)) for v in values]
         check = compare(averages, exact)
         if check["p99"] <= (tolerance if mass == masses[-1] else _MARGIN * tolerance):
@@ -237,12 +237,12 @@ def _collect(scan: Scan, n: int) -> _Entries:
     """Every row that the scan finds for its n queries."""
     pieces: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
 
-    def keep(part: slice, start: int, chunk: torch.Tensor, found: Found) -> None:
+    def keep(part: slice, start: int, chunk: torch.Tensor, candidates: Candidates) -> None:
         pieces.append(
             (
-                (found.queries + part.start).cpu().numpy(),
-                (found.columns + start).cpu().numpy(),
-                found.logits.cpu().numpy(),
+                (candidates.queries + part.start).cpu().numpy(),
+                (candidates.columns + start).cpu().numpy(),
+                candidates.logits.cpu().numpy(),
             )
         )
 
@@ -256,15 +256,15 @@ def _collect(scan: Scan, n: int) -> _Entries:
     return _Entries(starts, columns, shares)
 
 
-def _cut(found: _Entries, mass: float, max_k: int, work: Work) -> SparseWeights:
+def _cut(entries: _Entries, mass: float, max_k: int, work: Work) -> SparseWeights:
     """The heaviest rows of each query that hold `mass` of its weight, at most `max_k`."""
-    counts = np.diff(found.starts)
-    before = np.cumsum(found.shares) - found.shares
-    before -= np.repeat(before[found.starts[:-1]], counts)
-    rank = np.arange(len(found.rows)) - np.repeat(found.starts[:-1], counts)
-    kept = ((before < mass) & (rank < max_k)) | (rank == 0)
-    starts = np.concatenate([[0], np.cumsum(np.add.reduceat(kept, found.starts[:-1], dtype=np.int64))])
-    return SparseWeights.pack(starts, found.rows[kept], found.shares[kept], work.keys.n)
+    counts = np.diff(entries.starts)
+    before = np.cumsum(entries.shares) - entries.shares
+    before -= np.repeat(before[entries.starts[:-1]], counts)
+    rank = np.arange(len(entries.rows)) - np.repeat(entries.starts[:-1], counts)
+    mask = ((before < mass) & (rank < max_k)) | (rank == 0)
+    starts = np.concatenate([[0], np.cumsum(np.add.reduceat(mask, entries.starts[:-1], dtype=np.int64))])
+    return SparseWeights.pack(starts, entries.rows[mask], entries.shares[mask], work.keys.n)
 
 
 def _join(parts: list[SparseWeights], rows: int, report: dict[str, Any]) -> SparseWeights:

@@ -102,8 +102,8 @@ class Ranking:
 
     def figures(self, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
         """Any-hit recall at each k, mean average precision and median rank; fractions are 0 to 1."""
-        found = {f"r@{k}": float(np.mean(self.best <= k)) for k in ks}
-        return {**found, "map": float(self.average_precision.mean()), "median_rank": float(np.median(self.best))}
+        recalls = {f"r@{k}": float(np.mean(self.best <= k)) for k in ks}
+        return {**recalls, "map": float(self.average_precision.mean()), "median_rank": float(np.median(self.best))}
 
     def per_query(self, ks: Sequence[int] = (1, 5, 10)) -> dict[str, NDArray[np.float64]]:
         """The values whose means are the figures: (n,) for each `r@k` and `map`."""

@@ -38,8 +38,8 @@ def _with_intervals(figures: Mapping[str, float], values: Mapping[str, NDArray[n
     """Figures and, under `NAME_ci95`, the bootstrap intervals of those that are means."""
     out: Figures = dict(figures)
     if how.bootstrap:
-        found = bootstrap_intervals(values, seed=how.seed, n=how.bootstrap)
-        out.update({f"{name}_ci95": list(found[name]) for name in values})
+        ends = bootstrap_intervals(values, seed=how.seed, n=how.bootstrap)
+        out.update({f"{name}_ci95": list(ends[name]) for name in values})
     return out
 
 

@@ -48,23 +48,23 @@ def retrieval(query: Any, gallery: Any, positives: Any) -> tuple[Ranking, Rankin
     Raises:
         EvaluationError: Shapes that do not fit, NaN or infinity, no pair, or a pair out of range.
     """
-    rows, columns = _sides(query, gallery, positives, both=True)
+    rows, columns = _directions(query, gallery, positives, both=True)
     _shared_pass(rows, columns)
     return rows.ranking(), columns.ranking()
 
 
 def retrieval_one_way(query: Any, gallery: Any, positives: Any) -> Ranking:
     """The first of the two rankings of `retrieval`, without the work for the other."""
-    rows, columns = _sides(query, gallery, positives, both=False)
+    rows, columns = _directions(query, gallery, positives, both=False)
     _shared_pass(rows, columns)
     return rows.ranking()
 
 
-def _sides(query: Any, gallery: Any, positives: Any, *, both: bool) -> tuple[_Side, _Side]:
+def _directions(query: Any, gallery: Any, positives: Any, *, both: bool) -> tuple[_Direction, _Direction]:
     q = embedding_matrix(query, "query")
     g = embedding_matrix(gallery, "gallery", q.shape[1])
     pairs = make_pairs(positives, len(q), len(g))
-    return _Side(q, g, pairs, wanted=True), _Side(g, q, pairs.swapped(), wanted=both)
+    return _Direction(q, g, pairs, wanted=True), _Direction(g, q, pairs.swapped(), wanted=both)
 
 
 def _exact(a: Array, b: Array, rows: Ints, columns: Ints) -> NDArray[np.float64]:
@@ -101,7 +101,7 @@ class _Thresholds:
     counts: Ints
 
 
-class _Side:
+class _Direction:
     """One direction: its items, the others that are ranked for them, and the counts of its pairs."""
 
     def __init__(self, items: Array, others: Array, pairs: Pairs, *, wanted: bool) -> None:
@@ -164,7 +164,7 @@ class _Side:
         return ranking(self.pairs.rows, self.outranking, *self.pairs.shape)
 
 
-def _shared_pass(rows: _Side, columns: _Side) -> None:
+def _shared_pass(rows: _Direction, columns: _Direction) -> None:
     """Go once through the product and count, for both sides, the items that have few pairs."""
     if not rows.rounds and not columns.rounds:
         return
@@ -178,7 +178,7 @@ def _shared_pass(rows: _Side, columns: _Side) -> None:
     columns.collect()
 
 
-def _blocks(rows: _Side) -> Iterator[tuple[int, Array]]:
+def _blocks(rows: _Direction) -> Iterator[tuple[int, Array]]:
     """Blocks of the score matrix with their first row; relevant scores are -inf, so that they never outrank."""
     width = len(rows.others)
     height = min(len(rows.items), max(1, BLOCK // width))

@@ -115,13 +115,16 @@ def read_columns(source: Any, columns: tuple[str, str], what: str) -> tuple[list
 def _named_as_here(table: Any, columns: tuple[str, str]) -> Any:
     """A table whose columns have the names that BEIR and TREC give them, under ours; others as they are."""
     present = list(table) if isinstance(table, Mapping) else list(table.column_names)
-    found = [
+    present_names = [
         next((name for name in (column, *_ALIASES.get(column, ())) if name in present), column) for column in columns
     ]
-    if tuple(found) == columns:
+    if tuple(present_names) == columns:
         return table
     scores = {name: table[name] for name in _SCORES if name in present}
-    return {**{ours: table[name] for ours, name in zip(columns, found, strict=True) if name in present}, **scores}
+    return {
+        **{ours: table[name] for ours, name in zip(columns, present_names, strict=True) if name in present},
+        **scores,
+    }
 
 
 def _relevant(table: Any, name: str) -> list[bool] | None:

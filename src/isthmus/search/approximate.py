@@ -9,7 +9,8 @@ import numpy as np
 
 from isthmus.core.geometry import Array, normalize
 from isthmus.errors import ConfigError, DependencyError
-from isthmus.search.rows import Mask, Rows, exact_nearest
+from isthmus.search.rows import Mask, exact_nearest
+from isthmus.spaces.embeddings import RowNumbers
 
 KINDS = ("ivf", "hnsw")
 SAMPLE = 256
@@ -45,7 +46,7 @@ class Approximate:
         settings: How it is searched.
     """
 
-    def __init__(self, faiss_index: Any, places: Rows, settings: AnnSettings) -> None:
+    def __init__(self, faiss_index: Any, places: RowNumbers, settings: AnnSettings) -> None:
         self.index, self.places, self.settings = faiss_index, places, settings
 
     @property
@@ -53,14 +54,14 @@ class Approximate:
         """Rows of the faiss index that do not count any more."""
         return int(np.count_nonzero(self.places < 0))
 
-    def drop(self, places: Rows) -> None:
+    def drop(self, places: RowNumbers) -> None:
         """Let rows that changed, or are gone, not count."""
         self.places[np.isin(self.places, places)] = -1
 
-    def moved(self, kept: Rows, size: int) -> None:
-        """Follow a matrix of `size` places that was made dense, of which `kept` stayed."""
+    def moved(self, survivors: RowNumbers, size: int) -> None:
+        """Follow a matrix of `size` places that was made dense, of which `survivors` stayed."""
         new = np.full(size, -1, np.int64)
-        new[kept] = np.arange(len(kept))
+        new[survivors] = np.arange(len(survivors))
         self.places = np.where(self.places < 0, -1, new[np.maximum(self.places, 0)])
 
     def covered(self, size: int) -> Mask:
@@ -69,12 +70,12 @@ class Approximate:
         known[self.places[self.places >= 0]] = True
         return known
 
-    def nearest(self, queries: Array, k: int, wanted: Mask) -> Rows:
+    def nearest(self, queries: Array, k: int, wanted: Mask) -> RowNumbers:
         """(q, k) places of rows that are probably the nearest of those wanted, -1 where fewer were found."""
         allowed = (self.places >= 0) & wanted[np.maximum(self.places, 0)]
         selector = None if allowed.all() else np.packbits(allowed, bitorder="little")
-        _, found = self.index.search(queries, k, params=self._parameters(selector, k))
-        return np.where(found < 0, -1, self.places[np.maximum(found, 0)]).astype(np.int64)
+        _, positions = self.index.search(queries, k, params=self._parameters(selector, k))
+        return np.where(positions < 0, -1, self.places[np.maximum(positions, 0)]).astype(np.int64)
 
     def _parameters(self, selector: Any, k: int) -> Any:
         faiss = load_faiss()
@@ -86,7 +87,9 @@ class Approximate:
         return faiss.SearchParametersHNSW(efSearch=max(self.settings.effort, 2 * k), **options)
 
 
-def build(matrix: Array, places: Rows, *, kind: str, target: float, seed: int, queries: Array | None) -> Approximate:
+def build(
+    matrix: Array, places: RowNumbers, *, kind: str, target: float, seed: int, queries: Array | None
+) -> Approximate:
     """Build a faiss index over the rows of these places and set its effort so that the target recall is reached.
 
     Args:
@@ -113,23 +116,23 @@ def build(matrix: Array, places: Rows, *, kind: str, target: float, seed: int, q
     rows = matrix if len(places) == len(matrix) else matrix[places]
     index = _ivf(rows, seed) if kind == "ivf" else _hnsw(rows)
     most = index.nlist if kind == "ivf" else 4096
-    found = Approximate(index, places.copy(), AnnSettings(kind, 1, 0.0, target))
+    approximate = Approximate(index, places.copy(), AnnSettings(kind, 1, 0.0, target))
     sample = _sample(rows, seed) if queries is None else queries
     living = np.zeros(len(matrix), bool)
     living[places] = True
     truth = exact_nearest(matrix, sample, 10, None if living.all() else living)[1]
     effort = 8 if kind == "ivf" else 32
     while True:
-        found.settings = replace(found.settings, effort=min(effort, most))
-        reached = _recall(found.nearest(sample, 10, living), truth)
-        found.settings = replace(found.settings, recall=round(reached, 4))
+        approximate.settings = replace(approximate.settings, effort=min(effort, most))
+        reached = _recall(approximate.nearest(sample, 10, living), truth)
+        approximate.settings = replace(approximate.settings, recall=round(reached, 4))
         if reached >= target or effort >= most:
-            return found
+            return approximate
         effort *= 2
 
 
-def _recall(found: Rows, truth: Rows) -> float:
-    hits = sum(len(np.intersect1d(one, other)) for one, other in zip(found, truth, strict=True))
+def _recall(neighbours: RowNumbers, truth: RowNumbers) -> float:
+    hits = sum(len(np.intersect1d(one, other)) for one, other in zip(neighbours, truth, strict=True))
     return hits / truth.size
 
 

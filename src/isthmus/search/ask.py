@@ -217,13 +217,13 @@ def explain_hits(
         BridgeError: The routes do not tell, and the bridge's spaces are not there.
     """
     explainer = Explainer(bridge, space_paths=space_paths)
-    asked = max(items, key=lambda item: item.weight)
-    query = ItemRow(asked.modality or "", asked.space, asked.own, np.asarray(asked.vector, np.float32))
-    told = Hits()
+    heaviest = max(items, key=lambda item: item.weight)
+    query = ItemRow(heaviest.modality or "", heaviest.space, heaviest.own, np.asarray(heaviest.vector, np.float32))
+    explained = Hits()
     for hit in hits:
-        found = _item_of(bridge, hit, sources or {}, index)
-        told.append(replace(hit, why=None if found is None else explainer.explain(query, found, top=top)))
-    return told
+        hit_item = _item_of(bridge, hit, sources or {}, index)
+        explained.append(replace(hit, why=None if hit_item is None else explainer.explain(query, hit_item, top=top)))
+    return explained
 
 
 def _item_of(

@@ -23,7 +23,8 @@ from isthmus.search.filters import Filter, mask, read_filter
 from isthmus.search.hits import Hit, Hits
 from isthmus.search.metadata import Metadata, metadata_rows
 from isthmus.search.query import QueryItem, combine
-from isthmus.search.rows import GrowingRows, Mask, Rows, best_of, exact_cosines, exact_nearest, renumbered
+from isthmus.search.rows import GrowingRows, Mask, best_of, exact_cosines, exact_nearest, renumbered
+from isthmus.spaces.embeddings import RowNumbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -308,15 +309,15 @@ class SearchIndex:
         if not self._rows.gone:
             return
         size = self._rows.size
-        kept = self._rows.compact()
+        survivors = self._rows.compact()
         if self._centred is not None:
             self._centred.compact()
         if self.ann is not None:
-            self.ann.moved(kept, size)
+            self.ann.moved(survivors, size)
         self._ids, self._modalities, self._galleries = (
-            [values[place] for place in kept] for values in (self._ids, self._modalities, self._galleries)
+            [values[place] for place in survivors] for values in (self._ids, self._modalities, self._galleries)
         )
-        self._metadata.keep(kept)
+        self._metadata.keep(survivors)
         self._label_arrays.clear()
         self._places = None
 
@@ -425,7 +426,7 @@ class SearchIndex:
 
     def nearest(
         self, queries: Any, k: int = 10, *, modality: str | None = None, mean: Any = None
-    ) -> tuple[Array, Rows]:
+    ) -> tuple[Array, RowNumbers]:
         """As `search`, as arrays: (q, k) cosines and (q, k) rows."""
         scores, places = self._nearest(self._checked(queries, k, modality, mean), k, None, False)
         return scores, renumbered(self._rows.living)(places)
@@ -465,7 +466,7 @@ class SearchIndex:
             self._label_arrays[name] = np.asarray(self._modalities if name == "modalities" else self._galleries)
         return self._label_arrays[name]
 
-    def _nearest(self, queries: Array, k: int, wanted: Mask | None, exact: bool) -> tuple[Array, Rows]:
+    def _nearest(self, queries: Array, k: int, wanted: Mask | None, exact: bool) -> tuple[Array, RowNumbers]:
         """(q, k) cosines and places, exact or by the approximate index and exact for what that does not know."""
         wanted = self._rows.living if wanted is None else wanted
         count = int(np.count_nonzero(wanted))
@@ -477,11 +478,11 @@ class SearchIndex:
             return exact_nearest(matrix, queries, k, None if count == len(wanted) else wanted)
         return self._approximate(self.ann, queries, k, wanted)
 
-    def _approximate(self, ann: Approximate, queries: Array, k: int, wanted: Mask) -> tuple[Array, Rows]:
+    def _approximate(self, ann: Approximate, queries: Array, k: int, wanted: Mask) -> tuple[Array, RowNumbers]:
         matrix = self._searched.matrix
-        found = ann.nearest(queries, k, wanted)
-        which, column = np.nonzero(found >= 0)
-        rows = found[which, column]
+        neighbours = ann.nearest(queries, k, wanted)
+        which, column = np.nonzero(neighbours >= 0)
+        rows = neighbours[which, column]
         parts = [(which, rows, exact_cosines(queries, which, matrix, rows))]
         unknown = wanted & ~ann.covered(len(matrix))
         if unknown.any():
@@ -494,7 +495,7 @@ class SearchIndex:
             return exact_nearest(matrix, queries, k, wanted)
         return best_of(which, rows, scores, len(queries), k)
 
-    def _hits(self, parts: Sequence[tuple[Array, Rows]]) -> list[Hits]:
+    def _hits(self, parts: Sequence[tuple[Array, RowNumbers]]) -> list[Hits]:
         number = renumbered(self._rows.living)
         return [
             Hits(self._hit(int(place), float(score), int(row)) for score, place, row in zip(*one, strict=True))

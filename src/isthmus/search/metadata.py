@@ -60,8 +60,8 @@ class Metadata:
     def row(self, number: int) -> dict[str, Any]:
         """All columns of one row."""
         if self._columns is None and self._table is not None:
-            found: dict[str, Any] = self._table.slice(number, 1).to_pylist()[0]
-            return found
+            row: dict[str, Any] = self._table.slice(number, 1).to_pylist()[0]
+            return row
         return {name: values[number] for name, values in self._lists.items()}
 
     def table(self) -> pa.Table:
@@ -130,5 +130,5 @@ def metadata_rows(content: Any, count: int) -> list[dict[str, Any]]:
         if len(rows) != count:
             raise EvaluationError(f"got {count:,} ids and {len(rows):,} rows of metadata. Expected as many.")
         return rows
-    held = Metadata(content, count)
-    return [held.row(number) for number in range(count)] if held else [{} for _ in range(count)]
+    metadata = Metadata(content, count)
+    return [metadata.row(number) for number in range(count)] if metadata else [{} for _ in range(count)]

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from isthmus.core.geometry import Array
 from isthmus.errors import EvaluationError
+from isthmus.spaces.embeddings import RowNumbers
 
-Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 SPARE_SHARE = 0.25
@@ -55,7 +55,7 @@ class GrowingRows:
         """(size,) which places hold a row."""
         return self.alive[: self.size]
 
-    def append(self, rows: Array) -> Rows:
+    def append(self, rows: Array) -> RowNumbers:
         """Add rows and return their places."""
         needed = self.size + len(rows)
         if needed > len(self._matrix) or not self._matrix.flags.writeable:
@@ -77,7 +77,7 @@ class GrowingRows:
             self._matrix = np.array(self._matrix, np.float32)
         self._matrix[place] = row
 
-    def remove(self, places: Rows) -> None:
+    def remove(self, places: RowNumbers) -> None:
         """Let rows be gone."""
         self.alive[places] = False
 
@@ -86,12 +86,12 @@ class GrowingRows:
         """Whether so many rows are gone that the matrix should be made dense."""
         return self.gone > max(SPARE_ROWS, SPARE_SHARE * self.size)
 
-    def compact(self) -> Rows:
+    def compact(self) -> RowNumbers:
         """Make the matrix dense and return the places that were kept, in their order."""
-        kept = np.flatnonzero(self.living).astype(np.int64)
-        self._matrix = np.ascontiguousarray(self.matrix[kept])
-        self.size, self.alive = len(kept), np.ones(len(kept), bool)
-        return kept
+        survivors = np.flatnonzero(self.living).astype(np.int64)
+        self._matrix = np.ascontiguousarray(self.matrix[survivors])
+        self.size, self.alive = len(survivors), np.ones(len(survivors), bool)
+        return survivors
 
 
 SCORES = 1 << 18
@@ -108,7 +108,7 @@ GATHER_SHARE = 0.25
 """Below this share of wanted rows, a tile's rows are copied together before they are multiplied."""
 
 
-def exact_nearest(matrix: Array, queries: Array, k: int, wanted: Mask | None = None) -> tuple[Array, Rows]:
+def exact_nearest(matrix: Array, queries: Array, k: int, wanted: Mask | None = None) -> tuple[Array, RowNumbers]:
     """The k best rows of each query by cosine, exact, equal cosines in the order of the rows.
 
     Args:
@@ -124,7 +124,7 @@ def exact_nearest(matrix: Array, queries: Array, k: int, wanted: Mask | None = N
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
-def _block_nearest(matrix: Array, queries: Array, k: int, wanted: Mask | None) -> tuple[Array, Rows]:
+def _block_nearest(matrix: Array, queries: Array, k: int, wanted: Mask | None) -> tuple[Array, RowNumbers]:
     """Best k of a block of queries, tile by tile of rows.
 
     Each query has a floor, the k-th best cosine of some tile before: what lies below it in a later tile is passed over
@@ -150,7 +150,7 @@ def _block_nearest(matrix: Array, queries: Array, k: int, wanted: Mask | None) -
     return best_of(which, rows, exact, len(queries), k)
 
 
-def _wanted_rows(tile: Array, wanted: Mask | None) -> tuple[Array, Rows]:
+def _wanted_rows(tile: Array, wanted: Mask | None) -> tuple[Array, RowNumbers]:
     """The rows of a tile to multiply and their numbers: the wanted ones alone where these are few, else all."""
     if wanted is not None:
         own = np.flatnonzero(wanted).astype(np.int64)
@@ -159,7 +159,7 @@ def _wanted_rows(tile: Array, wanted: Mask | None) -> tuple[Array, Rows]:
     return tile, np.arange(len(tile), dtype=np.int64)
 
 
-def _above(scores: Array, k: int, floor: Array) -> tuple[Rows, Rows, Array]:
+def _above(scores: Array, k: int, floor: Array) -> tuple[RowNumbers, RowNumbers, Array]:
     """(query, row) of every score (row, query) that may be among the k best of its query, and the floors after it."""
     places = np.flatnonzero(scores >= floor - ROUNDING)
     if len(places) <= 2 * k * len(floor) and floor.min() > -np.inf:
@@ -170,7 +170,7 @@ def _above(scores: Array, k: int, floor: Array) -> tuple[Rows, Rows, Array]:
     return which, rows, np.maximum(floor, worst) if few == k else floor
 
 
-def exact_cosines(queries: Array, which: Rows, matrix: Array, rows: Rows) -> NDArray[np.float64]:
+def exact_cosines(queries: Array, which: RowNumbers, matrix: Array, rows: RowNumbers) -> NDArray[np.float64]:
     """Cosines of pairs of unit rows, summed in float64.
 
     Equal embeddings get other last bits in other places of a float32 product; float64 row by row does not.
@@ -178,7 +178,9 @@ def exact_cosines(queries: Array, which: Rows, matrix: Array, rows: Rows) -> NDA
     return np.asarray((queries[which].astype(np.float64) * matrix[rows]).sum(axis=1))
 
 
-def best_of(which: Rows, rows: Rows, scores: NDArray[np.float64], queries: int, k: int) -> tuple[Array, Rows]:
+def best_of(
+    which: RowNumbers, rows: RowNumbers, scores: NDArray[np.float64], queries: int, k: int
+) -> tuple[Array, RowNumbers]:
     """The k best of candidates (query, row, cosine), of which every query has at least k."""
     if np.bincount(which, minlength=queries).min(initial=k) < k:  # NaN is among the best of nothing
         raise EvaluationError("rows of the index hold NaN: its embeddings are damaged. Make the index again.")
@@ -188,7 +190,7 @@ def best_of(which: Rows, rows: Rows, scores: NDArray[np.float64], queries: int, 
     return scores[best].astype(np.float32), rows[best]
 
 
-def candidates(scores: Array, k: int) -> tuple[Rows, Rows, Array]:
+def candidates(scores: Array, k: int) -> tuple[RowNumbers, RowNumbers, Array]:
     """(row, column) of every score that may be among the k best of its row, once rounding is taken off, and each row's
     k-th best.
 
@@ -205,7 +207,7 @@ def candidates(scores: Array, k: int) -> tuple[Rows, Rows, Array]:
     return rows[keep], columns[keep], worst
 
 
-def renumbered(alive: Mask) -> Callable[[Rows], Rows]:
+def renumbered(alive: Mask) -> Callable[[RowNumbers], RowNumbers]:
     """A function from places to row numbers, counted over the rows that are there."""
     if alive.all():
         return lambda places: places

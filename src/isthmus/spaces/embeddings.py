@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 
 FIRST_ROWS = 5
 """Items that a notebook shows."""
@@ -172,7 +172,7 @@ class Embeddings:
         """The table that goes with the rows: column `id` and whatever was stored beside it."""
         return read_metadata(self.shards)
 
-    def rows_of(self, ids: Sequence[str] | pa.ChunkedArray) -> Rows:
+    def rows_of(self, ids: Sequence[str] | pa.ChunkedArray) -> RowNumbers:
         """Row numbers of ids, (k,) int64.
 
         Raises:
@@ -223,7 +223,7 @@ class Embeddings:
         return sum(verify_shard(shard) for shard in self.shards)
 
 
-def find_rows(wanted: pa.ChunkedArray, ids: pa.ChunkedArray) -> Rows:
+def find_rows(wanted: pa.ChunkedArray, ids: pa.ChunkedArray) -> RowNumbers:
     """For each wanted id its row among `ids`, or -1, (k,) int64. Both are large strings; `ids` are unique."""
     import pyarrow as pa
     import pyarrow.compute as pc

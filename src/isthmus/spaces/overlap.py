@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isthmus.errors import OverlapError
-from isthmus.spaces.embeddings import Rows, find_rows
+from isthmus.spaces.embeddings import RowNumbers, find_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,8 +31,8 @@ class Overlap:
     """
 
     ids: list[str]
-    rows_a: Rows
-    rows_b: Rows
+    rows_a: RowNumbers
+    rows_b: RowNumbers
 
     def __len__(self) -> int:
         return len(self.rows_a)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isthmus.spaces.embeddings import Embeddings, Floats, Rows
+from isthmus.spaces.embeddings import Embeddings, Floats, RowNumbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,7 +72,7 @@ class Selection:
 
     def unit(self, rows: ArrayLike | None = None) -> Floats:
         """All rows, or those numbered, scaled to unit length; SpaceError where one is zero."""
-        wanted: Rows = self.rows if rows is None else self.rows[np.asarray(rows, np.int64)]
+        wanted: RowNumbers = self.rows if rows is None else self.rows[np.asarray(rows, np.int64)]
         return self.whole.unit(wanted)
 
     def blocks(self, size: int = 65_536) -> Iterator[Floats]:

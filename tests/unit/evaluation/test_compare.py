@@ -13,13 +13,13 @@ from isthmus.errors import EvaluationError
 from isthmus.evaluation.benchmarks.declaration import parse_benchmark
 from isthmus.evaluation.suite import compare_bridges
 from isthmus.evaluation.suite.compare import differences, p_value
-from isthmus.evaluation.suite.questions import Outcome, PairTruth, Settings
+from isthmus.evaluation.suite.questions import PairTruth, Settings, TaskScore
 from isthmus.recipes.closed_form import fit_closed_form_bridge
 from worlds import contrastive, meanings, write_space
 
 
-def flat(values: np.ndarray, name: str = "accuracy@1") -> Outcome:
-    return Outcome({name: float(values.mean())}, {}, {"": [{name: values}]})
+def flat(values: np.ndarray, name: str = "accuracy@1") -> TaskScore:
+    return TaskScore({name: float(values.mean())}, {}, {"": [{name: values}]})
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -90,7 +90,7 @@ def test_both_directions_are_resampled_and_averaged():
 def test_groups_are_resampled_apart():
     a = [{"r@1": np.zeros(5)}, {"r@1": np.zeros(50)}]
     b = [{"r@1": np.ones(5)}, {"r@1": np.zeros(50)}]
-    one, two = (Outcome({"r@1": mean}, {}, {"": parts}) for mean, parts in ((0.0, a), (0.5, b)))
+    one, two = (TaskScore({"r@1": mean}, {}, {"": parts}) for mean, parts in ((0.0, a), (0.5, b)))
     found = differences(one, two, seed=0, n=20)["figures"]["r@1"]
     assert (found["difference"], found["ci95"]) == (0.5, [0.5, 0.5])
 
@@ -100,9 +100,9 @@ def test_what_cannot_be_compared_is_told():
     with pytest.raises(EvaluationError, match=r"scored on 3 and 4 items, since their encoders rejected others"):
         differences(three, four, seed=0, n=10)
     with pytest.raises(EvaluationError, match=r"scored on 1 and 0 groups"):
-        differences(three, Outcome({}), seed=0, n=10)
+        differences(three, TaskScore({}), seed=0, n=10)
     with pytest.raises(EvaluationError, match=r"no figure that is a mean over items"):
-        differences(Outcome({}), Outcome({}), seed=0, n=10)
+        differences(TaskScore({}), TaskScore({}), seed=0, n=10)
 
 
 @pytest.fixture(scope="module")

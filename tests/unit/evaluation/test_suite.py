@@ -23,12 +23,12 @@ from isthmus.errors import (
     FormatError,
 )
 from isthmus.evaluation.benchmarks.declaration import Benchmark, parse_benchmark
-from isthmus.evaluation.benchmarks.task import Classification, Retrieval, Side
+from isthmus.evaluation.benchmarks.task import Classification, ItemSet, Retrieval
 from isthmus.evaluation.evaluate import evaluate_bridge
 from isthmus.evaluation.suite import SuiteSettings, format_suite, run_suite
-from isthmus.evaluation.suite.embed import Sides
+from isthmus.evaluation.suite.embed import ItemSetEmbedder
 from isthmus.evaluation.suite.methods import mean_row
-from isthmus.evaluation.suite.questions import ClassTruth, PairTruth, ask
+from isthmus.evaluation.suite.questions import ClassTruth, PairTruth, scoring_task
 from isthmus.evaluation.suite.run_suite import choose_templates
 from isthmus.items import Item
 from isthmus.metrics import accuracy_at_k, multilabel_map, retrieval_scores
@@ -144,17 +144,17 @@ def test_what_was_rejected_enters_no_score():
 
 def test_a_limit_takes_the_first_and_what_belongs_to_them():
     side = [
-        Side("audio", [Item(f"a{i}", text="x") for i in range(4)]),
-        Side("image", [Item(f"i{i}") for i in range(4)]),
+        ItemSet("audio", [Item(f"a{i}", text="x") for i in range(4)]),
+        ItemSet("image", [Item(f"i{i}") for i in range(4)]),
     ]
-    asked = ask(Retrieval(*side, [("a0", "i3"), ("a1", "i3"), ("a2", "i0")]), limit=2)
-    assert (asked.query.ids, asked.target.ids) == (["a0", "a1"], ["i3"])
-    assert asked.counts["n_pairs"] == 2
-    prompts = Side("text", [Item("p", text="x", columns={"class": "c"})])
-    asked = ask(Classification(side[0], {"c": "c"}, [("a0", "c"), ("a3", "c")]), prompts, limit=1)
-    assert (asked.query.ids, asked.counts["n_labels"]) == (["a0"], 1)
+    scoring = scoring_task(Retrieval(*side, [("a0", "i3"), ("a1", "i3"), ("a2", "i0")]), limit=2)
+    assert (scoring.query.ids, scoring.target.ids) == (["a0", "a1"], ["i3"])
+    assert scoring.counts["n_pairs"] == 2
+    prompts = ItemSet("text", [Item("p", text="x", columns={"class": "c"})])
+    scoring = scoring_task(Classification(side[0], {"c": "c"}, [("a0", "c"), ("a3", "c")]), prompts, limit=1)
+    assert (scoring.query.ids, scoring.counts["n_labels"]) == (["a0"], 1)
     with pytest.raises(EvaluationError, match=r"the classification has no class texts"):
-        ask(Classification(side[0], {"c": "c"}, [("a0", "c")]))
+        scoring_task(Classification(side[0], {"c": "c"}, [("a0", "c")]))
 
 
 def test_means_and_deviations_of_runs():
@@ -467,41 +467,41 @@ def test_items_are_encoded_once_by_the_spaces_own_encoder(tmp_path: Path, monkey
     bridge = tiny_bridge(tmp_path)
     items = [Item(f"q{i}", text=f"query {i}") for i in range(5)]
     settings = SuiteSettings(cache=tmp_path / "cache", quiet=True)
-    sides = Sides(settings)
-    assert sides.home(bridge, Side("text", items)) == "one"
-    first = sides.embed(bridge, Side("text", items), "two")
+    embedder = ItemSetEmbedder(settings)
+    assert embedder.home(bridge, ItemSet("text", items)) == "one"
+    first = embedder.embed(bridge, ItemSet("text", items), "two")
     assert (first.dim, first.ids, first.space_name) == (12, [item.id for item in items], "two")
-    assert sides.encoded["two/text"]["rejected"] == 0
+    assert embedder.encoded["two/text"]["rejected"] == 0
     monkeypatch.setattr("isthmus.encoders.recorded.load_encoder", lambda *_, **__: pytest.fail("loaded again"))
-    again = Sides(settings).embed(bridge, Side("text", items), "two")
+    again = ItemSetEmbedder(settings).embed(bridge, ItemSet("text", items), "two")
     assert np.array_equal(np.asarray(first), np.asarray(again))
     changed = [Item("q0", text="other words"), *items[1:]]
     monkeypatch.setattr("isthmus.encoders.recorded.load_encoder", load_encoder)
-    fresh = Sides(settings).embed(bridge, Side("text", changed), "two")
+    fresh = ItemSetEmbedder(settings).embed(bridge, ItemSet("text", changed), "two")
     assert not np.array_equal(np.asarray(first)[0], np.asarray(fresh)[0])
     through = SuiteSettings(cache=tmp_path / "cache", through={"text": "two"})
-    assert Sides(through).home(bridge, Side("text", items)) == "two"
+    assert ItemSetEmbedder(through).home(bridge, ItemSet("text", items)) == "two"
     with pytest.raises(BridgeError, match=r"no route for 'audio'. Expected one of one/text, two/text"):
-        sides.home(bridge, Side("audio", items))
+        embedder.home(bridge, ItemSet("audio", items))
     with pytest.raises(EvaluationError, match=r"'one' embeds no audio"):
-        sides.embed(bridge, Side("audio", items), "one")
+        embedder.embed(bridge, ItemSet("audio", items), "one")
 
 
 @pytest.mark.usefixtures("allowed")
 def test_an_interrupted_encoding_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     bridge = tiny_bridge(tmp_path)
-    side = Side("text", [Item(f"q{i}", text=f"query {i}") for i in range(40)])
+    side = ItemSet("text", [Item(f"q{i}", text=f"query {i}") for i in range(40)])
     settings = SuiteSettings(cache=tmp_path / "cache", quiet=True, batch_size=1)
     log = tmp_path / "log"
     monkeypatch.setenv("TINY_LOG", str(log))
-    failing = Sides(settings)
+    failing = ItemSetEmbedder(settings)
     encoder = failing._encoder(bridge, "two", "text")
     encoder.fail_at = 20  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match=r"the model failed"):
         failing.embed(bridge, side, "two")
     assert not list((tmp_path / "cache" / "encoded").glob("*.json"))
     before = len(log.read_text().splitlines())
-    whole = Sides(settings).embed(bridge, side, "two")
+    whole = ItemSetEmbedder(settings).embed(bridge, side, "two")
     assert len(whole) == 40
     assert len(log.read_text().splitlines()) - before < 40, "what was encoded before the fault is not encoded again"
 
@@ -509,10 +509,10 @@ def test_an_interrupted_encoding_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.usefixtures("allowed")
 def test_rejected_items_are_counted_or_end_the_run(tmp_path: Path):
     bridge = tiny_bridge(tmp_path)
-    side = Side("text", [Item("good", text="words"), Item("bad", text=" ")])
+    side = ItemSet("text", [Item("good", text="words"), Item("bad", text=" ")])
     with pytest.raises(CheckFailed, match=r"1 of 2 text items .* were rejected"):
-        Sides(SuiteSettings(cache=tmp_path / "cache", quiet=True)).embed(bridge, side, "two")
-    patient = Sides(SuiteSettings(cache=tmp_path / "cache", quiet=True, max_rejected=0.5))
+        ItemSetEmbedder(SuiteSettings(cache=tmp_path / "cache", quiet=True)).embed(bridge, side, "two")
+    patient = ItemSetEmbedder(SuiteSettings(cache=tmp_path / "cache", quiet=True, max_rejected=0.5))
     assert patient.embed(bridge, side, "two").ids == ["good"]
     assert patient.encoded["two/text"]["rejected"] == 1
 
@@ -532,7 +532,7 @@ def test_another_encoder_is_refused(tmp_path: Path):
     given = {"two": "tiny_encoder:TinyEncoder"}
     settings = SuiteSettings(cache=tmp_path / "cache", quiet=True, encoders=given)
     with pytest.raises(FingerprintError, match=r"another weights_sha256. Load that one"):
-        Sides(settings).embed(bridge, Side("text", items), "two")
+        ItemSetEmbedder(settings).embed(bridge, ItemSet("text", items), "two")
 
 
 def test_embeddings_of_another_encoder_are_refused(world: World, tmp_path: Path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from isthmus.errors import EvaluationError
-from isthmus.evaluation.benchmarks.task import Localization, Sample, Side
-from isthmus.evaluation.suite.localize import PlaceTruth, ask_places, box_ciou, box_mask, truth_map
+from isthmus.evaluation.benchmarks.task import ItemSet, Localization, Sample
+from isthmus.evaluation.suite.localize import PlaceTruth, box_ciou, box_mask, localization_task, truth_map
 from isthmus.items import Item
 from isthmus.metrics import localization_scores
 from isthmus.metrics.results import Settings
@@ -19,7 +19,10 @@ PLAIN = Settings(bootstrap=0)
 
 def task_of(samples: list[Sample], agreement: int = 1, counterfactual: bool = False) -> Localization:
     images, sounds = ({getattr(sample, name): None for sample in samples} for name in ("image", "audio"))
-    sides = Side("image", [Item(i, f"{i}.jpg") for i in images]), Side("audio", [Item(a, f"{a}.wav") for a in sounds])
+    sides = (
+        ItemSet("image", [Item(i, f"{i}.jpg") for i in images]),
+        ItemSet("audio", [Item(a, f"{a}.wav") for a in sounds]),
+    )
     return Localization(*sides, samples, agreement, counterfactual)
 
 
@@ -67,12 +70,12 @@ def test_an_empty_truth_is_never_found():
 def test_the_nearest_part_is_chosen_and_scored():
     samples = [Sample("x", "x", "x", [LEFT]), Sample("y", "y", "y", [QUARTER]), Sample("z", "x", "y", [RIGHT])]
     task = task_of(samples)
-    asked = ask_places(task, {"x": [LEFT, RIGHT], "y": [WHOLE, LEFT]})
-    assert asked.target.ids == ["x#0,0,0.5,1", "x#0.5,0,1,1", "y#0,0,1,1", "y#0,0,0.5,1"]
-    assert asked.query.ids == ["x", "y"]
+    scoring = localization_task(task, {"x": [LEFT, RIGHT], "y": [WHOLE, LEFT]})
+    assert scoring.target.ids == ["x#0,0,0.5,1", "x#0.5,0,1,1", "y#0,0,1,1", "y#0,0,0.5,1"]
+    assert scoring.query.ids == ["x", "y"]
     # x hears its left half; y hears its whole picture, of which a quarter is right; z hears the left, wrongly.
     sounds, parts = unit((1, 0, 0), (0, 1, 0)), unit((1, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1))
-    outcome = asked.truth.scorer(asked.query.ids, asked.target.ids, PLAIN)(sounds, parts)
+    outcome = scoring.truth.scorer(scoring.query.ids, scoring.target.ids, PLAIN)(sounds, parts)
     # x 1, y 1/4; z has two parts at cosine 0, of which the first is the left half.
     expected = localization_scores([1.0, 0.25, 0.0])
     assert outcome.figures["ciou"] == pytest.approx(1 / 3)
@@ -80,8 +83,12 @@ def test_the_nearest_part_is_chosen_and_scored():
     # Of two windows one finds x and one finds z; of y half a picture finds a quarter, 0.5, and that counts.
     assert outcome.chance["ciou"] == pytest.approx((0.5 + 0.5 + 0.5) / 3)
     assert outcome.figures["n"] == 3
-    assert asked.counts["whole_picture"]["ciou"] == pytest.approx(2 / 3)
-    assert (asked.counts["n_samples"], asked.counts["n_proposals"], asked.counts["without_proposals"]) == (3, 4, 0)
+    assert scoring.counts["whole_picture"]["ciou"] == pytest.approx(2 / 3)
+    assert (scoring.counts["n_samples"], scoring.counts["n_proposals"], scoring.counts["without_proposals"]) == (
+        3,
+        4,
+        0,
+    )
 
 
 def test_counterfactual_by_hand():
@@ -93,11 +100,11 @@ def test_counterfactual_by_hand():
         Sample("d", "d", "d", [LEFT]),
     ]
     task = task_of(samples, counterfactual=True)
-    asked = ask_places(task, {"a": [LEFT], "b": [LEFT], "c": [RIGHT], "d": [LEFT]})
+    scoring = localization_task(task, {"a": [LEFT], "b": [LEFT], "c": [RIGHT], "d": [LEFT]})
     cosines = [0.9, 0.8, 0.7, 0.6]
     sounds = unit(*[(1, 0)] * 4)
     parts = unit(*[(c, np.sqrt(1 - c * c)) for c in cosines])
-    outcome = asked.truth.scorer(asked.query.ids, asked.target.ids, PLAIN)(sounds, parts)
+    outcome = scoring.truth.scorer(scoring.query.ids, scoring.target.ids, PLAIN)(sounds, parts)
     # Thresholds 0.8, 0.7, 0.6 from the top (the largest is left out). TP, FP, FN:
     #   0.8: 1, 1, 2 -> P 1/2, R 1/3;  0.7: 1, 2, 1 -> P 1/3, R 1/2;  0.6: 2, 2, 0 -> P 1/2, R 1
     # Best precision from each on: 1/2, 1/2, 1/2; AP = (1/2 - 1/3) / 2 + (1 - 1/2) / 2 = 1/3.
@@ -106,29 +113,29 @@ def test_counterfactual_by_hand():
     assert outcome.figures["max_f1"] == pytest.approx(2 / 3)
     assert outcome.figures["loc_acc"] == pytest.approx(2 / 3)
     assert outcome.chance == {"loc_acc": pytest.approx(2 / 3)}
-    assert asked.counts["n_sounding"] == 3
-    assert asked.counts["whole_picture"] == {"loc_acc": 1.0}
+    assert scoring.counts["n_sounding"] == 3
+    assert scoring.counts["whole_picture"] == {"loc_acc": 1.0}
 
 
 def test_rejected_items_and_pictures_without_a_proposal():
     samples = [Sample(name, name, name, [LEFT]) for name in "abcd"]
     proposals = {"a": [LEFT, RIGHT], "b": [LEFT], "c": [LEFT]}
-    asked = ask_places(task_of(samples), proposals)
-    assert asked.counts["without_proposals"] == 1
-    assert "1 samples have a picture without a proposal; they count as not found." in asked.notes
+    scoring = localization_task(task_of(samples), proposals)
+    assert scoring.counts["without_proposals"] == 1
+    assert "1 samples have a picture without a proposal; they count as not found." in scoring.notes
     # The left of a, all of b, and the sound of c were rejected: a keeps its right half, d has no proposal.
-    score = asked.truth.scorer(["a", "b", "d"], ["a#0.5,0,1,1", "c#0,0,0.5,1"], PLAIN)
+    score = scoring.truth.scorer(["a", "b", "d"], ["a#0.5,0,1,1", "c#0,0,0.5,1"], PLAIN)
     outcome = score(unit((1, 0), (1, 0), (1, 0)), unit((1, 0), (0, 1)))
     assert (outcome.figures["n"], outcome.figures["lost"]) == (2, 2)
     assert outcome.figures["ciou"] == 0.0
     with pytest.raises(EvaluationError, match="none of the 4 samples has a true box and was encoded"):
-        asked.truth.scorer(["b"], ["a#0.5,0,1,1"], PLAIN)
+        scoring.truth.scorer(["b"], ["a#0.5,0,1,1"], PLAIN)
 
 
 def test_an_encoder_that_does_not_cut_is_found_out():
     samples = [Sample(name, name, name, [LEFT]) for name in "ab"]
-    asked = ask_places(task_of(samples), {"a": [LEFT, RIGHT], "b": [LEFT, RIGHT]})
-    score = asked.truth.scorer(asked.query.ids, asked.target.ids, PLAIN)
+    scoring = localization_task(task_of(samples), {"a": [LEFT, RIGHT], "b": [LEFT, RIGHT]})
+    score = scoring.truth.scorer(scoring.query.ids, scoring.target.ids, PLAIN)
     with pytest.raises(EvaluationError, match="the image encoder does not cut out an item's box"):
         score(unit((1, 0), (0, 1)), unit((1, 0), (1, 0), (0, 1), (0, 1)))
     score(unit((1, 0), (0, 1)), unit((1, 0), (1, 0), (0, 1), (0.1, 1)))  # one picture may be of one colour
@@ -139,9 +146,9 @@ def test_fewer_samples_of_both_kinds():
     silent = [Sample(f"n{i}", f"s{i}", f"s{i + 1}") for i in range(5)]
     task = task_of([*samples, *silent], counterfactual=True)
     proposals = {f"s{i}": [WHOLE] for i in range(6)}
-    asked = ask_places(task, proposals, limit=4)
-    assert isinstance(asked.truth, PlaceTruth)
-    assert [sample.id for sample in asked.truth.task.samples] == ["s0", "s1", "n0", "n1"]
-    assert asked.query.ids == ["s0", "s1", "s2"]
-    assert asked.target.ids == ["s0#0,0,1,1", "s1#0,0,1,1"]
-    assert len(ask_places(task, proposals, limit=100).truth.task.samples) == 11
+    scoring = localization_task(task, proposals, limit=4)
+    assert isinstance(scoring.truth, PlaceTruth)
+    assert [sample.id for sample in scoring.truth.task.samples] == ["s0", "s1", "n0", "n1"]
+    assert scoring.query.ids == ["s0", "s1", "s2"]
+    assert scoring.target.ids == ["s0#0,0,1,1", "s1#0,0,1,1"]
+    assert len(localization_task(task, proposals, limit=100).truth.task.samples) == 11

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from isthmus.errors import EvaluationError, FormatError
-from isthmus.evaluation.benchmarks.task import Localization, Sample, Side
+from isthmus.evaluation.benchmarks.task import ItemSet, Localization, Sample
 from isthmus.evaluation.suite.proposals import crop_id, crops, read_proposals, sliding_windows, windows_of
 from isthmus.items import Item
 
@@ -23,9 +23,9 @@ def task(tmp_path: Path) -> Localization:
     exif[0x0112] = 6  # stored on its side: upright it is 20 wide and 40 high
     Image.new("RGB", (40, 20)).save(tmp_path / "-a.jpg", exif=exif)
     Image.new("RGB", (10, 10)).save(tmp_path / "b.jpg")
-    images = Side("image", [Item("-a", str(tmp_path / "-a.jpg")), Item("b", str(tmp_path / "b.jpg"))])
+    images = ItemSet("image", [Item("-a", str(tmp_path / "-a.jpg")), Item("b", str(tmp_path / "b.jpg"))])
     samples = [Sample("-a", "-a", "-a", [(0, 0, 1, 1)]), Sample("b", "b", "b", [(0, 0, 1, 1)])]
-    return Localization(images, Side("audio", [Item("-a", "a.wav"), Item("b", "b.wav")]), samples)
+    return Localization(images, ItemSet("audio", [Item("-a", "a.wav"), Item("b", "b.wav")]), samples)
 
 
 def table(path: Path, **columns: object) -> Path:
@@ -63,7 +63,7 @@ def test_crops_are_items_with_boxes(task: Localization):
 def test_embeddings_cannot_be_cut(task: Localization):
     from dataclasses import replace
 
-    embedded = replace(task, image=Side("image", embeddings=object()))
+    embedded = replace(task, image=ItemSet("image", embeddings=object()))
     with pytest.raises(EvaluationError, match="the pictures are embeddings and cannot be cut into proposals"):
         crops(embedded, {})
 

@@ -114,9 +114,9 @@ def keep_largest(p: Array, top: int) -> Array:
     """Keep the largest `top` entries of every row of (n, m); the others become 0."""
     if top >= p.shape[1]:
         return p
-    kept = np.argpartition(p, -top, axis=1)[:, -top:]
+    largest = np.argpartition(p, -top, axis=1)[:, -top:]
     out = np.zeros_like(p)
-    np.put_along_axis(out, kept, np.take_along_axis(p, kept, axis=1), axis=1)
+    np.put_along_axis(out, largest, np.take_along_axis(p, largest, axis=1), axis=1)
     return out
 
 

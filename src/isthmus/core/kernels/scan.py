@@ -28,7 +28,7 @@ def pack(codes: NDArray[Any], rows: int) -> NDArray[np.int32]:
 
 @njit(nogil=True, cache=True)
 def scan_tile(
-    asking: NDArray[np.int32],
+    query_panels: NDArray[np.int32],
     scales: NDArray[np.float32],
     zeros: NDArray[np.int32],
     tile: NDArray[np.int32],
@@ -45,7 +45,7 @@ def scan_tile(
     """Add the rows of a tile whose score lies within the margin of the query's best, raising the best on the way.
 
     Args:
-        asking: (q / TILE_ROWS, groups, TILE_ROWS) packed panels of the queries.
+        query_panels: (q / TILE_ROWS, groups, TILE_ROWS) packed panels of the queries.
         scales: (q,) quantisation scales of the queries.
         zeros: (q,) what its product with a row of zeros gives.
         tile: (m / TILE_COLUMNS, groups, TILE_COLUMNS) packed panels of the rows.
@@ -63,18 +63,18 @@ def scan_tile(
         Entries that are filled now, or -1 where the arrays are too short.
     """
     queries, rows, scores = hits
-    groups = asking.shape[1]
-    a_panel, b_panel = asking.reshape(-1), tile.reshape(-1)
+    groups = query_panels.shape[1]
+    a_panel, b_panel = query_panels.reshape(-1), tile.reshape(-1)
     q = len(scales)
-    floors = np.full(asking.shape[0] * TILE_ROWS, 2147483647, np.int32)
+    floors = np.full(query_panels.shape[0] * TILE_ROWS, 2147483647, np.int32)
     for i in range(q):
         floors[i] = _floor(best[i] - margin[i], scales[i] * scale, zeros[i])
     out = np.empty(TILE_ROWS * TILE_COLUMNS, np.int32)
     for j in range(tile.shape[0]):
         # Room for the case that every product of this column of tiles is a hit, so that none has to look.
-        if count + TILE_ROWS * TILE_COLUMNS * asking.shape[0] > len(rows):
+        if count + TILE_ROWS * TILE_COLUMNS * query_panels.shape[0] > len(rows):
             return -1
-        for i in range(asking.shape[0]):
+        for i in range(query_panels.shape[0]):
             found = int8_tile(
                 b_panel, j * groups * TILE_COLUMNS, a_panel, i * groups * TILE_ROWS, groups, floors, i * TILE_ROWS, out
             )

@@ -99,7 +99,7 @@ def make_scratch() -> tuple[NDArray[Any], ...]:
 
 @njit(nogil=True, cache=True)
 def absorb(
-    asking: NDArray[np.int32],
+    query_panels: NDArray[np.int32],
     units: NDArray[np.float32],
     state: Any,
     keys: NDArray[np.int32],
@@ -110,7 +110,7 @@ def absorb(
     """Weigh some rows of the memory for a block of queries; `add_values` then adds them, for each matrix of values.
 
     Args:
-        asking: (q / TILE_ROWS, d / 2, TILE_ROWS) packed panels of the queries.
+        query_panels: (q / TILE_ROWS, d / 2, TILE_ROWS) packed panels of the queries.
         units: (q,) quantisation scales of the queries, in logits.
         state: Largest logits, totals and moments, three (q,) float32 that change in place.
         keys: (ROWS / TILE_COLUMNS, d / 2, TILE_COLUMNS) packed panels of the rows.
@@ -119,12 +119,12 @@ def absorb(
         scratch: What `make_scratch` gives; a thread has its own, in which the weights are left.
     """
     largest, totals, moments = state
-    q, groups = len(units), asking.shape[1]
-    a_panel, b_panel = asking.reshape(-1), keys.reshape(-1)
+    q, groups = len(units), query_panels.shape[1]
+    a_panel, b_panel = query_panels.reshape(-1), keys.reshape(-1)
     scores, weights, codes, kept, which, counts, inverses, _, fades = scratch
     lanes = codes.view(np.int32)
     for j in range(-(-n // TILE_COLUMNS)):
-        for i in range(asking.shape[0]):
+        for i in range(query_panels.shape[0]):
             at = i * TILE_ROWS * ROWS + j * TILE_COLUMNS
             int16_tile(
                 b_panel,
@@ -139,7 +139,7 @@ def absorb(
     # Online softmax: sums are relative to the largest logit so far. A larger one fades what was summed before; the sums
     # of values are faded by `add_values`, for they are as many as there are matrices of values.
     fades[:] = 1.0
-    for i in range(asking.shape[0]):
+    for i in range(query_panels.shape[0]):
         some = False
         for own in range(min(TILE_ROWS, q - i * TILE_ROWS)):
             query = i * TILE_ROWS + own

@@ -120,7 +120,7 @@ def int8_tile(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
         rows = _place(context, builder, kinds[0], args[0], args[1])
-        asking = _place(context, builder, kinds[2], args[2], args[3])
+        query_panels = _place(context, builder, kinds[2], args[2], args[3])
         floor = _place(context, builder, kinds[5], args[5], args[6])
         into = _place(context, builder, kinds[7], args[7], ir.Constant(_I64, 0))
         multiply_add_int8 = _instruction(builder, "pmadd.ub.sw", _INT16X16, [_INT8X32, _INT8X32])
@@ -129,7 +129,7 @@ def int8_tile(
 
         def body(group: Any, sums: list[list[Any]]) -> list[list[Any]]:
             b_panel = builder.gep(rows, [builder.mul(group, ir.Constant(_I64, TILE_COLUMNS))])
-            a_panel = builder.gep(asking, [builder.mul(group, ir.Constant(_I64, TILE_ROWS))])
+            a_panel = builder.gep(query_panels, [builder.mul(group, ir.Constant(_I64, TILE_ROWS))])
             vectors = [
                 [
                     builder.bitcast(_vector(builder, b_panel, TILE_COLUMNS * g + 8 * j), _INT8X32)
@@ -255,10 +255,12 @@ def add_gathered_int16_tile(
     )
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        rows, asking, chosen, unit, scale, into = (
+        rows, query_panels, chosen, unit, scale, into = (
             _place(context, builder, signature.args[k], args[k], args[k + 1]) for k in (0, 2, 5, 7, 9, 11)
         )
-        tile = _int16_products(builder, rows, asking, args[4], lambda group: builder.load(builder.gep(chosen, [group])))
+        tile = _int16_products(
+            builder, rows, query_panels, args[4], lambda group: builder.load(builder.gep(chosen, [group]))
+        )
         _add_scaled(builder, tile, unit, scale, into, args[13])
         return context.get_dummy_value()
 
@@ -281,13 +283,15 @@ def _add_scaled(builder: Any, tile: list[list[Any]], row_scales: Any, column_sca
             builder.store(builder.fadd(before, product), place).align = 4
 
 
-def _int16_products(builder: Any, rows: Any, asking: Any, groups: Any, number: Callable[[Any], Any]) -> list[list[Any]]:
+def _int16_products(
+    builder: Any, rows: Any, query_panels: Any, groups: Any, number: Callable[[Any], Any]
+) -> list[list[Any]]:
     """A tile of products of 16-bit integers; `number` is that of a group among those of the 16 rows."""
     multiply_add_int16 = _instruction(builder, "pmadd.wd", _INT32X8, [_INT16X16, _INT16X16])
 
     def body(group: Any, sums: list[list[Any]]) -> list[list[Any]]:
         b_panel = builder.gep(rows, [builder.mul(number(group), ir.Constant(_I64, TILE_COLUMNS))])
-        a_panel = builder.gep(asking, [builder.mul(group, ir.Constant(_I64, TILE_ROWS))])
+        a_panel = builder.gep(query_panels, [builder.mul(group, ir.Constant(_I64, TILE_ROWS))])
         vectors = [builder.bitcast(_vector(builder, b_panel, 8 * j), _INT16X16) for j in range(_VECTORS)]
         new = []
         for i, row in enumerate(sums):

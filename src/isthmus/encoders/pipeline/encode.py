@@ -24,7 +24,7 @@ from isthmus.encoders.protocol import Encoder
 from isthmus.encoders.registry import REGISTRY, load_encoder
 from isthmus.encoders.trusted import allow_in_this_process
 from isthmus.errors import CheckFailed, ConfigError, EncoderError, SpaceError
-from isthmus.items import Found, Item, check_unique, find_items
+from isthmus.items import FoundItems, Item, check_unique, find_items
 from isthmus.items.walk import check_exists
 from isthmus.spaces.manifest import check_target, default_name
 
@@ -109,7 +109,7 @@ def _load(encoder: str | Encoder, options: EncodeOptions) -> Encoder:
     return encoder
 
 
-def _settings(encoder: Encoder, found: Found, into: Path, options: EncodeOptions) -> Settings:
+def _settings(encoder: Encoder, found: FoundItems, into: Path, options: EncodeOptions) -> Settings:
     """How the items are encoded into the space, which takes them or says why not."""
     info = encoder_info(encoder, found.modality, dict(options.encoder_options or {}))
     info = as_declared(into, found.modality, info)
@@ -131,7 +131,7 @@ def _settings(encoder: Encoder, found: Found, into: Path, options: EncodeOptions
     )
 
 
-def _find(paths: Any, modality: str | None, offered: Any, options: EncodeOptions) -> Found:
+def _find(paths: Any, modality: str | None, offered: Any, options: EncodeOptions) -> FoundItems:
     """Items of paths, or the items themselves."""
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     items = [one for one in given if isinstance(one, Item)]
@@ -139,7 +139,7 @@ def _find(paths: Any, modality: str | None, offered: Any, options: EncodeOptions
         if modality is None and len(offered) != 1:
             raise ConfigError(f"items have no suffix to tell the modality by. Give one of: {', '.join(offered)}.")
         check_unique(items)
-        return Found(modality or offered[0], items, {})
+        return FoundItems(modality or offered[0], items, {})
     return find_items(
         given,
         modality=modality,

@@ -22,7 +22,7 @@ from isthmus.encoders.pipeline.rejected import NAME, read_rejected, utf8, write_
 from isthmus.encoders.pipeline.settings import Settings
 from isthmus.errors import EncoderError, SpaceError
 from isthmus.items import Item
-from isthmus.items.decoding.worker import OK, Outcome
+from isthmus.items.decoding.worker import OK, DecodeOutcome
 from isthmus.spaces import manifest
 from isthmus.spaces.space import open_space
 from isthmus.spaces.writer import ModalityWriter
@@ -156,7 +156,7 @@ class _Run:
     def _unique(self, batch: Batch) -> list[Item]:
         return [item for item in batch if item.id not in self._first]
 
-    def _encode(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
+    def _encode(self, batch: Batch, outcomes: Sequence[DecodeOutcome]) -> None:
         """Embed a decoded batch and note rows and rejections in the journal."""
         unique = self._unique(batch)
         good = [item for item, (state, _) in zip(unique, outcomes, strict=True) if state == OK]

@@ -22,19 +22,21 @@ from typing import Any
 
 from isthmus.errors import EncoderError
 from isthmus.items import Item
-from isthmus.items.decoding.worker import FATAL, OK, REJECTED, Outcome, outcome, serve
+from isthmus.items.decoding.worker import FATAL, OK, REJECTED, DecodeOutcome, outcome, serve
 
 CRASHED = "decoding it crashed the worker process"
 
 Batch = Sequence[Item]
 Decoder = Callable[[Item], Any]
-_Task = tuple[Batch, "Future[list[Outcome]]"]
+_Task = tuple[Batch, "Future[list[DecodeOutcome]]"]
 
 _START = threading.Lock()
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def decoded_batches(batches: Iterable[Batch], decoder: Decoder, workers: int) -> Generator[list[Outcome], None, None]:
+def decoded_batches(
+    batches: Iterable[Batch], decoder: Decoder, workers: int
+) -> Generator[list[DecodeOutcome], None, None]:
     """Decode batches.
 
     Args:
@@ -54,7 +56,7 @@ def decoded_batches(batches: Iterable[Batch], decoder: Decoder, workers: int) ->
             yield [_checked(outcome(decoder, item)) for item in batch]
         return
     with DecodePool(decoder, workers) as pool:
-        waiting: deque[list[Future[list[Outcome]]]] = deque()
+        waiting: deque[list[Future[list[DecodeOutcome]]]] = deque()
         for batch in batches:
             waiting.append(pool.submit(batch))
             if len(waiting) > pool.ahead:
@@ -63,11 +65,11 @@ def decoded_batches(batches: Iterable[Batch], decoder: Decoder, workers: int) ->
             yield _gathered(waiting.popleft())
 
 
-def _gathered(futures: list[Future[list[Outcome]]]) -> list[Outcome]:
+def _gathered(futures: list[Future[list[DecodeOutcome]]]) -> list[DecodeOutcome]:
     return [_checked(one) for future in futures for one in future.result()]
 
 
-def _checked(result: Outcome) -> Outcome:
+def _checked(result: DecodeOutcome) -> DecodeOutcome:
     if result[0] == FATAL:
         raise result[1]
     return result
@@ -113,12 +115,12 @@ class DecodePool:
         for thread in self._threads:
             thread.join(timeout=5.0)
 
-    def submit(self, batch: Batch) -> list[Future[list[Outcome]]]:
+    def submit(self, batch: Batch) -> list[Future[list[DecodeOutcome]]]:
         """Begin to decode a batch, spread over all processes."""
         size = max(1, -(-len(batch) // self._workers))
         futures = []
         for start in range(0, len(batch), size):
-            future: Future[list[Outcome]] = Future()
+            future: Future[list[DecodeOutcome]] = Future()
             futures.append(future)
             self._tasks.put((batch[start : start + size], future))
         return futures
@@ -161,9 +163,9 @@ class _Line:
         self._start = start
         self._connection: Connection | None = None
 
-    def decode(self, items: Batch) -> list[Outcome]:
+    def decode(self, items: Batch) -> list[DecodeOutcome]:
         """The outcomes of items. One that kills its process twice is rejected; once may be another's doing."""
-        outcomes: list[Outcome] = []
+        outcomes: list[DecodeOutcome] = []
         tried = -1
         while len(outcomes) < len(items):
             current = len(outcomes)
@@ -172,7 +174,7 @@ class _Line:
             tried = len(outcomes)
         return outcomes
 
-    def _ask(self, items: Batch, outcomes: list[Outcome]) -> bool:
+    def _ask(self, items: Batch, outcomes: list[DecodeOutcome]) -> bool:
         """Decode what has no outcome yet; False when the process died over it."""
         self._connection = self._connection or self._start()
         try:

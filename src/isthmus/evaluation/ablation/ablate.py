@@ -74,7 +74,7 @@ def ablate(
     place = Path(out) if out is not None else Path(f"{stem}.ablation")
     cells = _Cells(grid, rows, world, place)
     if dry_run:
-        return AblationEstimate(**estimate(grid, rows, world, cells.found, device=device))
+        return AblationEstimate(**estimate(grid, rows, world, cells.finished_before, device=device))
     with hold(place):
         _claim(place, [config, root / grid.spaces.base, root / grid.spaces.leaf, *(task.truth for task in world.tasks)])
         cells.run(device, notifier(quiet))
@@ -92,8 +92,8 @@ def _claim(place: Path, inputs: Sequence[Any]) -> None:
     claim_folder(place, _WRITTEN, "folder of an ablation", inputs=files, option="--out")
     table = place / "table.json"
     known = table.is_file() and {"cells", "rows", "columns"} <= read_json(table, kind="table of an ablation").keys()
-    if not known and (found := sorted(each.name for each in place.glob("table.*"))):
-        raise ConfigError(f"--out {place} holds {found[0]}, which no ablation wrote. Give a folder of its own.")
+    if not known and (tables := sorted(each.name for each in place.glob("table.*"))):
+        raise ConfigError(f"--out {place} holds {tables[0]}, which no ablation wrote. Give a folder of its own.")
 
 
 def _read(config: str | Path | Mapping[str, Any]) -> tuple[Grid, Path, str]:
@@ -110,7 +110,7 @@ class _Cells:
         self.keys = {(row.label, seed): cell_key(row, seed, world) for seed in grid.seeds for row in rows}
         read = {key: read_cell(out / "cells" / f"{key}.json", key) for key in set(self.keys.values())}
         self.cells: dict[str, dict[str, Any]] = {key: cell for key, cell in read.items() if cell is not None}
-        self.found = dict(self.cells)
+        self.finished_before = dict(self.cells)
 
     def left(self) -> dict[str, tuple[Row, int]]:
         """What is to be trained, by key, seed after seed, so that a whole table of the first seed comes early."""
@@ -122,8 +122,8 @@ class _Cells:
     def run(self, device: str | None, notify: Callable[[str], None]) -> None:
         """Train what is left. A cell whose settings do not fit is noted and does not stop the others."""
         left, total = self.left(), len(set(self.keys.values()))
-        if self.found:
-            notify(f"{len(self.found):,} of {total:,} cells were finished before and are kept")
+        if self.finished_before:
+            notify(f"{len(self.finished_before):,} of {total:,} cells were finished before and are kept")
         took: list[float] = []
         (self.out / "cells").mkdir(exist_ok=True)
         for number, (key, (row, seed)) in enumerate(left.items(), start=1):
@@ -150,8 +150,8 @@ class _Cells:
         report["cells"] = {
             "all": len(keys),
             "done": len(self.cells) - failed,
-            "found": len(self.found),
-            "trained": len(self.cells) - len(self.found) - failed,
+            "found": len(self.finished_before),
+            "trained": len(self.cells) - len(self.finished_before) - failed,
             "failed": failed,
         }
         report["spaces"] = {side.name: list(side.modalities) for side in (self.world.base, self.world.leaf)}
@@ -176,8 +176,8 @@ def _cost(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     whole = [cell["cost"] for cell in cells if "cost" in cell and not cell["cost"]["resumed"]]
     if not whole:
         return {}
-    found = {f"median_{part}": statistics.median(cost[part] for cost in whole) for part in ("seconds", "training")}
-    return {**found, "sum": sum(cost["seconds"] for cost in whole)}
+    medians = {f"median_{part}": statistics.median(cost[part] for cost in whole) for part in ("seconds", "training")}
+    return {**medians, "sum": sum(cost["seconds"] for cost in whole)}
 
 
 def _minutes(seconds: float) -> str:

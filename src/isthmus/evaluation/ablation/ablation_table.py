@@ -36,7 +36,7 @@ def tabulate(grid: Grid, rows: Sequence[Row], cells: Cells) -> dict[str, Any]:
         `seeds`, `difference`, `verdict`) and, where the papers say something, `expect`, `verdict` and `agrees` ("yes",
         "no", "not shown", or None where it cannot be told); `claims` alike.
     """
-    found = _Scored(grid, rows, cells)
+    scored = _Scored(grid, rows, cells)
     return {
         "title": grid.title,
         "method": grid.method,
@@ -44,11 +44,11 @@ def tabulate(grid: Grid, rows: Sequence[Row], cells: Cells) -> dict[str, Any]:
         "seeds": list(grid.seeds),
         "settings": grid.settings,
         "columns": list(grid.columns),
-        "noise": found.noise,
-        "resolution": found.resolution,
+        "noise": scored.noise,
+        "resolution": scored.resolution,
         "tolerance": grid.tolerance,
-        "rows": [found.line(row) | _facts(grid, row, cells) for row in rows],
-        "claims": [found.claim(claim) for claim in grid.claims],
+        "rows": [scored.line(row) | _facts(grid, row, cells) for row in rows],
+        "claims": [scored.claim(claim) for claim in grid.claims],
     }
 
 
@@ -74,24 +74,26 @@ class _Scored:
         for name in self.columns:
             difference, verdict = self.compare(row.label, self.base, name)
             scores[name] = {**_summary(self.values[row.label][name]), "difference": difference, "verdict": verdict}
-        told = {"table": row.table, "name": row.name, "method": row.method, "via": row.via, "changes": row.changes}
+        row_facts = {"table": row.table, "name": row.name, "method": row.method, "via": row.via, "changes": row.changes}
         judged = _judged(row.expect, scores[row.on]["verdict"]) if row.expect else {}
-        return {**told, "scores": scores, "source": row.source, "on": row.on, **judged}
+        return {**row_facts, "scores": scores, "source": row.source, "on": row.on, **judged}
 
     def claim(self, claim: Claim) -> dict[str, Any]:
         """What comes of a claim."""
         column = next((c for c in self.columns if claim.on in (c, c.rpartition(" ")[0])), self.columns[0])
         against = claim.against or self.base
         difference, verdict = self.compare(claim.row, against, column)
-        told = {"says": claim.says, "row": claim.row, "against": against, "on": column, "source": claim.source}
-        return {**told, "difference": difference, **_judged(claim.expect, verdict)}
+        claim_facts = {"says": claim.says, "row": claim.row, "against": against, "on": column, "source": claim.source}
+        return {**claim_facts, "difference": difference, **_judged(claim.expect, verdict)}
 
 
 def _seeds(grid: Grid, row: Row, cells: Cells, column: str) -> list[float | None]:
     """A column's figure of every seed of a row, None where there is none yet."""
     task, metric = grid.columns[column]
-    found = [cells.get((row.label, seed)) for seed in grid.seeds]
-    return [None if cell is None or "scores" not in cell else figure(cell["scores"][task], metric) for cell in found]
+    seed_cells = [cells.get((row.label, seed)) for seed in grid.seeds]
+    return [
+        None if cell is None or "scores" not in cell else figure(cell["scores"][task], metric) for cell in seed_cells
+    ]
 
 
 def figure(report: Mapping[str, Any], metric: str) -> float:
@@ -116,9 +118,9 @@ def _differences(values: Sequence[float | None], others: Sequence[float | None])
 
 def _pooled(rows: Sequence[Sequence[float]]) -> float | None:
     """Deviation of differences over seeds, pooled over rows; the base row and those equal to it tell nothing."""
-    told = [row for row in rows if len(row) > 1 and any(row)]
-    freedom = sum(len(row) - 1 for row in told)
-    return math.sqrt(sum(statistics.variance(row) * (len(row) - 1) for row in told) / freedom) if freedom else None
+    samples = [row for row in rows if len(row) > 1 and any(row)]
+    freedom = sum(len(row) - 1 for row in samples)
+    return math.sqrt(sum(statistics.variance(row) * (len(row) - 1) for row in samples) / freedom) if freedom else None
 
 
 def _resolution(noise: float | None, seeds: int, tolerance: float) -> float | None:
@@ -129,11 +131,11 @@ def _compare(
     values: Sequence[float | None], others: Sequence[float | None], column: str, resolution: float | None
 ) -> tuple[float | None, str | None]:
     """Mean difference over the seeds that both have, and what it is called."""
-    found = _differences(values, others)
-    if not found:
+    by_seed = _differences(values, others)
+    if not by_seed:
         return None, None
-    difference = round(statistics.fmean(found), 12) + 0.0  # never -0.0
-    if resolution is None or len(found) < len(values):
+    difference = round(statistics.fmean(by_seed), 12) + 0.0  # never -0.0
+    if resolution is None or len(by_seed) < len(values):
         return difference, None
     if abs(difference) <= resolution:
         return difference, "same"
@@ -149,24 +151,27 @@ def _judged(expect: str, verdict: str | None) -> dict[str, Any]:
 
 def _facts(grid: Grid, row: Row, cells: Cells) -> dict[str, Any]:
     """What the training of a row came to, of its first cell, and the fault of one that failed."""
-    found = [cell for seed in grid.seeds if (cell := cells.get((row.label, seed))) is not None]
-    facts = {key: found[0].get(key) if found else None for key in ("pseudo_pairs", "steps", "batch_size", "parameters")}
-    faults = [cell["fault"] for cell in found if "fault" in cell]
+    seed_cells = [cell for seed in grid.seeds if (cell := cells.get((row.label, seed))) is not None]
+    facts = {
+        key: seed_cells[0].get(key) if seed_cells else None
+        for key in ("pseudo_pairs", "steps", "batch_size", "parameters")
+    }
+    faults = [cell["fault"] for cell in seed_cells if "fault" in cell]
     return {**facts, **({"fault": faults[0]} if faults else {})}
 
 
 def to_markdown(report: Mapping[str, Any]) -> str:
     """The table for a page: a row a line, then the claims, then what counts as a difference."""
     columns = report["columns"]
-    told = any("expect" in row for row in report["rows"])
+    expectations = any("expect" in row for row in report["rows"])
     head = ["what", "changed to", *(part for name in columns for part in (name, "against the base"))]
     lines = []
     for row in report["rows"]:
         line = [row["table"] or "-", row["name"]]
         for name in columns:
             line += [_mean(row["scores"][name]), _signed(row["scores"][name]["difference"])]
-        lines.append(line + ([row.get("expect") or "", row.get("agrees") or ""] if told else []))
-    parts = [markdown_table(head + (["the papers say", "agrees"] if told else []), lines)]
+        lines.append(line + ([row.get("expect") or "", row.get("agrees") or ""] if expectations else []))
+    parts = [markdown_table(head + (["the papers say", "agrees"] if expectations else []), lines)]
     if report["claims"]:
         claims = [
             [

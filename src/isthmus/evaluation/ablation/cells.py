@@ -122,8 +122,8 @@ def _open_side(reference: str, root: Path, where: str, spaces: tuple[Space, Spac
 def cell_key(row: Row, seed: int, world: World) -> str:
     """Hash of all that a cell's figures depend on; rows of equal settings share their cells."""
     settings = {key: value for key, value in row.config.items() if key != "checkpoint_seconds"}
-    told = {"method": row.method, "via": row.via, "settings": settings, "seed": seed, "isthmus": __version__}
-    return sha256_json({**told, **world.identity, "cell_version": CELL_VERSION})[:32]
+    identity = {"method": row.method, "via": row.via, "settings": settings, "seed": seed, "isthmus": __version__}
+    return sha256_json({**identity, **world.identity, "cell_version": CELL_VERSION})[:32]
 
 
 def read_cell(path: Path, key: str) -> dict[str, Any] | None:
@@ -168,9 +168,9 @@ def run_cell(row: Row, seed: int, world: World, *, out: Path, key: str, device: 
             "resumed": resumed,
         },
     }
-    found: dict[str, Any] = plain(cell)
-    write_json(out / "cells" / f"{key}.json", found)
-    return found
+    cell_record: dict[str, Any] = plain(cell)
+    write_json(out / "cells" / f"{key}.json", cell_record)
+    return cell_record
 
 
 def make_bridge(

@@ -35,7 +35,7 @@ PAIR_SETTINGS = ("preset", "aggregation_temperature", "aggregation_method", "nor
 
 
 def estimate(
-    grid: Grid, rows: Sequence[Row], world: World, found: Mapping[str, Any], *, device: str | None = None
+    grid: Grid, rows: Sequence[Row], world: World, finished: Mapping[str, Any], *, device: str | None = None
 ) -> dict[str, Any]:
     """Count what a grid trains and measure what that takes.
 
@@ -56,14 +56,17 @@ def estimate(
     sizes = _Sizes(world)
     lines = [sizes.line(row) for row in rows]
     todo = {
-        key: n for n, row in enumerate(rows) for seed in grid.seeds if (key := cell_key(row, seed, world)) not in found
+        key: n
+        for n, row in enumerate(rows)
+        for seed in grid.seeds
+        if (key := cell_key(row, seed, world)) not in finished
     }
     pools: dict[str, int] = {}
     for number in todo.values():
         pools |= sizes.pools(rows[number])
     steps = sum(lines[number]["steps"] * lines[number]["batch_size"] for number in todo.values())
     every = {cell_key(row, seed, world) for row in rows for seed in grid.seeds}
-    rate = _finished_rate(found)
+    rate = _finished_rate(finished)
     per_row = rate if rate is not None else _probe(rows[0], world, lines[0], device)
     pair_seconds = _probe_pairs(world, device) * sum(pools.values()) if pools else 0.0
     return {
@@ -135,11 +138,11 @@ def _empty_side(space: Space) -> Side:
     return Side(space.name, ids, {name: np.empty((0, space.dim), np.float32) for name in space.modalities})
 
 
-def _finished_rate(found: Mapping[str, Any]) -> float | None:
+def _finished_rate(finished: Mapping[str, Any]) -> float | None:
     """Seconds a pseudo pair and step, of cells that were trained in one go."""
     rates = [
         (cell["cost"]["seconds"] - cell["cost"]["pairs"]) / (cell["steps"] * cell["batch_size"])
-        for cell in found.values()
+        for cell in finished.values()
         if cell.get("steps") and cell.get("batch_size") and not cell["cost"]["resumed"]
     ]
     return statistics.median(rates) if rates else None

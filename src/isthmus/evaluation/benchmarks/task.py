@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Side:
+class ItemSet:
     """One side of a task: raw items that are yet to be encoded, or embeddings that exist.
 
     Attributes:
@@ -47,8 +47,8 @@ class Retrieval:
         groups: Name to ids of queries that are scored apart and then averaged, such as languages; empty for one score.
     """
 
-    query: Side
-    gallery: Side
+    query: ItemSet
+    gallery: ItemSet
     pairs: Sequence[tuple[str, str]]
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -65,11 +65,11 @@ class Classification:
         prompts: Class texts that are embedded already, with a `class` column; None fills templates with the names.
     """
 
-    query: Side
+    query: ItemSet
     classes: Mapping[str, str]
     labels: Sequence[tuple[str, str]]
     multilabel: bool = False
-    prompts: Side | None = None
+    prompts: ItemSet | None = None
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class Localization:
         counterfactual: Samples without a box are non-sounding and count against what is detected in them.
     """
 
-    image: Side
-    audio: Side
+    image: ItemSet
+    audio: ItemSet
     samples: Sequence[Sample]
     agreement: int = 1
     counterfactual: bool = False

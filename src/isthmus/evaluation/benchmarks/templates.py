@@ -145,7 +145,7 @@ def assigned_lists(path: Path, text: str) -> dict[str, list[str]]:
     Raises:
         FormatError: It is no notebook or no Python.
     """
-    found: dict[str, list[str]] = {}
+    lists: dict[str, list[str]] = {}
     for source in _cells(path, text) if path.suffix.lower() == ".ipynb" else (text,):
         try:
             tree = ast.parse(
@@ -161,10 +161,10 @@ def assigned_lists(path: Path, text: str) -> dict[str, list[str]]:
             if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
                 texts = _literal_texts(node.value)
                 if texts:
-                    found.setdefault(node.targets[0].id, texts)
-    if not found:
+                    lists.setdefault(node.targets[0].id, texts)
+    if not lists:
         raise FormatError(f"{path}: assigns no list of texts. Expected one, such as imagenet_templates = [...].")
-    return found
+    return lists
 
 
 def _read_text(path: Path) -> str:
@@ -251,8 +251,8 @@ def _choose(path: Path, sets: Mapping[str, list[str]], name: str | None) -> str:
     known = ", ".join(sets) or "none"
     if name is None and not sets:
         raise FormatError(f"{path}: none of its lists is of prompts with {' or '.join(_SLOTS)} for the name.")
-    asked = "holds several sets of prompts" if name is None else f"holds no set of prompts {name!r}"
-    raise ConfigError(f"{path}: {asked}. Expected one of {known}: give it as {path.name}:NAME.")
+    fault = "holds several sets of prompts" if name is None else f"holds no set of prompts {name!r}"
+    raise ConfigError(f"{path}: {fault}. Expected one of {known}: give it as {path.name}:NAME.")
 
 
 def _has_slot(text: str) -> bool:

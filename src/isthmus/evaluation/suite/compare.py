@@ -15,9 +15,9 @@ from isthmus.bridges.opening import as_bridge
 from isthmus.core.locks import hold
 from isthmus.errors import EvaluationError
 from isthmus.evaluation.benchmarks.declaration import Benchmark, load_benchmark
-from isthmus.evaluation.suite.embed import Sides
-from isthmus.evaluation.suite.methods import Ground
-from isthmus.evaluation.suite.questions import Outcome, Values
+from isthmus.evaluation.suite.embed import ItemSetEmbedder
+from isthmus.evaluation.suite.methods import EmbeddedTask
+from isthmus.evaluation.suite.questions import TaskScore, Values
 from isthmus.evaluation.suite.reports import Comparison
 from isthmus.evaluation.suite.run_suite import check_names, describe, prepare
 from isthmus.evaluation.suite.settings import SuiteSettings, settle
@@ -58,24 +58,24 @@ def compare_bridges(
     declared = benchmark if isinstance(benchmark, Benchmark) else load_benchmark(benchmark)
     prepared = prepare(declared, data, how)
     bridges = as_bridge(a), as_bridge(b)
-    check_names(bridges, prepared.asked, how)
-    sides = Sides(how)
+    check_names(bridges, prepared.scoring, how)
+    embedder = ItemSetEmbedder(how)
     outcomes = []
     with hold(how.cache):
         for bridge in bridges:
-            ground = Ground.of(bridge, prepared.asked, sides)
-            outcomes.append(ground.through(bridge, how.force))
-    found = differences(outcomes[0], outcomes[1], seed=how.seed, n=how.bootstrap)
+            embedded = EmbeddedTask.of(bridge, prepared.scoring, embedder)
+            outcomes.append(embedded.through(bridge, how.force))
+    by_direction = differences(outcomes[0], outcomes[1], seed=how.seed, n=how.bootstrap)
     return Comparison(
         describe(declared, data, prepared, how.limit),
-        figures=found.pop("figures"),
-        directions=found,
+        figures=by_direction.pop("figures"),
+        directions=by_direction,
         resamples=how.bootstrap,
         seconds=time.perf_counter() - started,
     )
 
 
-def differences(a: Outcome, b: Outcome, *, seed: int, n: int) -> dict[str, Any]:
+def differences(a: TaskScore, b: TaskScore, *, seed: int, n: int) -> dict[str, Any]:
     """`figures`, and either direction where there are two; see `compare_bridges`.
 
     The same items are drawn for both bridges. The mean of two directions takes their draws in order of size, so that
@@ -90,8 +90,8 @@ def differences(a: Outcome, b: Outcome, *, seed: int, n: int) -> dict[str, Any]:
         raise EvaluationError("this benchmark has no figure that is a mean over items; nothing can be resampled.")
     out: dict[str, Any] = {}
     for way, draws in ways.items():
-        told = _told(_side(a, way), _side(b, way), draws)
-        out["figures" if way == "" else way] = told
+        summary = _told(_side(a, way), _side(b, way), draws)
+        out["figures" if way == "" else way] = summary
     if "" not in ways:
         names = next(iter(ways.values()))
         both = {name: np.mean([np.sort(draws[name]) for draws in ways.values()], axis=0) for name in names}
@@ -99,7 +99,7 @@ def differences(a: Outcome, b: Outcome, *, seed: int, n: int) -> dict[str, Any]:
     return out
 
 
-def _side(outcome: Outcome, way: str) -> dict[str, Any]:
+def _side(outcome: TaskScore, way: str) -> dict[str, Any]:
     return outcome.figures if way == "" else outcome.figures[way]
 
 
@@ -126,7 +126,7 @@ def _draws(a: Sequence[Values], b: Sequence[Values], *, seed: int, n: int) -> di
     """(n,) resampled mean differences of every figure; groups are resampled apart and averaged."""
     if len(a) != len(b):
         raise EvaluationError(f"the bridges were scored on {len(a)} and {len(b)} groups. Expected the same items.")
-    found: list[dict[str, Draws]] = []
+    by_group: list[dict[str, Draws]] = []
     for one, other in zip(a, b, strict=True):
         names = list(one)
         if any(len(one[name]) != len(other[name]) for name in names):
@@ -136,5 +136,5 @@ def _draws(a: Sequence[Values], b: Sequence[Values], *, seed: int, n: int) -> di
             )
         stacked = np.stack([np.asarray(other[name] - one[name], np.float64) for name in names], axis=1)
         drawn = bootstrap_means(stacked, seed=seed, n=n)
-        found.append({name: drawn[:, number] for number, name in enumerate(names)})
-    return {name: np.mean([each[name] for each in found], axis=0) for name in found[0]}
+        by_group.append({name: drawn[:, number] for number, name in enumerate(names)})
+    return {name: np.mean([each[name] for each in by_group], axis=0) for name in by_group[0]}

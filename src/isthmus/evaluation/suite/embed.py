@@ -18,7 +18,7 @@ from isthmus.core.runtime import notifier
 from isthmus.encoders import Encoder
 from isthmus.encoders.pipeline.encode import encode
 from isthmus.errors import EvaluationError, SpaceError
-from isthmus.evaluation.benchmarks.task import Side
+from isthmus.evaluation.benchmarks.task import ItemSet
 from isthmus.evaluation.suite.settings import SuiteSettings
 from isthmus.items import Item
 from isthmus.spaces.embeddings import Embeddings
@@ -26,7 +26,7 @@ from isthmus.spaces.selection import EmbeddingRows, Selection
 from isthmus.spaces.space import open_space
 
 
-class Sides:
+class ItemSetEmbedder:
     """Embeds sides through the encoders of bridges' spaces, each encoder loaded once and only if something is new.
 
     Args:
@@ -39,7 +39,7 @@ class Sides:
         self._loaded: dict[str, Encoder] = {}
         self._say = notifier(settings.quiet)
 
-    def home(self, bridge: Bridge, side: Side) -> str:
+    def home(self, bridge: Bridge, side: ItemSet) -> str:
         """The space of a bridge that a side is embedded in.
 
         Raises:
@@ -53,7 +53,7 @@ class Sides:
             return name
         return spaces_with(bridge, side.modality)[0].name
 
-    def embed(self, bridge: Bridge, side: Side, space: str) -> EmbeddingRows:
+    def embed(self, bridge: Bridge, side: ItemSet, space: str) -> EmbeddingRows:
         """A side as embeddings of one of a bridge's spaces.
 
         Raises:
@@ -70,20 +70,20 @@ class Sides:
             return side.embeddings
         return self._same_items(bridge, side, space)
 
-    def _same_items(self, bridge: Bridge, side: Side, space: str) -> Selection:
+    def _same_items(self, bridge: Bridge, side: ItemSet, space: str) -> Selection:
         """The same items by id in a training space of the bridge: the class texts of another space, say."""
         given = side.embeddings
         assert given is not None
         opened = bridge.open_space(space, self.settings.space_paths.get(space))
         try:
-            found = Selection.of_ids(opened[side.modality], given.ids)
+            selection = Selection.of_ids(opened[side.modality], given.ids)
         except SpaceError as error:
             raise EvaluationError(f"{space!r} has no embeddings of these {side.modality} items.") from error
         table = given.metadata
         columns = {"class": table["class"].to_pylist()} if "class" in table.column_names else {}
-        return Selection(found.whole, found.rows, columns)
+        return Selection(selection.whole, selection.rows, columns)
 
-    def _encoded(self, bridge: Bridge, side: Side, space: str) -> Embeddings:
+    def _encoded(self, bridge: Bridge, side: ItemSet, space: str) -> Embeddings:
         known = bridge.space(space)
         if side.modality not in known.fingerprints:
             raise EvaluationError(f"{space!r} embeds no {side.modality}.")
@@ -99,7 +99,7 @@ class Sides:
         self.encoded[f"{space}/{side.modality}"] = read_json(done, kind="record of an encoding")
         return open_space(folder)[side.modality]
 
-    def _encode(self, bridge: Bridge, side: Side, space: str, folder: Path) -> Any:
+    def _encode(self, bridge: Bridge, side: ItemSet, space: str, folder: Path) -> Any:
         encoder = self._encoder(bridge, space, side.modality)
         self._say(f"Encoding {len(side.items):,} {side.modality} items by {encoder.name} ({space})")
         return encode(

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from isthmus.core.geometry import Array
 from isthmus.errors import EvaluationError
-from isthmus.evaluation.benchmarks.task import Box, Localization, Sample, Side
+from isthmus.evaluation.benchmarks.task import Box, ItemSet, Localization, Sample
 from isthmus.evaluation.suite.proposals import Proposals, crop_id, crops
-from isthmus.evaluation.suite.questions import Asked, Outcome, Score
+from isthmus.evaluation.suite.questions import Score, ScoringTask, TaskScore
 from isthmus.metrics import bootstrap_intervals, counterfactual_scores, localization_scores
 from isthmus.metrics.results import Settings
 
@@ -143,9 +143,9 @@ class PlaceTruth:
         sounding = np.array([len(sample.boxes) > 0 for sample in samples])
         chance = self._chance(questions, sounding)
 
-        def run(sounds: Array, parts: Array) -> Outcome:
-            found = locate(questions, sounding, sounds, parts)
-            answer = outcome(found, how, counterfactual=self.task.counterfactual, chance=chance)
+        def run(sounds: Array, parts: Array) -> TaskScore:
+            located = locate(questions, sounding, sounds, parts)
+            answer = localization_score(located, how, counterfactual=self.task.counterfactual, chance=chance)
             return replace(answer, figures={**answer.figures, "lost": len(self.task.samples) - len(samples)})
 
         return run
@@ -159,12 +159,12 @@ class PlaceTruth:
         samples, questions = [], []
         for sample in self.task.samples:
             offered = self.proposals.get(sample.image, ())
-            found = rows.get(sample.image, np.zeros(0, dtype=np.int64))
-            numbers = np.flatnonzero(found >= 0)
+            part_rows = rows.get(sample.image, np.zeros(0, dtype=np.int64))
+            numbers = np.flatnonzero(part_rows >= 0)
             if sample.audio in sounds and (len(numbers) or not offered):
                 ciou = self._ciou([offered[int(i)] for i in numbers], sample)
                 samples.append(sample)
-                questions.append(_Question(sounds[sample.audio], found[numbers], numbers, ciou))
+                questions.append(_Question(sounds[sample.audio], part_rows[numbers], numbers, ciou))
         return samples, questions
 
     def _ciou(self, boxes: Sequence[Box], sample: Sample) -> Floats:
@@ -174,11 +174,11 @@ class PlaceTruth:
 
     def _chance(self, questions: Sequence[_Question], sounding: NDArray[np.bool_]) -> dict[str, float]:
         """What a proposal drawn at random is expected to earn; how sure it would be nobody knows."""
-        asked = [one.ciou if len(one.ciou) else np.zeros(1) for one, s in zip(questions, sounding, strict=True) if s]
-        hit = float(np.mean([np.mean(one >= 0.5) for one in asked]))
+        cious = [one.ciou if len(one.ciou) else np.zeros(1) for one, s in zip(questions, sounding, strict=True) if s]
+        hit = float(np.mean([np.mean(one >= 0.5) for one in cious]))
         if self.task.counterfactual:
             return {"loc_acc": hit}
-        return {"ciou": hit, "auc": float(np.mean([_areas(one).mean() for one in asked]))}
+        return {"ciou": hit, "auc": float(np.mean([_areas(one).mean() for one in cious]))}
 
 
 def _areas(ciou: Floats) -> Floats:
@@ -218,28 +218,28 @@ def _check_cut(questions: Sequence[_Question], parts: Array) -> None:
         )
 
 
-def outcome(
+def localization_score(
     located: Located, how: Settings, *, counterfactual: bool, chance: Mapping[str, float] | None = None
-) -> Outcome:
+) -> TaskScore:
     """Figures of what was found.
 
     `ciou` and `auc` are over the sounding samples; a counterfactual task has `ap`, `max_f1` and `loc_acc` instead.
     Means over samples have intervals.
     """
-    found = located.ciou[located.sounding]
+    cious = located.ciou[located.sounding]
     if counterfactual:
         figures: dict[str, Any] = dict(counterfactual_scores(located.ciou, located.confidence, located.sounding))
-        values = {"loc_acc": (found >= 0.5).astype(np.float64)}
+        values = {"loc_acc": (cious >= 0.5).astype(np.float64)}
     else:
-        figures = dict(localization_scores(found))
-        values = {"ciou": (found >= 0.5).astype(np.float64), "auc": _areas(found)}
+        figures = dict(localization_scores(cious))
+        values = {"ciou": (cious >= 0.5).astype(np.float64), "auc": _areas(cious)}
     if how.bootstrap:
         ends = bootstrap_intervals(values, seed=how.seed, n=how.bootstrap)
         figures.update({f"{name}_ci95": list(pair) for name, pair in ends.items()})
-    return Outcome({**figures, "n": len(located.ciou)}, dict(chance or {}), {"": [values]})
+    return TaskScore({**figures, "n": len(located.ciou)}, dict(chance or {}), {"": [values]})
 
 
-def ask_places(task: Localization, proposals: Proposals, *, limit: int | None = None) -> Asked:
+def localization_task(task: Localization, proposals: Proposals, *, limit: int | None = None) -> ScoringTask:
     """Take a localisation apart: sounds to encode, parts of pictures to encode, and which part is right.
 
     Args:
@@ -262,7 +262,7 @@ def ask_places(task: Localization, proposals: Proposals, *, limit: int | None = 
         "whole_picture": whole_picture(task),
     }
     notes = [f"{bare:,} samples have a picture without a proposal; they count as not found."] if bare else []
-    return Asked(task.audio, target, PlaceTruth(task, proposals), counts, notes)
+    return ScoringTask(task.audio, target, PlaceTruth(task, proposals), counts, notes)
 
 
 def whole_picture(task: Localization) -> dict[str, float]:
@@ -276,10 +276,10 @@ def _shortened(task: Localization, limit: int) -> Localization:
     sounding = [sample for sample in task.samples if sample.boxes]
     silent = [sample for sample in task.samples if not sample.boxes]
     fewer = min(len(silent), limit // 2) if task.counterfactual else 0
-    kept = [*sounding[: limit - fewer], *silent[:fewer]]
-    images, sounds = ({getattr(sample, name) for sample in kept} for name in ("image", "audio"))
-    return replace(task, image=_only(task.image, images), audio=_only(task.audio, sounds), samples=kept)
+    samples = [*sounding[: limit - fewer], *silent[:fewer]]
+    images, sounds = ({getattr(sample, name) for sample in samples} for name in ("image", "audio"))
+    return replace(task, image=_only(task.image, images), audio=_only(task.audio, sounds), samples=samples)
 
 
-def _only(side: Side, ids: set[str]) -> Side:
+def _only(side: ItemSet, ids: set[str]) -> ItemSet:
     return replace(side, items=[item for item in side.items if item.id in ids])

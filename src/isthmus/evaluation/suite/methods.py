@@ -12,8 +12,8 @@ import numpy as np
 from isthmus.bridges.bridge import Bridge
 from isthmus.errors import BridgeError, EvaluationError, IsthmusError, SpaceError
 from isthmus.evaluation.baselines import baseline_rows, figures_row
-from isthmus.evaluation.suite.embed import Sides
-from isthmus.evaluation.suite.questions import WAYS, Asked, Outcome, Score
+from isthmus.evaluation.suite.embed import ItemSetEmbedder
+from isthmus.evaluation.suite.questions import WAYS, Score, ScoringTask, TaskScore
 from isthmus.evaluation.suite.retrain import trained
 from isthmus.evaluation.suite.settings import SuiteSettings
 from isthmus.metrics.results import mean_figures
@@ -25,12 +25,12 @@ none. A row of several runs holds their mean, the deviation under `std`, `seeds`
 
 
 @dataclass(frozen=True)
-class Ground:
+class EmbeddedTask:
     """Both sides embedded for one bridge, and how to score them: what all rows beside the bridge stand on.
 
     Attributes:
         bridge: The bridge.
-        asked: The benchmark.
+        scoring: The benchmark.
         query: One side, in its own space.
         target: The other.
         spaces: Names of the bridge's spaces that the two are of.
@@ -38,28 +38,30 @@ class Ground:
     """
 
     bridge: Bridge
-    asked: Asked
+    scoring: ScoringTask
     query: EmbeddingRows
     target: EmbeddingRows
     spaces: tuple[str, str]
     score: Score
 
     @classmethod
-    def of(cls, bridge: Bridge, asked: Asked, sides: Sides, spaces: tuple[str, str] | None = None) -> Ground:
+    def of(
+        cls, bridge: Bridge, scoring: ScoringTask, embedder: ItemSetEmbedder, spaces: tuple[str, str] | None = None
+    ) -> EmbeddedTask:
         """Embed both sides, by default in the spaces that a bridge would take them from."""
-        names = spaces or (sides.home(bridge, asked.query), sides.home(bridge, asked.target))
-        query = sides.embed(bridge, asked.query, names[0])
-        target = sides.embed(bridge, asked.target, names[1])
-        score = asked.truth.scorer(query.ids, target.ids, sides.settings.how)
-        return cls(bridge, asked, query, target, names, score)
+        names = spaces or (embedder.home(bridge, scoring.query), embedder.home(bridge, scoring.target))
+        query = embedder.embed(bridge, scoring.query, names[0])
+        target = embedder.embed(bridge, scoring.target, names[1])
+        score = scoring.truth.scorer(query.ids, target.ids, embedder.settings.how)
+        return cls(bridge, scoring, query, target, names, score)
 
-    def through(self, bridge: Bridge, force: bool = False) -> Outcome:
+    def through(self, bridge: Bridge, force: bool = False) -> TaskScore:
         """The score of both sides projected by a bridge of the same spaces."""
         x = bridge.project(self.query, space=self.spaces[0], modality=self.query.modality, force=force)
         y = bridge.project(self.target, space=self.spaces[1], modality=self.target.modality, force=force)
         return self.score(x, y)
 
-    def raw(self) -> Outcome:
+    def raw(self) -> TaskScore:
         """The score of both sides as their encoders made them."""
         x, y = self.query.unit(), self.target.unit()
         if x.shape[1] != y.shape[1]:
@@ -67,14 +69,14 @@ class Ground:
         return self.score(x, y)
 
 
-def bridge_row(name: str, ground: Ground, *, force: bool = False) -> tuple[Row, Outcome]:
+def bridge_row(name: str, embedded: EmbeddedTask, *, force: bool = False) -> tuple[Row, TaskScore]:
     """The row of a bridge."""
     started = time.perf_counter()
-    outcome = ground.through(ground.bridge, force)
+    outcome = embedded.through(embedded.bridge, force)
     return row(name, "bridge", outcome, time.perf_counter() - started), outcome
 
 
-def row(name: str, kind: str, outcome: Outcome, seconds: float) -> Row:
+def row(name: str, kind: str, outcome: TaskScore, seconds: float) -> Row:
     """One run's row."""
     return {"name": name, "kind": kind, **figures_row(outcome.scores(), seconds)}
 
@@ -100,40 +102,40 @@ def _deviations(figures: Sequence[Mapping[str, Any]], names: Sequence[str]) -> d
     return {name: float(np.std([one[name] for one in figures], ddof=1)) for name in names}
 
 
-def random_row(outcome: Outcome) -> Row:
+def random_row(outcome: TaskScore) -> Row:
     """What a random order is expected to earn."""
     if not outcome.chance:
         return {"name": "random", "kind": "random", "reason": "chance has no closed form here."}
     return {"name": "random", "kind": "random", **figures_row(outcome.chance, 0.0)}
 
 
-def own_rows(ground: Ground, sides: Sides) -> tuple[list[Row], dict[str, dict[str, Any]]]:
+def own_rows(embedded: EmbeddedTask, embedder: ItemSetEmbedder) -> tuple[list[Row], dict[str, dict[str, Any]]]:
     """Each space that embeds both sides by itself: its score before any bridge, and through the bridge.
 
     Returns:
         Rows, and by space the figures `before` and `after`: what of its own score the bridge retains.
     """
-    bridge, asked = ground.bridge, ground.asked
+    bridge, scoring = embedded.bridge, embedded.scoring
     rows: list[Row] = []
-    kept: dict[str, dict[str, Any]] = {}
+    retained: dict[str, dict[str, Any]] = {}
     for space in bridge.spaces:
-        if any(f"{space.name}/{side.modality}" not in bridge.routes for side in (asked.query, asked.target)):
+        if any(f"{space.name}/{side.modality}" not in bridge.routes for side in (scoring.query, scoring.target)):
             continue
         name = f"own pair ({space.name})"
         try:
             started = time.perf_counter()
-            own = Ground.of(bridge, asked, sides, (space.name, space.name))
+            own = EmbeddedTask.of(bridge, scoring, embedder, (space.name, space.name))
             before = own.raw()
             rows.append(row(name, "own", before, time.perf_counter() - started))
-            after = own.through(bridge, sides.settings.force)
+            after = own.through(bridge, embedder.settings.force)
             rows.append(row(f"{name}, through the bridge", "own", after, time.perf_counter() - started))
-            kept[space.name] = retention(rows[-2], rows[-1])
+            retained[space.name] = retention(rows[-2], rows[-1])
         except IsthmusError as error:
             rows.append({"name": name, "kind": "own", "reason": str(error)})
     if not rows:
-        which = f"both {asked.query.modality} and {asked.target.modality}"
+        which = f"both {scoring.query.modality} and {scoring.target.modality}"
         rows.append({"name": "own pair", "kind": "own", "reason": f"no space of the bridge embeds {which}."})
-    return rows, kept
+    return rows, retained
 
 
 def retention(before: Row, after: Row) -> dict[str, Any]:
@@ -146,33 +148,33 @@ def retention(before: Row, after: Row) -> dict[str, Any]:
     }
 
 
-def simple_rows(ground: Ground, settings: SuiteSettings) -> list[Row]:
+def simple_rows(embedded: EmbeddedTask, settings: SuiteSettings) -> list[Row]:
     """The simple methods, fit on the overlap of the bridge's training spaces; see `isthmus.evaluation.baselines`."""
-    found = baseline_rows(
-        ground.bridge,
-        ground.query,
-        ground.target,
-        ground.score,
+    by_method = baseline_rows(
+        embedded.bridge,
+        embedded.query,
+        embedded.target,
+        embedded.score,
         train_pairs=settings.train_pairs,
         space_paths=settings.space_paths,
         force=settings.force,
     )
-    return [{"name": name, "kind": "baseline", **figures} for name, figures in found.items()]
+    return [{"name": name, "kind": "baseline", **figures} for name, figures in by_method.items()]
 
 
-def recipe_rows(ground: Ground, settings: SuiteSettings) -> Iterator[Row]:
+def recipe_rows(embedded: EmbeddedTask, settings: SuiteSettings) -> Iterator[Row]:
     """The recipes that are asked for, each trained with every seed."""
     for recipe in settings.recipes:
         name = {"ours": "ours, trained again"}.get(recipe, f"{recipe} (paper)")
         try:
-            runs = [_trained_row(ground, recipe, seed, settings) for seed in settings.seeds]
+            runs = [_trained_row(embedded, recipe, seed, settings) for seed in settings.seeds]
         except (EvaluationError, BridgeError, SpaceError) as error:
             yield {"name": name, "kind": "recipe", "reason": str(error)}
             continue
         yield mean_row(name, "recipe", runs, settings.seeds)
 
 
-def _trained_row(ground: Ground, recipe: str, seed: int, settings: SuiteSettings) -> Row:
-    bridge = trained(ground.bridge, recipe, seed, ground.spaces, settings)
+def _trained_row(embedded: EmbeddedTask, recipe: str, seed: int, settings: SuiteSettings) -> Row:
+    bridge = trained(embedded.bridge, recipe, seed, embedded.spaces, settings)
     started = time.perf_counter()
-    return row(recipe, "recipe", ground.through(bridge, settings.force), time.perf_counter() - started)
+    return row(recipe, "recipe", embedded.through(bridge, settings.force), time.perf_counter() - started)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from isthmus.errors import EvaluationError, FormatError
 from isthmus.evaluation.benchmarks.readers.shared.box_tables import BoxTable
-from isthmus.evaluation.benchmarks.task import Box, Localization, Side
+from isthmus.evaluation.benchmarks.task import Box, ItemSet, Localization
 from isthmus.items import Item
 
 SCALES = (1.0, 0.75, 0.5, 0.35)
@@ -79,11 +79,11 @@ def read_proposals(path: str | Path, task: Localization, *, most: int | None = N
             f"{path}: names no picture of the benchmark (image {table.columns['image'][0]!r}, expected ids like "
             f"{some!r})."
         )
-    found: dict[str, Sequence[Box]] = {}
+    proposals: dict[str, Sequence[Box]] = {}
     for name, listed in rows.items():
         listed.sort(key=lambda row: -scores[row])
-        found[name] = [table.box(row, pictures[name]) for row in listed][:most]
-    return found
+        proposals[name] = [table.box(row, pictures[name]) for row in listed][:most]
+    return proposals
 
 
 def crop_id(image: str, box: Box) -> str:
@@ -91,7 +91,7 @@ def crop_id(image: str, box: Box) -> str:
     return "{}#{:.6g},{:.6g},{:.6g},{:.6g}".format(image, *box)
 
 
-def crops(task: Localization, proposals: Proposals) -> Side:
+def crops(task: Localization, proposals: Proposals) -> ItemSet:
     """The proposed parts of a task's pictures, ready to encode; no file is written.
 
     Raises:
@@ -107,4 +107,4 @@ def crops(task: Localization, proposals: Proposals) -> Side:
         for box in proposals.get(item.id, ()):
             name = crop_id(item.id, box)
             items.setdefault(name, Item(name, item.path, member=item.member, box=box))
-    return Side(task.image.modality, list(items.values()))
+    return ItemSet(task.image.modality, list(items.values()))

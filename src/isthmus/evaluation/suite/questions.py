@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from isthmus.core.geometry import Array, normalize
 from isthmus.errors import EvaluationError
-from isthmus.evaluation.benchmarks.task import Classification, Retrieval, Side
+from isthmus.evaluation.benchmarks.task import Classification, ItemSet, Retrieval
 from isthmus.metrics.bootstrap import bootstrap_intervals
 from isthmus.metrics.chance import chance_figures
 from isthmus.metrics.classification import average_precision_by_class
@@ -30,7 +30,7 @@ Values = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskScore:
     """One row's answer.
 
     Attributes:
@@ -48,7 +48,7 @@ class Outcome:
         return self.figures
 
 
-Score = Callable[[Array, Array], Outcome]
+Score = Callable[[Array, Array], TaskScore]
 """Scores unit rows of the two sides, in the order of the ids that it was made for."""
 
 
@@ -64,7 +64,7 @@ class Truth(Protocol):
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoringTask:
     """A benchmark, ready to be encoded and scored.
 
     Attributes:
@@ -75,8 +75,8 @@ class Asked:
         notes: What a reader of the figures must know.
     """
 
-    query: Side
-    target: Side
+    query: ItemSet
+    target: ItemSet
     truth: Truth
     counts: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -92,42 +92,42 @@ class PairTruth:
     def scorer(self, query: Sequence[str], target: Sequence[str], how: Settings) -> Score:
         """See `Truth`."""
         rows, columns = _numbers(query), _numbers(target)
-        found = [(rows[q], columns[g]) for q, g in self.pairs if q in rows and g in columns]
-        if not found:
+        numbers = [(rows[q], columns[g]) for q, g in self.pairs if q in rows and g in columns]
+        if not numbers:
             raise EvaluationError("no true pair is left to score. Check that both sides were encoded.")
-        both = np.array(found, dtype=np.int64)
+        both = np.array(numbers, dtype=np.int64)
         if not self.groups:
-            return lambda q, g: retrieval_outcome(q, g, (both[:, 0], both[:, 1]), how)
+            return lambda q, g: retrieval_score(q, g, (both[:, 0], both[:, 1]), how)
         members = {
             name: np.array([rows[one] for one in ids if one in rows], np.int64) for name, ids in self.groups.items()
         }
-        return lambda q, g: grouped_outcome(q, g, both, members, how)
+        return lambda q, g: grouped_score(q, g, both, members, how)
 
 
-def retrieval_outcome(query: Array, gallery: Array, pairs: tuple[Ints, Ints], how: Settings) -> Outcome:
+def retrieval_score(query: Array, gallery: Array, pairs: tuple[Ints, Ints], how: Settings) -> TaskScore:
     """Retrieval in both directions."""
     result = score_retrieval(query, gallery, pairs, how=how)
     sides = zip(WAYS, (result.query_to_gallery, result.gallery_to_query), strict=True)
-    return Outcome(result.scores(), result.chance(), {way: [side.per_query(how.ks)] for way, side in sides})
+    return TaskScore(result.scores(), result.chance(), {way: [side.per_query(how.ks)] for way, side in sides})
 
 
-def grouped_outcome(
+def grouped_score(
     query: Array, gallery: Array, pairs: NDArray[np.int64], members: Mapping[str, Ints], how: Settings
-) -> Outcome:
+) -> TaskScore:
     """Each group of queries against the whole gallery, and the mean of the groups."""
-    found: dict[str, Outcome] = {}
+    by_group: dict[str, TaskScore] = {}
     for name, rows in members.items():
         place = np.full(len(query), -1)
         place[rows] = np.arange(len(rows))
         own = pairs[place[pairs[:, 0]] >= 0]
         if len(own):
-            found[name] = retrieval_outcome(query[rows], gallery, (place[own[:, 0]], own[:, 1]), how)
-    if not found:
+            by_group[name] = retrieval_score(query[rows], gallery, (place[own[:, 0]], own[:, 1]), how)
+    if not by_group:
         raise EvaluationError("no group of the benchmark has a true pair left to score.")
-    figures = mean_figures([one.figures for one in found.values()])
-    figures["groups"] = {name: one.figures["mean"] for name, one in found.items()}
-    parts = {way: [one.parts[way][0] for one in found.values()] for way in WAYS}
-    return Outcome(figures, mean_figures([one.chance for one in found.values()]), parts)
+    figures = mean_figures([one.figures for one in by_group.values()])
+    figures["groups"] = {name: one.figures["mean"] for name, one in by_group.items()}
+    parts = {way: [one.parts[way][0] for one in by_group.values()] for way in WAYS}
+    return TaskScore(figures, mean_figures([one.chance for one in by_group.values()]), parts)
 
 
 @dataclass(frozen=True)
@@ -143,29 +143,29 @@ class ClassTruth:
         names = _numbers(list(dict.fromkeys(self.class_of[text] for text in target)))
         class_of = np.array([names[self.class_of[text]] for text in target], np.int64)
         rows = _numbers(query)
-        found = [(rows[item], names[label]) for item, label in self.labels if item in rows and label in names]
-        if not found:
+        numbers = [(rows[item], names[label]) for item, label in self.labels if item in rows and label in names]
+        if not numbers:
             raise EvaluationError("no label is left to score. Check that the items and class texts were encoded.")
-        both = np.array(found, np.int64)
+        both = np.array(numbers, np.int64)
         # Classes are numbered as their first texts stand, so that one text a class needs no averaging.
-        score = multilabel_outcome if self.multilabel else accuracy_outcome
+        score = multilabel_score if self.multilabel else accuracy_score
 
-        def run(q: Array, texts: Array) -> Outcome:
+        def run(q: Array, texts: Array) -> TaskScore:
             classes = texts if len(names) == len(texts) else normalize(average_prompts(texts, class_of, len(names)))
             return score(q, classes, (both[:, 0], both[:, 1]), how)
 
         return run
 
 
-def accuracy_outcome(query: Array, classes: Array, labels: tuple[Ints, Ints], how: Settings) -> Outcome:
+def accuracy_score(query: Array, classes: Array, labels: tuple[Ints, Ints], how: Settings) -> TaskScore:
     """Accuracy at k."""
     how = Settings(tuple(k for k in ACCURACY if k <= len(classes)), how.bootstrap, how.seed)
     result = score_zero_shot(query, classes, labels, how=how)
     hits = {f"accuracy@{k}": (result.ranking.best <= k).astype(np.float64) for k in how.ks}
-    return Outcome(result.scores(), result.chance(), {"": [hits]})
+    return TaskScore(result.scores(), result.chance(), {"": [hits]})
 
 
-def multilabel_outcome(query: Array, classes: Array, labels: tuple[Ints, Ints], how: Settings) -> Outcome:
+def multilabel_score(query: Array, classes: Array, labels: tuple[Ints, Ints], how: Settings) -> TaskScore:
     """Mean average precision over classes; its interval is of resampled classes, since it is no mean over items."""
     mask = np.zeros((len(query), len(classes)), dtype=bool)
     mask[labels] = True
@@ -176,10 +176,12 @@ def multilabel_outcome(query: Array, classes: Array, labels: tuple[Ints, Ints], 
         ends = bootstrap_intervals({"map": values[present]}, seed=how.seed, n=how.bootstrap)["map"]
         figures["map_ci95"] = list(ends)
     chance = chance_figures(mask.sum(axis=0)[present], len(query), ks=(1,))["map"]
-    return Outcome(figures, {"map": chance}, {"": [{"map": values[present]}]})
+    return TaskScore(figures, {"map": chance}, {"": [{"map": values[present]}]})
 
 
-def ask(task: Retrieval | Classification, prompts: Side | None = None, *, limit: int | None = None) -> Asked:
+def scoring_task(
+    task: Retrieval | Classification, prompts: ItemSet | None = None, *, limit: int | None = None
+) -> ScoringTask:
     """Take a retrieval or a classification apart.
 
     Args:
@@ -188,19 +190,24 @@ def ask(task: Retrieval | Classification, prompts: Side | None = None, *, limit:
         limit: Only the first items of the query and what belongs to them.
     """
     if isinstance(task, Retrieval):
-        return _ask_retrieval(task, limit)
+        return _retrieval_task(task, limit)
     side = task.prompts or prompts
     if side is None:
         raise EvaluationError("the classification has no class texts. Give templates to fill, or texts of its own.")
     query = shortened(task.query, None if limit is None else task.query.ids[:limit])
     truth = ClassTruth(_class_of(side), task.labels, task.multilabel)
-    kept = set(query.ids)
-    labels = [label for label in task.labels if label[0] in kept]
-    counts = {"n_query": len(kept), "classes": len(task.classes), "n_labels": len(labels), "n_texts": len(side.ids)}
-    return Asked(query, side, truth, counts)
+    query_ids = set(query.ids)
+    labels = [label for label in task.labels if label[0] in query_ids]
+    counts = {
+        "n_query": len(query_ids),
+        "classes": len(task.classes),
+        "n_labels": len(labels),
+        "n_texts": len(side.ids),
+    }
+    return ScoringTask(query, side, truth, counts)
 
 
-def _ask_retrieval(task: Retrieval, limit: int | None) -> Asked:
+def _retrieval_task(task: Retrieval, limit: int | None) -> ScoringTask:
     query, gallery, pairs = task.query, task.gallery, list(task.pairs)
     if limit is not None:
         first = set(query.ids[:limit])
@@ -209,19 +216,19 @@ def _ask_retrieval(task: Retrieval, limit: int | None) -> Asked:
         query = shortened(query, [one for one in query.ids if one in first])
         gallery = shortened(gallery, [one for one in gallery.ids if one in reached])
     counts = {"n_query": len(query.ids), "n_gallery": len(gallery.ids), "n_pairs": len(pairs)}
-    return Asked(query, gallery, PairTruth(pairs, task.groups), {**counts, "groups": len(task.groups)})
+    return ScoringTask(query, gallery, PairTruth(pairs, task.groups), {**counts, "groups": len(task.groups)})
 
 
-def shortened(side: Side, ids: Sequence[str] | None) -> Side:
+def shortened(side: ItemSet, ids: Sequence[str] | None) -> ItemSet:
     """Some items of a side, in their order; None is all."""
     if ids is None or len(ids) == len(side.ids):
         return side
     if side.embeddings is None:
-        kept = set(ids)
-        return Side(side.modality, [item for item in side.items if item.id in kept])
+        wanted = set(ids)
+        return ItemSet(side.modality, [item for item in side.items if item.id in wanted])
     from isthmus.spaces.selection import Selection
 
-    return Side(side.modality, embeddings=Selection.of_ids(whole_of(side.embeddings), ids))
+    return ItemSet(side.modality, embeddings=Selection.of_ids(whole_of(side.embeddings), ids))
 
 
 def whole_of(embeddings: Any) -> Any:
@@ -229,7 +236,7 @@ def whole_of(embeddings: Any) -> Any:
     return getattr(embeddings, "whole", embeddings)
 
 
-def _class_of(side: Side) -> dict[str, str]:
+def _class_of(side: ItemSet) -> dict[str, str]:
     """The class of every text."""
     if side.embeddings is not None:
         table = side.embeddings.metadata

@@ -14,11 +14,11 @@ from isthmus.core.locks import hold
 from isthmus.core.runtime import notifier
 from isthmus.errors import ConfigError, EvaluationError
 from isthmus.evaluation.benchmarks.declaration import Benchmark, load_benchmark
-from isthmus.evaluation.benchmarks.task import Classification, Localization, Reading, Side
+from isthmus.evaluation.benchmarks.task import Classification, ItemSet, Localization, Reading
 from isthmus.evaluation.benchmarks.templates import Templates, fill, own_templates, read_templates
-from isthmus.evaluation.suite.embed import Sides
+from isthmus.evaluation.suite.embed import ItemSetEmbedder
 from isthmus.evaluation.suite.methods import (
-    Ground,
+    EmbeddedTask,
     Row,
     bridge_row,
     mean_row,
@@ -27,7 +27,7 @@ from isthmus.evaluation.suite.methods import (
     recipe_rows,
     simple_rows,
 )
-from isthmus.evaluation.suite.questions import Asked, ask
+from isthmus.evaluation.suite.questions import ScoringTask, scoring_task
 from isthmus.evaluation.suite.reports import BenchmarkHead, SuiteReport
 from isthmus.evaluation.suite.settings import SuiteSettings, settle
 
@@ -85,16 +85,16 @@ def _run_suite(
         raise ConfigError("a suite needs at least one bridge, got none.")
     declared = benchmark if isinstance(benchmark, Benchmark) else load_benchmark(benchmark)
     prepared = prepare(declared, data, how)
-    check_names(named.values(), prepared.asked, how)
-    sides = Sides(how)
-    rows, first = _bridge_rows(named, prepared.asked, sides)
+    check_names(named.values(), prepared.scoring, how)
+    embedder = ItemSetEmbedder(how)
+    rows, first = _bridge_rows(named, prepared.scoring, embedder)
     rows.append(random_row(first[1]))
     if prepared.whole_picture is not None:  # large sources make the whole picture a strong guess
         rows.append({"name": "whole picture", "kind": "baseline", **prepared.whole_picture})
     retention = None
     if how.baselines or how.train_pairs is not None:
         notifier(how.quiet)("Scoring the simple methods and each space's own pair")
-        own, retention = own_rows(first[0], sides)
+        own, retention = own_rows(first[0], embedder)
         rows += [*own, *simple_rows(first[0], how)]
     rows += recipe_rows(first[0], how)
     return SuiteReport(
@@ -102,7 +102,7 @@ def _run_suite(
         rows=rows,
         retention=retention,
         spaces=dict(zip(("query", "target"), first[0].spaces, strict=True)),
-        encoded=sides.encoded,
+        encoded=embedder.encoded,
         published=[one.model_dump() for one in declared.published],
         seconds=time.perf_counter() - started,
     )
@@ -119,23 +119,23 @@ class Prepared:
 
     Attributes:
         reading: What the reader found.
-        asked: Its sides and truth.
+        scoring: Its sides and truth.
         templates: What class names were put into; None where nothing was.
     """
 
-    def __init__(self, reading: Reading, asked: Asked, templates: Templates | None) -> None:
-        self.reading, self.asked, self.templates = reading, asked, templates
+    def __init__(self, reading: Reading, scoring: ScoringTask, templates: Templates | None) -> None:
+        self.reading, self.scoring, self.templates = reading, scoring, templates
 
     @property
     def counts(self) -> dict[str, Any]:
         """Queries, gallery items, true pairs and so on."""
-        return {name: value for name, value in self.asked.counts.items() if name != "whole_picture"}
+        return {name: value for name, value in self.scoring.counts.items() if name != "whole_picture"}
 
     @property
     def whole_picture(self) -> dict[str, Any] | None:
         """Figures of taking the whole picture for the source of a sound; None but for localisation."""
-        found: dict[str, Any] | None = self.asked.counts.get("whole_picture")
-        return found
+        figures: dict[str, Any] | None = self.scoring.counts.get("whole_picture")
+        return figures
 
 
 def prepare(benchmark: Benchmark, data: str | Path, settings: SuiteSettings) -> Prepared:
@@ -149,23 +149,23 @@ def prepare(benchmark: Benchmark, data: str | Path, settings: SuiteSettings) -> 
     reading = benchmark.read(data, work, settings.options)
     task = reading.task
     if isinstance(task, Localization):
-        return Prepared(reading, _ask_places(task, settings), None)
+        return Prepared(reading, _task_with_proposals(task, settings), None)
     if isinstance(task, Classification) and task.prompts is None:
         templates = choose_templates(benchmark, settings.templates)
-        prompts = Side("text", fill(templates, task.classes))
-        return Prepared(reading, ask(task, prompts, limit=settings.limit), templates)
+        prompts = ItemSet("text", fill(templates, task.classes))
+        return Prepared(reading, scoring_task(task, prompts, limit=settings.limit), templates)
     if settings.templates is not None:
         raise ConfigError(f"the class texts of {benchmark.name} are embedded already. Leave the templates out.")
-    return Prepared(reading, ask(task, limit=settings.limit), None)
+    return Prepared(reading, scoring_task(task, limit=settings.limit), None)
 
 
-def check_names(bridges: Iterable[Bridge], asked: Asked, settings: SuiteSettings) -> None:
+def check_names(bridges: Iterable[Bridge], scoring: ScoringTask, settings: SuiteSettings) -> None:
     """Refuse settings that speak of modalities or spaces that there are not.
 
     Raises:
         ConfigError: They do.
     """
-    modalities = {asked.query.modality, asked.target.modality}
+    modalities = {scoring.query.modality, scoring.target.modality}
     spaces = {space.name for bridge in bridges for space in bridge.spaces}
     for words, given, known in (
         ("through", settings.through, modalities),
@@ -176,17 +176,17 @@ def check_names(bridges: Iterable[Bridge], asked: Asked, settings: SuiteSettings
             raise ConfigError(f"{words} names {unknown[0]!r}. Expected one of {', '.join(sorted(known))}.")
 
 
-def _ask_places(task: Localization, settings: SuiteSettings) -> Asked:
+def _task_with_proposals(task: Localization, settings: SuiteSettings) -> ScoringTask:
     """A localisation, with the proposals that are given or with windows, and a note that says which."""
-    from isthmus.evaluation.suite.localize import ask_places
+    from isthmus.evaluation.suite.localize import localization_task
     from isthmus.evaluation.suite.proposals import SCALES, read_proposals, windows_of
 
     if settings.proposals is not None:
         proposals, words = read_proposals(settings.proposals, task), f"Proposals: {settings.proposals.name}"
     else:
         proposals, words = windows_of(task), f"Proposals: sliding windows, sides {', '.join(map(str, SCALES))}"
-    asked = ask_places(task, proposals, limit=settings.limit)
-    return replace(asked, notes=[words, *asked.notes])
+    scoring = localization_task(task, proposals, limit=settings.limit)
+    return replace(scoring, notes=[words, *scoring.notes])
 
 
 def choose_templates(benchmark: Benchmark, given: str | Path | None) -> Templates:
@@ -204,7 +204,7 @@ def choose_templates(benchmark: Benchmark, given: str | Path | None) -> Template
 def describe(benchmark: Benchmark, data: str | Path, prepared: Prepared, limit: int | None) -> BenchmarkHead:
     """The head of a report: what was asked and what was found."""
     missing, templates = list(prepared.reading.missing), prepared.templates
-    notes = [*prepared.reading.notes, *prepared.asked.notes]
+    notes = [*prepared.reading.notes, *prepared.scoring.notes]
     if limit is not None:
         notes.insert(0, f"Limited to the first {limit:,}: these figures are not the benchmark's.")
     return BenchmarkHead(
@@ -223,24 +223,26 @@ def describe(benchmark: Benchmark, data: str | Path, prepared: Prepared, limit: 
     )
 
 
-def _bridge_rows(named: Mapping[str, Bridge], asked: Asked, sides: Sides) -> tuple[list[Row], tuple[Ground, Any]]:
+def _bridge_rows(
+    named: Mapping[str, Bridge], scoring: ScoringTask, embedder: ItemSetEmbedder
+) -> tuple[list[Row], tuple[EmbeddedTask, Any]]:
     """A row a bridge; bridges that differ in their seed alone have a row of their mean before them."""
     rows: dict[str, Row] = {}
-    first: tuple[Ground, Any] | None = None
+    first: tuple[EmbeddedTask, Any] | None = None
     for name, bridge in named.items():
-        ground = Ground.of(bridge, asked, sides)
-        rows[name], outcome = bridge_row(name, ground, force=sides.settings.force)
-        first = first or (ground, outcome)
+        embedded = EmbeddedTask.of(bridge, scoring, embedder)
+        rows[name], outcome = bridge_row(name, embedded, force=embedder.settings.force)
+        first = first or (embedded, outcome)
     if first is None:
         raise EvaluationError("there is no bridge to score.")
-    told: list[Row] = []
+    table: list[Row] = []
     for names in _alike(named):
         if len(names) > 1:
             seeds = [int(named[name].config.get("seed", 0)) for name in names]
             words = f"mean of {len(names)} {named[names[0]].method} (seeds {', '.join(map(str, seeds))})"
-            told.append(mean_row(words, "bridge", [rows[name] for name in names], seeds))
-        told += [rows[name] for name in names]
-    return told, first
+            table.append(mean_row(words, "bridge", [rows[name] for name in names], seeds))
+        table += [rows[name] for name in names]
+    return table, first
 
 
 def _alike(named: Mapping[str, Bridge]) -> list[list[str]]:

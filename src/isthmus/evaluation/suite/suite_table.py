@@ -42,8 +42,8 @@ def table(report: Report, *, width: int | None = None) -> str:
 
 def figures_of(row: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
     """The figures of a row in the direction that the benchmark is about."""
-    found: Mapping[str, Any] = row if metric == "mean" else row.get(metric, row)
-    return found
+    figures: Mapping[str, Any] = row if metric == "mean" else row.get(metric, row)
+    return figures
 
 
 def _cells(row: Mapping[str, Any], columns: Sequence[str], metric: str) -> list[str]:
@@ -78,12 +78,12 @@ def _head(report: Report) -> Iterator[str]:
     counted = [f"{report[key]:,} {words}" for key, words in _COUNTS.items() if report.get(key)]
     yield f"{report['title']}, {report['task']}: {', '.join(counted)}"
     published = report["published_items"]
-    found = [f"{published:,} items published"] if published else []
+    parts = [f"{published:,} items published"] if published else []
     if report["missing"]:
         named = ", ".join(map(str, report["missing_examples"]))
-        found.append(f"{report['missing']:,} missing here (such as {named})")
-    if found:
-        yield "; ".join(found)
+        parts.append(f"{report['missing']:,} missing here (such as {named})")
+    if parts:
+        yield "; ".join(parts)
     if report["templates"]:
         used = report["templates"]
         yield f"Class texts: {used['count']} templates, {used['name']} of {used['source']}"
@@ -101,11 +101,11 @@ def _retained(report: Report) -> Iterator[str]:
 
 def reasons(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """By reason, the names of the rows that have no figures for it."""
-    found: dict[str, list[str]] = {}
+    by_reason: dict[str, list[str]] = {}
     for row in rows:
         if "reason" in row:
-            found.setdefault(row["reason"], []).append(NAMES.get(row["name"], row["name"]))
-    return found
+            by_reason.setdefault(row["reason"], []).append(NAMES.get(row["name"], row["name"]))
+    return by_reason
 
 
 def _foot(report: Report) -> Iterator[str]:

@@ -293,12 +293,12 @@ def _load_trimesh(data: bytes, suffix: str, colours: bool) -> Shape:
     try:
         # Nothing is merged, repaired or fetched from beside the file: the same bytes are the same shape.
         scene = trimesh.load_scene(io.BytesIO(data), file_type=suffix[1:], process=False, maintain_order=True)
-        found = [_part(geometry, colours) for geometry in scene.dump()]
+        geometries = [_part(geometry, colours) for geometry in scene.dump()]
     except Rejected:
         raise
     except Exception as error:  # parsers of damaged files raise nearly anything
         raise Rejected(f"damaged, or not {suffix[1:]} ({type(error).__name__}: {one_line(error)})") from error
-    parts = [_checked(part) for part in found if part is not None and len(part.xyz)]
+    parts = [_checked(part) for part in geometries if part is not None and len(part.xyz)]
     raw = ply_colours(data) if colours and suffix == ".ply" else None
     if raw is not None and len(parts) == 1 and len(raw) == len(parts[0].xyz):
         parts = [replace(parts[0], rgb=unit_colours(raw))]  # of floats trimesh does not ask which white they have

@@ -13,11 +13,11 @@ from isthmus.items import Item, Rejected
 
 OK, REJECTED, FATAL = "ok", "rejected", "fatal"
 
-Outcome = tuple[str, Any]
+DecodeOutcome = tuple[str, Any]
 """`(OK, decoded)`, `(REJECTED, reason)`, or `(FATAL, exception)`: a fault of the set-up, not of the item."""
 
 
-def outcome(decoder: Callable[[Item], Any], item: Item) -> Outcome:
+def outcome(decoder: Callable[[Item], Any], item: Item) -> DecodeOutcome:
     """Decode one item. Faults of the item are rejections, whatever a library raised; faults of the set-up are fatal."""
     try:
         return OK, decoder(item)
@@ -55,7 +55,7 @@ def serve(connection: Connection, pickled: bytes) -> None:
         return
 
 
-def _answer(connection: Connection, result: Outcome) -> None:
+def _answer(connection: Connection, result: DecodeOutcome) -> None:
     try:
         data = pickle.dumps(result, protocol=5)
     except Exception as error:

@@ -46,16 +46,16 @@ class LanceStore:
             raise ConfigError(f"{self.where}: no such table. Fill it first: isthmus project X.bridge S.space --into.")
         else:
             self._table = self._db.create_table(table, schema=_schema(record))
-        kept = (self._table.schema.metadata or {}).get(KEY)
-        self.record = Record.from_json(kept.decode() if kept else None, self.where)
+        stored = (self._table.schema.metadata or {}).get(KEY)
+        self.record = Record.from_json(stored.decode() if stored else None, self.where)
 
     def _types(self) -> dict[str, Any]:
         return {field.name: field.type for field in self._table.schema}
 
     def contents(self, gallery: str) -> dict[str, str]:
         """Hash of every row of a gallery by id."""
-        found = self._rows(f"{GALLERY} = {_literal(gallery)}", [ID, CONTENT])
-        return dict(zip(found[ID].to_pylist(), found[CONTENT].to_pylist(), strict=True))
+        columns = self._rows(f"{GALLERY} = {_literal(gallery)}", [ID, CONTENT])
+        return dict(zip(columns[ID].to_pylist(), columns[CONTENT].to_pylist(), strict=True))
 
     def _rows(self, where: str | None, columns: list[str]) -> Any:
         query = self._table.search()

@@ -190,9 +190,9 @@ class PostgresStore:
                 columns=columns,
                 condition=condition,
             ).fetchall()
-        found = [(float(row[-1]), dict(zip(shown, row[:-1], strict=True))) for row in rows]
-        found.sort(key=lambda pair: (pair[0], pair[1][GALLERY], pair[1][ID]))
-        return [_hit(distance, row) for distance, row in found]
+        scored = [(float(row[-1]), dict(zip(shown, row[:-1], strict=True))) for row in rows]
+        scored.sort(key=lambda pair: (pair[0], pair[1][GALLERY], pair[1][ID]))
+        return [_hit(distance, row) for distance, row in scored]
 
     def _distance(self) -> str:
         if self.record.dim > MOST_INDEXED:
@@ -245,8 +245,8 @@ class PostgresStore:
         names = self._sql.SQL(", ").join(map(self._sql.Identifier, [ID, VECTOR, *columns]))
         statement = f"SELECT {{names}} FROM {{table}} WHERE {GALLERY} = %s AND {ID} = ANY(%s)"
         rows = self._run(statement, [gallery, list(ids)], names=names).fetchall()
-        found = [StoredRow(row[0], _vector(row[1]), dict(zip(columns, row[2:], strict=True))) for row in rows]
-        return in_order(found, ids)
+        stored = [StoredRow(row[0], _vector(row[1]), dict(zip(columns, row[2:], strict=True))) for row in rows]
+        return in_order(stored, ids)
 
     def build_index(self) -> None:
         """Build the HNSW index where there is none; PostgreSQL keeps it up to date by itself."""

@@ -261,8 +261,8 @@ def row_hashes(ids: Sequence[str], vectors: Array, metadata: pa.Table) -> list[s
 
 def in_order(rows: Iterable[StoredRow], ids: Sequence[str]) -> list[StoredRow]:
     """Rows in the order of ids, those that are not there left out."""
-    found = {row.id: row for row in rows}
-    return [found[name] for name in ids if name in found]
+    by_id = {row.id: row for row in rows}
+    return [by_id[name] for name in ids if name in by_id]
 
 
 def checked_filter(given: str | Filter | None, types: dict[str, Any]) -> Filter | None:

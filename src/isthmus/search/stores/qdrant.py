@@ -53,8 +53,8 @@ class QdrantStore:
         if not there and record is None:
             self.close()
             raise ConfigError(f"{self.where}: no such table. Fill it first: isthmus project X.bridge S.space --into.")
-        kept = self._metadata().get("isthmus")
-        self.record = Record.from_json(kept if isinstance(kept, str) else None, self.where)
+        stored = self._metadata().get("isthmus")
+        self.record = Record.from_json(stored if isinstance(stored, str) else None, self.where)
 
     def _create(self, record: Record) -> None:
         models = self._models
@@ -166,7 +166,7 @@ class QdrantStore:
 
     def search(self, vector: Array, k: int, *, filter: str | Filter | None = None, exact: bool = False) -> list[Hit]:
         """The k nearest rows of a vector (dim,), best first, of those that pass a filter."""
-        found = self._client.query_points(
+        points = self._client.query_points(
             self._name,
             query=vector.tolist(),
             limit=k,
@@ -174,7 +174,7 @@ class QdrantStore:
             search_params=self._parameters(k, exact),
             with_payload=True,
         ).points
-        rows = [(float(point.score), dict(point.payload or {})) for point in found]
+        rows = [(float(point.score), dict(point.payload or {})) for point in points]
         rows.sort(key=lambda pair: (-pair[0], pair[1][GALLERY], pair[1][ID]))
         columns = self.columns()
         return [

@@ -14,7 +14,7 @@ from isthmus.core.locks import one_writer
 from isthmus.core.runtime import Progress
 from isthmus.errors import FormatError, SpaceError
 from isthmus.spaces.checks import as_stored
-from isthmus.spaces.embeddings import Rows, find_rows
+from isthmus.spaces.embeddings import RowNumbers, find_rows
 from isthmus.spaces.importing.prepared import PreparedImport, generate_ids, prepare_import, row_as_stored, same_rows
 from isthmus.spaces.importing.sources import Ids, open_source
 from isthmus.spaces.manifest import check_modality
@@ -168,7 +168,7 @@ def _resumed(plan: PreparedImport, *, restart: bool) -> int | None:
     return pending
 
 
-def _refuse_known(plan: PreparedImport, rows: Rows, row: int, count: int) -> None:
+def _refuse_known(plan: PreparedImport, rows: RowNumbers, row: int, count: int) -> None:
     same = plan.existing is not None and np.array_equal(row_as_stored(plan, row), plan.existing.take([rows[row]])[0])
     raise SpaceError(
         f"{plan.where(row)} is in {plan.into} already, as row {rows[row]} of {plan.modality!r} with "

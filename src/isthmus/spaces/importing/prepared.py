@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from isthmus.core.files import sha256_json
 from isthmus.errors import SpaceError
-from isthmus.spaces.embeddings import Embeddings, Rows
+from isthmus.spaces.embeddings import Embeddings, RowNumbers
 from isthmus.spaces.importing.formats import Block
 from isthmus.spaces.importing.sources import Ids, Source, check_unique, merge, resolve_ids, text_column
 from isthmus.spaces.manifest import WHOLE, check_dtype, check_target
@@ -176,7 +176,7 @@ def generate_ids(modality: str, start: int, count: int) -> pa.ChunkedArray:
     return pa.chunked_array([pc.binary_join_element_wise(prefix, padded, pa.scalar("", pa.large_string()))])
 
 
-def same_rows(plan: PreparedImport, rows: Rows) -> bool:
+def same_rows(plan: PreparedImport, rows: RowNumbers) -> bool:
     """Whether the first rows of the source are, as stored, the given rows of the modality."""
     done = 0
     for x, _ in plan.read():

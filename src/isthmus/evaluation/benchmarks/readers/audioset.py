@@ -97,7 +97,7 @@ def read_segments(path: Path) -> tuple[list[Segment], list[str]]:
     if not segments:
         raise FormatError(f"{path}: holds no segment. Expected rows of YTID, start_seconds, end_seconds, labels.")
     said = next(
-        (int(found[1]) for line in lines[:3] if (found := re.search(r"num_segs=([0-9]{1,18})", line))), len(segments)
+        (int(match[1]) for line in lines[:3] if (match := re.search(r"num_segs=([0-9]{1,18})", line))), len(segments)
     )
     notes = [f"{path.name} has {len(segments):,} segments, its head says {said:,}."] if said != len(segments) else []
     return list(segments.values()), notes

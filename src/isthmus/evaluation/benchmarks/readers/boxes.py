@@ -21,7 +21,7 @@ from typing import Any
 from isthmus.errors import ConfigError, FormatError
 from isthmus.evaluation.benchmarks.readers.shared.box_tables import BoxTable
 from isthmus.evaluation.benchmarks.readers.shared.lookup import inside, require
-from isthmus.evaluation.benchmarks.task import Box, Localization, Reading, Sample, Side
+from isthmus.evaluation.benchmarks.task import Box, ItemSet, Localization, Reading, Sample
 from isthmus.items import Item
 
 OPTIONS: dict[str, Any] = {
@@ -49,11 +49,11 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     media = inside(data, options["media"])
     samples, missing = _samples(path, options, media)
     sides = [
-        Side(kind, [Item(name, str(media / name)) for name in dict.fromkeys(getattr(one, kind) for one in samples)])
+        ItemSet(kind, [Item(name, str(media / name)) for name in dict.fromkeys(getattr(one, kind) for one in samples)])
         for kind in ("image", "audio")
     ]
-    found = Localization(sides[0], sides[1], samples, options["agreement"], task == "counterfactual")
-    return Reading(found, missing)
+    localization = Localization(sides[0], sides[1], samples, options["agreement"], task == "counterfactual")
+    return Reading(localization, missing)
 
 
 def _samples(path: Path, options: Mapping[str, Any], media: Path) -> tuple[list[Sample], list[str]]:

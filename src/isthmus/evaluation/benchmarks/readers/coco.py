@@ -23,7 +23,7 @@ from isthmus.evaluation.benchmarks.readers.shared.languages import (
     language_files,
 )
 from isthmus.evaluation.benchmarks.readers.shared.lookup import IMAGES, option, require
-from isthmus.evaluation.benchmarks.task import Reading, Retrieval, Side
+from isthmus.evaluation.benchmarks.task import ItemSet, Reading, Retrieval
 from isthmus.items import Item
 
 OPTIONS: dict[str, Any] = {"source": "val2017", "split": "test", "captions": "all", "images": "", "languages": ""}
@@ -90,9 +90,9 @@ def _by_language(data: Path, options: Mapping[str, Any]) -> Reading:
         texts += items
         pairs += [(text, key.rpartition("/")[0]) for text, key in own]
         groups[language] = [item.id for item in items]
-    gallery = Side(IMAGE, [Item(key, str(file)) for key, file in media.items()])
+    gallery = ItemSet(IMAGE, [Item(key, str(file)) for key, file in media.items()])
     return Reading(
-        Retrieval(Side(TEXT, texts), gallery, pairs, groups),
+        Retrieval(ItemSet(TEXT, texts), gallery, pairs, groups),
         missing=[key for key in records if key not in media],
         notes=[f"{len(texts):,} captions in {len(groups)} languages; figures are means over languages"],
     )
@@ -160,12 +160,12 @@ def _blip(path: Path, split: str) -> Sequence[Captioned]:
 
 
 def _number(name: str, path: Path) -> str:
-    found = re.search(r"([0-9]{12})\.[A-Za-z]+$", name)
-    if found is None:
+    match = re.search(r"([0-9]{12})\.[A-Za-z]+$", name)
+    if match is None:
         raise FormatError(
             f"{path}: the picture {name!r} has no COCO number. Expected val2014/COCO_val2014_<12 digits>.jpg."
         )
-    return str(int(found[1]))
+    return str(int(match[1]))
 
 
 _READ: dict[str, Callable[[Path, str], Sequence[Captioned]]] = {

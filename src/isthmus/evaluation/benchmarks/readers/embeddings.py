@@ -23,7 +23,7 @@ from typing import Any
 from isthmus.core.files import sha256_json
 from isthmus.errors import ConfigError, FormatError
 from isthmus.evaluation.benchmarks.readers.shared.lookup import columns, inside
-from isthmus.evaluation.benchmarks.task import Classification, Reading, Retrieval, Side
+from isthmus.evaluation.benchmarks.task import Classification, ItemSet, Reading, Retrieval
 from isthmus.spaces.embeddings import Embeddings
 from isthmus.spaces.importing.importer import import_embeddings
 from isthmus.spaces.selection import Selection
@@ -44,11 +44,11 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     if task not in ("retrieval", "classification", "multilabel"):
         raise ConfigError(f"embeddings serve a retrieval or a classification, got a {task}. Give it another reader.")
     query = _open(data, options, "query", modalities[0], work)
-    side = Side(modalities[0], embeddings=query)
+    side = ItemSet(modalities[0], embeddings=query)
     if task == "retrieval":
         gallery = _open(data, options, "gallery", modalities[1], work)
         pairs = list(zip(*columns(path_of(data, options, "pairs"), "query_id", "gallery_id"), strict=True))
-        return Reading(Retrieval(side, Side(modalities[1], embeddings=gallery), pairs, _groups(query, options)))
+        return Reading(Retrieval(side, ItemSet(modalities[1], embeddings=gallery), pairs, _groups(query, options)))
     prompts = _prompts(data, options, work)
     labels = _labels(data, options, query)
     classes = prompts.metadata["class"].to_pylist()
@@ -61,7 +61,9 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
         )
     names = {name: name for name in dict.fromkeys(classes)}
     return Reading(
-        Classification(side, names, labels, multilabel=task == "multilabel", prompts=Side("text", embeddings=prompts))
+        Classification(
+            side, names, labels, multilabel=task == "multilabel", prompts=ItemSet("text", embeddings=prompts)
+        )
     )
 
 

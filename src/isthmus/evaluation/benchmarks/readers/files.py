@@ -26,7 +26,7 @@ from isthmus.core.table_files import read_table
 from isthmus.errors import ConfigError, FormatError
 from isthmus.evaluation.benchmarks.readers.embeddings import path_of, split_labels
 from isthmus.evaluation.benchmarks.readers.shared.lookup import columns, inside
-from isthmus.evaluation.benchmarks.task import Classification, Reading, Retrieval, Side
+from isthmus.evaluation.benchmarks.task import Classification, ItemSet, Reading, Retrieval
 from isthmus.items import Item
 
 OPTIONS: dict[str, Any] = {
@@ -50,7 +50,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
         names = dict(zip(*columns(path_of(data, options, "classes"), "class_id", "name"), strict=True))
     else:
         names = {label: label for label in sorted({label for _, label in labels})}
-    side = Side(modalities[0], list(query.items.values()))
+    side = ItemSet(modalities[0], list(query.items.values()))
     return Reading(Classification(side, names, labels, multilabel=task == "multilabel"), missing=query.missing)
 
 
@@ -75,7 +75,7 @@ def _retrieval(data: Path, options: Mapping[str, Any], query: _Found, modalities
         for name, group in dict.fromkeys(zip(query.ids, values, strict=True)):
             if name in query.items:
                 groups.setdefault(group, []).append(name)
-    sides = [Side(m, list(found.items.values())) for m, found in zip(modalities, (query, gallery), strict=True)]
+    sides = [ItemSet(m, list(listing.items.values())) for m, listing in zip(modalities, (query, gallery), strict=True)]
     return Reading(Retrieval(sides[0], sides[1], pairs, groups), missing=[*query.missing, *gallery.missing])
 
 

@@ -153,9 +153,11 @@ def read_boxes(path: Path) -> list[Box]:
         raise FormatError(f"{path}: declares a document type, which the published files do not. Download it again.")
     try:
         root = ET.fromstring(text)
-        found = [[int(str(entry.text)) for entry in list(box)[1:5]] for one in root for box in one if box.tag == "bbox"]
+        corners = [
+            [int(str(entry.text)) for entry in list(box)[1:5]] for one in root for box in one if box.tag == "bbox"
+        ]
     except (ET.ParseError, ValueError) as error:
         raise FormatError(f"{path}: is not as published ({one_line(error)}). Download it again.") from error
-    if not found:
+    if not corners:
         raise FormatError(f"{path}: holds no bbox. Expected the boxes of three annotators; download it again.")
-    return [check_box([value / _SIDE for value in box], str(path)) for box in found]
+    return [check_box([value / _SIDE for value in box], str(path)) for box in corners]

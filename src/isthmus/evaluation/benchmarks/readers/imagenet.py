@@ -14,7 +14,7 @@ from isthmus.errors import ConfigError, FormatError
 from isthmus.evaluation.benchmarks.readers.shared.annotations import read_lines, read_rows, whole_number
 from isthmus.evaluation.benchmarks.readers.shared.captions import Folder
 from isthmus.evaluation.benchmarks.readers.shared.lookup import IMAGES, option, require
-from isthmus.evaluation.benchmarks.task import Classification, Reading, Side
+from isthmus.evaluation.benchmarks.task import Classification, ItemSet, Reading
 from isthmus.evaluation.benchmarks.templates import assigned_lists
 from isthmus.items import Item
 
@@ -66,8 +66,8 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     labels, wnids = _LAYOUTS[layout](data, folder)
     names, source = _class_names(data, str(options.get("names") or "auto"), wnids)
     places = Folder(folder, ["."], IMAGES)
-    found = {name: path for name, _ in labels if (path := places.find([name])) is not None}
-    if not found:
+    files = {name: path for name, _ in labels if (path := places.find([name])) is not None}
+    if not files:
         raise FormatError(
             f"{folder}: none of the {len(labels):,} pictures of ImageNet is there (looked for {labels[0][0]!r}). "
             "Expected the validation pictures; `isthmus benchmarks` says what to download and where it goes."
@@ -75,10 +75,10 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     notes = [f"layout {layout}, {len(names):,} classes with names of {source}"]
     if twice := len(names) - len(set(names.values())):
         notes.append(f"{twice} names stand for two classes; classes are told apart by their wnid")
-    items = [Item(name, str(path)) for name, path in found.items()]
-    truth = [(name, wnid) for name, wnid in labels if name in found]
+    items = [Item(name, str(path)) for name, path in files.items()]
+    truth = [(name, wnid) for name, wnid in labels if name in files]
     return Reading(
-        Classification(Side(IMAGE, items), names, truth), [name for name, _ in labels if name not in found], notes
+        Classification(ItemSet(IMAGE, items), names, truth), [name for name, _ in labels if name not in files], notes
     )
 
 

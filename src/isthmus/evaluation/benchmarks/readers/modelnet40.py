@@ -23,7 +23,7 @@ from isthmus.evaluation.benchmarks.readers.shared.clouds import (
     with_colours,
 )
 from isthmus.evaluation.benchmarks.readers.shared.lookup import option, require
-from isthmus.evaluation.benchmarks.task import Classification, Reading, Side
+from isthmus.evaluation.benchmarks.task import Classification, ItemSet, Reading
 from isthmus.items import Rejected
 from isthmus.items.decoding.object_npy import read_object_npy
 from isthmus.items.decoding.point_cloud import decode_point_cloud
@@ -96,17 +96,17 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     if options["points"] < 1:
         raise ConfigError(f"option 'points' got {options['points']}. Expected a number from 1.")
     layout = _detect(data, split) if layout == "auto" else layout
-    found = _LAYOUTS[layout](data, split, options)
+    objects = _LAYOUTS[layout](data, split, options)
     settings = {key: options[key] for key in ("sampling", "points", "seed", "colours", "swap_yz")} | {"layout": layout}
-    items = cloud_items(found.names, found.load, work, sources=found.sources, settings=settings)
+    items = cloud_items(objects.names, objects.load, work, sources=objects.sources, settings=settings)
     return Reading(
         Classification(
-            Side(POINT_CLOUD, items),
+            ItemSet(POINT_CLOUD, items),
             {name: name.replace("_", " ") for name in CLASSES},
-            list(zip(found.names, found.labels, strict=True)),
+            list(zip(objects.names, objects.labels, strict=True)),
         ),
-        found.missing,
-        [f"ModelNet40 {split}, layout {layout}, {len(items):,} objects, y up", *found.notes, *_notes(options)],
+        objects.missing,
+        [f"ModelNet40 {split}, layout {layout}, {len(items):,} objects, y up", *objects.notes, *_notes(options)],
     )
 
 

@@ -99,12 +99,12 @@ def read_boxes(path: Path) -> dict[str, Sequence[Box]]:
     """
     boxes: dict[str, Sequence[Box]] = {}
     for key, entry in read_json_file(path, dict, "the boxes of MUSIC-Solo").items():
-        found = entry.get("bbox") if isinstance(entry, dict) else None
-        if not _KEY.fullmatch(key) or not isinstance(found, list):
+        entries = entry.get("bbox") if isinstance(entry, dict) else None
+        if not _KEY.fullmatch(key) or not isinstance(entries, list):
             raise FormatError(
                 f"{path}: entry {key!r} is {str(entry)[:80]}. Expected <clip>/frame_<second>/<frame>.jpg with bbox."
             )
-        norm = [box.get("normbox") if isinstance(box, dict) else None for box in found]
+        norm = [box.get("normbox") if isinstance(box, dict) else None for box in entries]
         boxes[key] = [_corners(box, f"{path}: entry {key!r}") for box in norm]
     return boxes
 
@@ -135,9 +135,9 @@ def choose(keys: Sequence[str], which: str) -> list[Frame]:
         assert match is not None
         seconds.setdefault((match["clip"], match["second"]), []).append(key)
     frames = []
-    for (clip, second), found in seconds.items():
-        found.sort()
-        picked = found if which == "all" else [found[len(found) // 2 if which == "middle" else 0]]
+    for (clip, second), annotated in seconds.items():
+        annotated.sort()
+        picked = annotated if which == "all" else [annotated[len(annotated) // 2 if which == "middle" else 0]]
         frames += [(key, clip, second) for key in picked]
     return frames
 
@@ -147,8 +147,8 @@ def _seconds(data: Path, chosen: Sequence[Frame], work: Path) -> dict[tuple[str,
     wanted = dict.fromkeys((clip, second) for _, clip, second in chosen)
     for folder in _SECONDS:
         places = {one: _existing(inside(data / folder, "/".join(one))) for one in wanted}
-        if found := {one: place for one, place in places.items() if place is not None}:
-            return found
+        if by_name := {one: place for one, place in places.items() if place is not None}:
+            return by_name
     clips = {clip: [clip] for clip, _ in wanted}
     tracks = media_of(data, _TRACKS, clips, SOUNDS, what="sounds of MUSIC-Solo")
     return cut_seconds(tracks, list(wanted), work / "seconds")

@@ -10,7 +10,7 @@ from typing import Any
 from isthmus.core.modality import POINT_CLOUD
 from isthmus.evaluation.benchmarks.readers.shared.lookup import option
 from isthmus.evaluation.benchmarks.readers.shared.objaverse import LAYOUTS, find_objects, read_list
-from isthmus.evaluation.benchmarks.task import Classification, Reading, Side
+from isthmus.evaluation.benchmarks.task import Classification, ItemSet, Reading
 from isthmus.items import Item
 
 OPTIONS: dict[str, Any] = {"layout": "auto", "objects": "", "names": "spaces"}
@@ -31,12 +31,12 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     """
     spaces = option(options, "names", ("spaces", "underscores")) == "spaces"
     path, objects, classes = read_list(data, option(options, "layout", LAYOUTS))
-    found, missing = find_objects(data, objects, str(options.get("objects") or ""))
+    files, missing = find_objects(data, objects, str(options.get("objects") or ""))
     # An object under two categories stays two instances, as the source has it.
     seen: Counter[str] = Counter()
     items: list[Item] = []
     truth: list[tuple[str, str]] = []
-    for each, file in found:
+    for each, file in files:
         name = each.uid if not seen[each.uid] else f"{each.uid}#{seen[each.uid]}"
         seen[each.uid] += 1
         items.append(Item(name, str(file)))
@@ -48,7 +48,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
         notes.append(f"{twice:,} objects stand under a further category and count once under each")
     return Reading(
         Classification(
-            Side(POINT_CLOUD, items), {name: name.replace("_", " ") if spaces else name for name in classes}, truth
+            ItemSet(POINT_CLOUD, items), {name: name.replace("_", " ") if spaces else name for name in classes}, truth
         ),
         missing,
         notes,

@@ -17,7 +17,7 @@ from isthmus.evaluation.benchmarks.readers.shared.annotations import whole_numbe
 from isthmus.evaluation.benchmarks.readers.shared.captions import Folder
 from isthmus.evaluation.benchmarks.readers.shared.lookup import IMAGES, option, require
 from isthmus.evaluation.benchmarks.readers.shared.objaverse import LAYOUTS, Listed, find_objects, read_list
-from isthmus.evaluation.benchmarks.task import Reading, Retrieval, Side
+from isthmus.evaluation.benchmarks.task import ItemSet, Reading, Retrieval
 from isthmus.items import Item
 from isthmus.items.decoding.object_npy import read_object_npy
 from isthmus.spaces.space import open_space
@@ -38,7 +38,8 @@ STORED_ENCODER = {"library": "open_clip", "id": "ViT-bigG-14/laion2b_s39b_b160k"
 
 _BLOCK = 512
 
-Found = Sequence[tuple[Listed, Path]]
+ListedFiles = Sequence[tuple[Listed, Path]]
+"""Objects of the list with the file of each that is there."""
 
 
 def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
@@ -62,14 +63,14 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     kind, source = _choices(options)
     path, objects, _ = read_list(data, option(options, "layout", LAYOUTS))
     unique = list({each.uid: each for each in objects}.values())
-    found, missing = find_objects(data, unique, str(options.get("objects") or ""))
-    side = _SOURCES[source](data, options, work, found)
+    files, missing = find_objects(data, unique, str(options.get("objects") or ""))
+    side = _SOURCES[source](data, options, work, files)
     pictured = set(side.ids)
-    items = [Item(each.uid, str(file)) for each, file in found if each.uid in pictured]
-    missing += [each.uid for each, _ in found if each.uid not in pictured]
+    items = [Item(each.uid, str(file)) for each, file in files if each.uid in pictured]
+    missing += [each.uid for each, _ in files if each.uid not in pictured]
     which = f"view {options['view']}" if kind == "view" else {"mean": "the mean of all views"}.get(kind, kind)
     return Reading(
-        Retrieval(Side(POINT_CLOUD, items), side, [(item.id, item.id) for item in items]),
+        Retrieval(ItemSet(POINT_CLOUD, items), side, [(item.id, item.id) for item in items]),
         missing,
         [
             f"{len(items):,} objects of {path.name} and as many pictures: {which}, of {source}",
@@ -96,17 +97,17 @@ def _choices(options: Mapping[str, Any]) -> tuple[str, str]:
     return options["image"], source
 
 
-def _files(data: Path, options: Mapping[str, Any], work: Path, found: Found) -> Side:
+def _files(data: Path, options: Mapping[str, Any], work: Path, objects: ListedFiles) -> ItemSet:
     """Pictures themselves."""
     given = str(options.get("images") or "")
     if options["image"] == "thumbnail":
         folder = Folder(data, [given] if given else ["thumbnails", "images"], IMAGES)
-        names = {each.uid: [each.uid] for each, _ in found}
+        names = {each.uid: [each.uid] for each, _ in objects}
     else:
         folder = Folder(data, [given] if given else ["views", "renders", "images"], IMAGES)
         number = options["view"]
         forms = (str(number), f"{number:02d}", f"{number:03d}")
-        names = {each.uid: [f"{each.uid}/{form}" for form in forms] for each, _ in found}
+        names = {each.uid: [f"{each.uid}/{form}" for form in forms] for each, _ in objects}
     places = {uid: place for uid, own in names.items() if (place := folder.find(own)) is not None}
     if not places:
         uid, own = next(iter(names.items()))
@@ -114,18 +115,18 @@ def _files(data: Path, options: Mapping[str, Any], work: Path, found: Found) -> 
             f"{data}: no picture of the {len(names):,} objects is there (looked in {', '.join(folder.folders)} for "
             f"{own[0]!r}). Expected one for {uid}, or give --set source=stored or source=space."
         )
-    return Side(IMAGE, [Item(uid, str(place)) for uid, place in places.items()])
+    return ItemSet(IMAGE, [Item(uid, str(place)) for uid, place in places.items()])
 
 
-def _stored(data: Path, options: Mapping[str, Any], work: Path, found: Found) -> Side:
+def _stored(data: Path, options: Mapping[str, Any], work: Path, objects: ListedFiles) -> ItemSet:
     """The features in OpenShape's records, written as a space."""
     kind, number = options["image"], options["view"]
 
     def features(at: int) -> Any:
-        return _pick(_record(found[at][1], kind), kind, number, found[at][1])
+        return _pick(_record(objects[at][1], kind), kind, number, objects[at][1])
 
-    uids = [each.uid for each, _ in found]
-    files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for _, file in found]
+    uids = [each.uid for each, _ in objects]
+    files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for _, file in objects]
     return _write(work, uids, features, {"kind": kind, "view": number, "files": files}, {"encoder": STORED_ENCODER})
 
 
@@ -157,7 +158,7 @@ def _pick(features: Any, kind: str, number: int, place: Path | str) -> Any:
 
 def _write(
     work: Path, uids: Sequence[str], features: Callable[[int], Any], settings: Mapping[str, Any], info: Any
-) -> Side:
+) -> ItemSet:
     """Embeddings as a space in the work folder; one that was begun goes on, one that is whole is taken."""
     folder = work / f"images-{sha256_json(dict(settings))[:16]}.space"
     dim = len(features(0))
@@ -167,7 +168,7 @@ def _write(
             for start in range(0, len(todo), _BLOCK):
                 part = todo[start : start + _BLOCK]
                 writer.append([uids[at] for at in part], np.stack([features(at) for at in part]))
-    return Side(IMAGE, embeddings=open_space(folder)[IMAGE])
+    return ItemSet(IMAGE, embeddings=open_space(folder)[IMAGE])
 
 
 def _whole(folder: Path) -> tuple[str, ...]:
@@ -177,14 +178,14 @@ def _whole(folder: Path) -> tuple[str, ...]:
         return ()
 
 
-def _space(data: Path, options: Mapping[str, Any], work: Path, found: Found) -> Side:
+def _space(data: Path, options: Mapping[str, Any], work: Path, objects: ListedFiles) -> ItemSet:
     """Pictures that the user encoded."""
     if not options.get("space"):
         raise ConfigError(
             "option 'space' is empty with source=space. Give the space of encoded pictures (--set space=PATH)."
         )
     images = open_space(require(data, str(options["space"]), what="the space of encoded pictures"))[IMAGE]
-    uids = {each.uid for each, _ in found}
+    uids = {each.uid for each, _ in objects}
     rows: dict[str, list[tuple[str, int]]] = {}
     for row, name in enumerate(images.ids):
         uid, _, view = name.partition("/")
@@ -215,7 +216,7 @@ def _space(data: Path, options: Mapping[str, Any], work: Path, found: Found) -> 
     return _write(work, names, features, settings, {key: images.info[key] for key in ("encoder", "preprocessing")})
 
 
-_SOURCES: dict[str, Callable[[Path, Mapping[str, Any], Path, Found], Side]] = {
+_SOURCES: dict[str, Callable[[Path, Mapping[str, Any], Path, ListedFiles], ItemSet]] = {
     "files": _files,
     "stored": _stored,
     "space": _space,

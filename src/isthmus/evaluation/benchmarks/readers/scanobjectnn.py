@@ -22,7 +22,7 @@ from isthmus.evaluation.benchmarks.readers.shared.clouds import (
     with_colours,
 )
 from isthmus.evaluation.benchmarks.readers.shared.lookup import option, require
-from isthmus.evaluation.benchmarks.task import Classification, Reading, Side
+from isthmus.evaluation.benchmarks.task import Classification, ItemSet, Reading
 from isthmus.items.decoding.object_npy import read_object_npy
 
 OPTIONS: dict[str, Any] = {
@@ -92,7 +92,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     items = cloud_items(names, loaded, work, sources=sources, settings=settings)
     truth = [(name, CLASSES[label]) for name, label in zip(names, labels, strict=True)]
     return Reading(
-        Classification(Side(POINT_CLOUD, items), {name: name for name in CLASSES}, truth),
+        Classification(ItemSet(POINT_CLOUD, items), {name: name for name in CLASSES}, truth),
         missing,
         [
             *notes,

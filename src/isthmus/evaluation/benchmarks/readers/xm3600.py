@@ -17,7 +17,7 @@ from isthmus.evaluation.benchmarks.readers.shared.languages import (
     language_files,
 )
 from isthmus.evaluation.benchmarks.readers.shared.lookup import IMAGES, option, require
-from isthmus.evaluation.benchmarks.task import Reading, Retrieval, Side
+from isthmus.evaluation.benchmarks.task import ItemSet, Reading, Retrieval
 from isthmus.items import Item
 
 OPTIONS: dict[str, Any] = {"languages": "all", "captions": "all", "images": ""}
@@ -59,10 +59,10 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
         texts += items
         pairs += [(text, key.rpartition("/")[0]) for text, key in own]
         groups[language] = [item.id for item in items]
-    gallery = Side(IMAGE, [Item(key, str(file)) for key, file in media.items()])
+    gallery = ItemSet(IMAGE, [Item(key, str(file)) for key, file in media.items()])
     how = "the first caption of a picture" if most else "all captions"
     return Reading(
-        Retrieval(Side(TEXT, texts), gallery, pairs, groups),
+        Retrieval(ItemSet(TEXT, texts), gallery, pairs, groups),
         missing=[key for key in records if key not in media],
         notes=[f"{how}: {len(texts):,} in {len(groups)} languages; figures are means over languages"],
     )

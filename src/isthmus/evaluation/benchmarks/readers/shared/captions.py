@@ -11,7 +11,7 @@ from pathlib import Path
 from isthmus.core.modality import TEXT
 from isthmus.errors import FormatError
 from isthmus.evaluation.benchmarks.readers.shared.lookup import inside
-from isthmus.evaluation.benchmarks.task import Reading, Retrieval, Side
+from isthmus.evaluation.benchmarks.task import ItemSet, Reading, Retrieval
 from isthmus.items import Item
 
 
@@ -58,9 +58,9 @@ class Folder:
             forms = self._forms(file)
             for folder in self.folders:
                 place, listing = self._list(folder, parent)
-                found = next((form for form in forms if form in listing), None)
-                if found is not None:
-                    return place / found
+                name_here = next((form for form in forms if form in listing), None)
+                if name_here is not None:
+                    return place / name_here
         return None
 
     def _forms(self, name: str) -> list[str]:
@@ -94,22 +94,22 @@ def caption_retrieval(
         FormatError: No file of any entry is there, or no caption.
     """
     media: list[Item] = []
-    found: list[Captioned] = []
+    present: list[Captioned] = []
     missing: list[str] = []
     for entry in entries:
         path = folder.find(entry.names)
         if path is None:
             missing.append(entry.id)
         else:
-            found.append(entry)
+            present.append(entry)
             media.append(Item(entry.id, str(path)))
-    if not found:
+    if not present:
         raise FormatError(_none_there(entries, folder, what))
-    texts, pairs = caption_items(found)
+    texts, pairs = caption_items(present)
     return Reading(
-        Retrieval(Side(TEXT, texts), Side(modality, media), pairs),
+        Retrieval(ItemSet(TEXT, texts), ItemSet(modality, media), pairs),
         missing=missing,
-        notes=[*notes, *caption_notes(found, what)],
+        notes=[*notes, *caption_notes(present, what)],
     )
 
 

@@ -16,7 +16,7 @@ from isthmus.errors import FormatError
 from isthmus.evaluation.benchmarks.readers.shared.annotations import read_lines
 from isthmus.evaluation.benchmarks.readers.shared.captions import Folder
 from isthmus.evaluation.benchmarks.readers.shared.lookup import IMAGES, SOUNDS, inside, require
-from isthmus.evaluation.benchmarks.task import Classification, Retrieval, Side
+from isthmus.evaluation.benchmarks.task import Classification, ItemSet, Retrieval
 from isthmus.items import Item, Rejected
 from isthmus.items.decoding.video import middle_frame
 
@@ -60,15 +60,15 @@ def media_of(
     if not present:
         require(data, *folders, what=what)
     place = Folder(data, present, suffixes)
-    found = {clip: path for clip, stems in names.items() if (path := place.find(stems)) is not None}
-    if names and not found:
+    media = {clip: path for clip, stems in names.items() if (path := place.find(stems)) is not None}
+    if names and not media:
         first = next(iter(names.values()))[0]
         others = f" and {len(present) - 1} more folders" if present[1:] else ""
         raise FormatError(
             f"{data / present[0]}{others}: none of the {len(names):,} {what} is there (looked for {first!r} as "
             f"{listed(suffixes, 6)}). Expected one file a name; `isthmus benchmarks` says where to get them."
         )
-    return found
+    return media
 
 
 def _present(data: Path, folders: Sequence[str]) -> list[str]:
@@ -189,14 +189,14 @@ def both(names: Sequence[str], images: Media, sounds: Media, data: Path, what: s
     Raises:
         FormatError: None has both.
     """
-    kept = [name for name in names if name in images and name in sounds]
-    if not kept:
+    clips = [name for name in names if name in images and name in sounds]
+    if not clips:
         raise FormatError(
             f"{data}: not one of the {len(names):,} clips of {what} has both a picture and a sound. Expected files "
             "that are named alike; `isthmus benchmarks` says where they go."
         )
     missing = [name for name in names if name not in images or name not in sounds]
-    return Clips(kept, images, sounds, missing, notes)
+    return Clips(clips, images, sounds, missing, notes)
 
 
 def only(clips: Clips, names: Iterable[str], data: Path, what: str) -> Clips:
@@ -208,9 +208,9 @@ def only(clips: Clips, names: Iterable[str], data: Path, what: str) -> Clips:
     return both(list(names), clips.images, clips.sounds, data, what, clips.notes)
 
 
-def side(modality: str, media: Mapping[str, Path]) -> Side:
+def side(modality: str, media: Mapping[str, Path]) -> ItemSet:
     """Items of files, their ids the names of the clips."""
-    return Side(modality, [Item(name, str(path)) for name, path in media.items()])
+    return ItemSet(modality, [Item(name, str(path)) for name, path in media.items()])
 
 
 def sound_and_picture(clips: Clips) -> Retrieval:
@@ -226,8 +226,8 @@ def sounds_and_classes(
     sounds: Media, classes: Mapping[str, str], labels: Sequence[tuple[str, str]], *, multilabel: bool = False
 ) -> Classification:
     """Sounds with the labels of those that are there."""
-    kept = [(clip, name) for clip, name in labels if clip in sounds]
-    return Classification(side("audio", sounds), classes, kept, multilabel)
+    audible = [(clip, name) for clip, name in labels if clip in sounds]
+    return Classification(side("audio", sounds), classes, audible, multilabel)
 
 
 def spoken(name: str) -> str:

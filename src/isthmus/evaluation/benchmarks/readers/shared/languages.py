@@ -20,13 +20,13 @@ Captions = dict[str, dict[str, list[str]]]
 
 def language_files(data: Path) -> dict[str, Path]:
     """The files of captions in a folder by language: `captions_de.json`, or `crossmodal3600_captions-de.json`."""
-    found: dict[str, Path] = {}
+    by_language: dict[str, Path] = {}
     for folder in _FOLDERS:
         for path in sorted((data / folder).glob("*.json")):
             match = _NAME.fullmatch(path.name)
             if match and match[1] not in _SPLITS:
-                found.setdefault(match[1], path)
-    return found
+                by_language.setdefault(match[1], path)
+    return by_language
 
 
 def captions_by_language(files: Mapping[str, Path]) -> Captions:

@@ -33,9 +33,9 @@ def require(data: Path, *candidates: str, what: str) -> Path:
     """
     for candidate in candidates:
         if globbing.has_magic(candidate):
-            found = sorted(data.glob(candidate), key=natural_key)
-            if found:
-                return found[0]
+            matches = sorted(data.glob(candidate), key=natural_key)
+            if matches:
+                return matches[0]
         elif (data / candidate).exists():
             return data / candidate
     raise FormatError(f"{data}: {' or '.join(candidates)} not found. Expected {what} there; see `isthmus benchmarks`.")
@@ -61,7 +61,7 @@ def pick_media(
     """
     folder = require(data, *folders, what=what)
     listings: dict[Path, dict[str, Path]] = {}
-    found: dict[str, Path] = {}
+    by_stem: dict[str, Path] = {}
     missing: list[str] = []
     for stem in stems:
         place = inside(folder, stem)
@@ -71,14 +71,14 @@ def pick_media(
         if path is None:
             missing.append(stem)
         else:
-            found[stem] = path
-    if stems and not found:
+            by_stem[stem] = path
+    if stems and not by_stem:
         raise FormatError(
             f"{folder}: none of the {len(stems):,} {what} is there (looked for {missing[0]!r} as "
             f"{', '.join(suffixes)}). Expected one file a name; `isthmus benchmarks` says what to download and where "
             "it goes."
         )
-    return found, missing
+    return by_stem, missing
 
 
 def _listing(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:

@@ -79,14 +79,14 @@ def find_objects(data: Path, objects: Sequence[Listed], extra: str = "") -> tupl
     """
     folder = Folder(data, [*([extra] if extra else []), *FOLDERS], _SHAPES)
     places = [folder.find(each.names) for each in objects]
-    found = [(each, place) for each, place in zip(objects, places, strict=True) if place is not None]
-    if not found:
+    present = [(each, place) for each, place in zip(objects, places, strict=True) if place is not None]
+    if not present:
         names = ", ".join(repr(name) for name in objects[0].names[:3])
         raise FormatError(
             f"{data}: none of the {len(objects):,} objects of Objaverse-LVIS is there (looked for {names}). Expected "
             "one file an object; `isthmus benchmarks` says what to download and where it goes."
         )
-    return found, [each.uid for each, place in zip(objects, places, strict=True) if place is None]
+    return present, [each.uid for each, place in zip(objects, places, strict=True) if place is None]
 
 
 def _names(uid: str, group: str, *given: str) -> list[str]:
