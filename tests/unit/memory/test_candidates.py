@@ -151,9 +151,9 @@ def test_more_hits_than_there_is_room_for(monkeypatch):
 def test_the_type_of_a_scan_decides_its_scores(monkeypatch):
     asking, keys = world()
     monkeypatch.setenv(SWITCH, "float32")
-    assert make_scores(asking, keys).asking.dtype == torch.float32
+    assert make_scores(asking, keys).sketched.dtype == torch.float32
     monkeypatch.setenv(SWITCH, "bf16")
-    assert make_scores(asking, keys).asking.dtype == torch.bfloat16
+    assert make_scores(asking, keys).sketched.dtype == torch.bfloat16
     if not kernels.available():
         pytest.skip(kernels.missing())
     monkeypatch.setenv(SWITCH, "integer")
