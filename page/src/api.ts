@@ -13,7 +13,7 @@ export interface Spaces {
 export interface Hit { id: string; score: number; metadata: Record<string, unknown> }
 export interface Result { gallery: string; modality: string; hits: Hit[] }
 export interface Concept { text: string; share: number }
-export interface Explanation { exact: boolean; concepts: Concept[] }
+export interface Explanation { exact: boolean; basis: string; concepts: Concept[] }
 export interface MapData {
   galleries: string[];
   x: number[];

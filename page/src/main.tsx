@@ -6,7 +6,7 @@ import * as api from "./api";
 import { MapView } from "./map";
 import { QueryBar } from "./query";
 import { Results } from "./results";
-import { type Asked, type Part, fromAddress, many, modalityOf, newKey, one, toAddress, toQueries } from "./state";
+import { type Asked, type Part, fromAddress, heaviest, many, modalityOf, newKey, one, toAddress, toQueries } from "./state";
 import "./page.css";
 
 function Page() {
@@ -109,7 +109,7 @@ function Page() {
         {fault && <p class="fault" role="alert">{fault}</p>}
         {known && asked.view === "map" && <MapView known={known} onPick={pick} />}
         {known && asked.view === "search" && asked.parts.length > 0 && (
-          <Results results={results} queries={toQueries(asked.parts)} explains={known.explains} onPick={pick} />
+          <Results results={results} queries={toQueries(asked.parts)} explains={known.explains} whose={heaviest(asked.parts)} onPick={pick} />
         )}
         {known && asked.view === "search" && asked.parts.length === 0 && <Welcome known={known} />}
       </main>

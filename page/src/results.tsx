@@ -9,10 +9,12 @@ interface Props {
   results: api.Result[];
   queries: api.Query[];
   explains: boolean;
+  /** Which of several parts the reasons are of; empty where there is one. */
+  whose: string;
   onPick: (gallery: string, modality: string, id: string, label: string) => void;
 }
 
-export function Results({ results, queries, explains, onPick }: Props) {
+export function Results({ results, queries, explains, whose, onPick }: Props) {
   return (
     <>
       {results.map((result) => (
@@ -21,7 +23,7 @@ export function Results({ results, queries, explains, onPick }: Props) {
           {result.hits.length === 0 && <p class="quiet">Nothing here fits the filter.</p>}
           <ol class={`hits ${result.modality}`}>
             {result.hits.map((hit, rank) => (
-              <Card key={hit.id} hit={hit} rank={rank + 1} result={result} queries={queries} explains={explains} onPick={onPick} />
+              <Card key={hit.id} hit={hit} rank={rank + 1} result={result} queries={queries} explains={explains} whose={whose} onPick={onPick} />
             ))}
           </ol>
         </section>
@@ -32,7 +34,7 @@ export function Results({ results, queries, explains, onPick }: Props) {
 
 interface CardProps extends Omit<Props, "results"> { hit: api.Hit; rank: number; result: api.Result }
 
-function Card({ hit, rank, result, queries, explains, onPick }: CardProps) {
+function Card({ hit, rank, result, queries, explains, whose, onPick }: CardProps) {
   const [open, setOpen] = useState(false);
   const text = typeof hit.metadata.text === "string" ? hit.metadata.text : undefined;
   const label = text ?? hit.id;
@@ -58,7 +60,7 @@ function Card({ hit, rank, result, queries, explains, onPick }: CardProps) {
         )}
       </div>
       <Columns metadata={hit.metadata} />
-      {open && <Why queries={queries} gallery={result.gallery} id={hit.id} />}
+      {open && <Why queries={queries} whose={whose} gallery={result.gallery} id={hit.id} />}
     </li>
   );
 }
@@ -69,7 +71,7 @@ function Columns({ metadata }: { metadata: Record<string, unknown> }) {
   return <p class="columns">{shown.slice(0, 4).map(([name, value]) => `${name}: ${String(value)}`).join(" · ")}</p>;
 }
 
-function Why({ queries, gallery, id }: { queries: api.Query[]; gallery: string; id: string }) {
+function Why({ queries, whose, gallery, id }: { queries: api.Query[]; whose: string; gallery: string; id: string }) {
   const [found, setFound] = useState<api.Explanation | string | null>(null);
   useEffect(() => {
     let here = true;
@@ -92,7 +94,8 @@ function Why({ queries, gallery, id }: { queries: api.Query[]; gallery: string; 
           </li>
         ))}
       </ul>
-      {!found.exact && <p class="quiet">Read off both items' neighbours among the shared texts; the score is made another way.</p>}
+      {whose && <p class="quiet">Of what weighs most here, “{whose}”.</p>}
+      <p class="quiet">{found.exact ? "Exact" : "An approximation"}: from {found.basis}.</p>
     </div>
   );
 }

@@ -36,6 +36,12 @@ export function toQueries(parts: Part[]): Query[] {
   });
 }
 
+/** Label of the part that weighs most, of which a match is explained; empty where there is one part only. */
+export function heaviest(parts: Part[]): string {
+  if (parts.length < 2) return "";
+  return parts.reduce((best, part) => (part.weight > best.weight ? part : best)).label;
+}
+
 /** Write a search into the part of the address behind `#`. Uploaded files live in the service only and are left out. */
 export function toAddress(asked: Asked): string {
   const out = new URLSearchParams();

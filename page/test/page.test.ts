@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { inside } from "../src/map";
 import { peaksOf, pointsOf } from "../src/media";
-import { fromAddress, modalityOf, NOTHING, toAddress, toQueries } from "../src/state";
+import { fromAddress, heaviest, modalityOf, NOTHING, toAddress, toQueries } from "../src/state";
 
 describe("the address", () => {
   it("gives a search back", () => {
@@ -22,6 +22,11 @@ describe("the address", () => {
     expect(toAddress({ ...NOTHING, parts: [part] })).toBe("");
     expect(toQueries([part])).toEqual([{ handle: "h", weight: 1 }]);
   });
+});
+
+it("a match is explained by the part that weighs most, the first of equal ones", () => {
+  const parts = fromAddress("#t=|dog&t=-1|cat&t=2|night&t=2|day").parts;
+  expect([heaviest(parts), heaviest(parts.slice(0, 1)), heaviest(parts.slice(0, 2))]).toEqual(["night", "", "dog"]);
 });
 
 describe("files", () => {

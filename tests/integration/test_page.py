@@ -187,6 +187,19 @@ def test_galleries_and_filters_narrow_the_search(open_page: Any):
     page.faults.clear()  # the browser itself notes the answer 400
 
 
+def test_why_shows_what_both_mean_as_bars(open_page: Any):
+    page = open_page()
+    type_text(page, "one two three")
+    page.tab.click(".hits.audio .card:first-child .why")
+    page.tab.wait_for_selector(".hits.audio .reasons li .fill")
+    told = page.tab.inner_text(".hits.audio .reasons")
+    assert "%" in told
+    assert "An approximation: from posteriors over" in told
+    type_text(page, "nine")
+    page.tab.click(".hits.image .card:first-child .why")
+    page.tab.wait_for_selector(".hits.image .reasons:has-text('Of what weighs most here, “one two three”')")
+
+
 def test_the_map_tells_lists_and_searches(open_page: Any):
     page = open_page("/#view=map")
     canvas = page.tab.wait_for_selector(".map canvas", timeout=60_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -185,7 +186,7 @@ def test_items_are_changed_only_where_that_was_asked_for(client: Any, world: Pat
         assert fault(editor.request("DELETE", "/items", json=gone))[0] == 404
 
 
-def test_a_match_is_explained_by_what_both_mean(world: Path, client: Any):
+def test_a_match_is_explained_by_what_both_mean(world: Path):
     spaces, out = world / "spaces", world / "posterior.bridge"
     made = ["connect", str(spaces / "picture.space"), str(spaces / "sound.space"), "--via", "text", "--out", str(out)]
     assert not run([*made, "--method", "posterior", "-q"])
@@ -202,12 +203,72 @@ def test_a_match_is_explained_by_what_both_mean(world: Path, client: Any):
         expected = bridge.explain(*items)
         assert [each["text"] for each in told["concepts"]] == [text for text, _ in expected.shares]
         assert [each["share"] for each in told["concepts"]] == pytest.approx([s for _, s in expected.shares], rel=1e-3)
-        row = explaining.post("/embed", json={"texts": ["seven"]}).json()["embeddings"][0]
-        asked = {"queries": [{"vector": row}], "gallery": "picture/image", "id": hit}
-        assert fault(explaining.post("/explain", json=asked))[0] == 404
-    assert not client.get("/spaces").json()["explains"]
+        assert told["exact"]
+        assert told["basis"] == "the posteriors of the bridge's own routes"
+
+
+def explained(client: Any, query: dict[str, Any], gallery: str, item: str) -> dict[str, Any]:
+    answer = client.post("/explain", json={"queries": [query], "gallery": gallery, "id": item})
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    assert told["concepts"]
+    assert 0 < sum(each["share"] for each in told["concepts"]) <= 1 + 1e-6
+    return told
+
+
+def test_a_bridge_whose_routes_do_not_tell_explains_by_both_posteriors(client: Any, world: Path):
+    assert client.get("/spaces").json()["explains"]
+    bridge, gallery = load_bridge(world / "unified.bridge"), "sound-test/audio"
+    sounds, pictures = (open_space(world / "spaces" / f"{name}-test.space") for name in ("sound", "picture"))
+    item, name = sounds["audio"].ids[3], pictures["image"].ids[3]
+    told = explained(client, {"gallery": "picture-test/image", "id": name}, gallery, item)
+    expected = bridge.explain(Selection.of_ids(pictures["image"], [name]), Selection.of_ids(sounds["audio"], [item]))
+    assert [each["text"] for each in told["concepts"]] == [text for text, _ in expected.shares]
+    assert [each["share"] for each in told["concepts"]] == pytest.approx([s for _, s in expected.shares], rel=1e-3)
+    assert (told["exact"], told["basis"]) == (False, expected.basis)
+    # An upload is explained as the same item of a gallery is.
+    path = world / "raw/test/image" / name
+    handle = client.post(f"/embed?modality=image&name={name}", content=path.read_bytes()).json()["handle"]
+    again = explained(client, {"handle": handle}, gallery, item)["concepts"]
+    assert again[0]["text"] == told["concepts"][0]["text"]
+    assert again[0]["share"] == pytest.approx(told["concepts"][0]["share"], rel=1e-3)
+    text = open_space(world / "spaces/sound.space")["text"].metadata.column("text")[0].as_py()
+    assert "in the space 'picture' and the space 'sound'" in explained(client, {"text": text}, gallery, item)["basis"]
+    row = client.post("/embed", json={"texts": [text]}).json()["embeddings"][0]
+    assert "unified space" in explained(client, {"vector": row}, gallery, item)["basis"]
     asked = {"queries": [{"text": "seven"}], "gallery": "picture-test/image", "id": "nothing"}
     assert fault(client.post("/explain", json=asked))[0] == 404
+
+
+def test_an_item_that_was_added_is_explained_by_its_place_alone(world: Path):
+    service = service_of(world, editable=True)
+    gallery = service.galleries["picture-test/image"]
+    name, other = gallery.ids[:2]
+    with testclient.TestClient(build_app(service, hosts=("testserver",)), raise_server_exceptions=False) as editor:
+        query = {"gallery": "sound-test/audio", "id": service.galleries["sound-test/audio"].ids[1]}
+        before = explained(editor, query, gallery.name, other)
+        gallery.add([name], gallery.vectors(np.array([1])), [{}])  # in the place of the first, what the second is
+        now = explained(editor, query, gallery.name, name)
+    assert "unified space" in now["basis"]
+    assert now["basis"] != before["basis"]
+
+
+def test_without_its_spaces_a_bridge_that_does_not_tell_says_so_without_paths(world: Path, tmp_path: Path):
+    shutil.copytree(world / "unified.bridge", tmp_path / "elsewhere/unified.bridge")
+    bridge = load_bridge(tmp_path / "elsewhere/unified.bridge")
+    gallery = Gallery.of(bridge, open_space(world / "spaces/picture-test.space")["image"])
+    asked = {"queries": [{"text": "seven"}], "gallery": gallery.name, "id": gallery.ids[0]}
+    with testclient.TestClient(build_app(Service(bridge, [gallery]), hosts=("testserver",))) as client:
+        assert not client.get("/spaces").json()["explains"]
+        status, message = fault(client.post("/explain", json=asked))
+    assert status == 404
+    assert message.endswith("its spaces are not at hand. Start the service with --space NAME=PATH.")
+    assert str(tmp_path) not in message
+    places = {"picture": world / "spaces/picture.space", "sound": world / "spaces/sound.space"}
+    service = Service(bridge, [gallery], space_paths=places)
+    with testclient.TestClient(build_app(service, hosts=("testserver",))) as client:
+        assert client.get("/spaces").json()["explains"]
+        assert explained(client, {"text": "seven"}, gallery.name, gallery.ids[0])
 
 
 @pytest.mark.parametrize(

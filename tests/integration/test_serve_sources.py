@@ -112,6 +112,10 @@ def test_every_source_is_searched_shown_and_laid_out(
         where = {"queries": [{"text": "seven"}], "galleries": [names["image"]], "filter": "nothing == 1"}
         assert fault(address, "search", where)[0] == 400
         query = urllib.parse.urlencode({"gallery": names["audio"], "offset": 3, "limit": 4})
+        why = ask(
+            address, "explain", {"queries": [{"text": "seven"}], "gallery": names["audio"], "id": hits["audio"][0]}
+        )
+        assert why["concepts"]
         items = ask(address, f"items?{query}")
         assert items["total"] == ITEMS
         assert len({each["id"] for each in items["items"]}) == 4
@@ -159,5 +163,6 @@ def test_a_store_is_not_changed_by_the_service(world: Path, tmp_path: Path) -> N
         gallery.add(["a"], gallery.sample(1).vectors, [{}])
     with pytest.raises(ConfigError, match="a store is not changed here"):
         gallery.delete([gallery.page(0, 1)[0]])
-    assert gallery.own_row(gallery.page(0, 1)[0]) is None
+    first = gallery.item(load_bridge(world / "unified.bridge"), gallery.page(0, 1)[0])
+    assert (first.own, first.row is None) == (None, False)
     assert len(gallery.sample(5).ids) == 5

@@ -85,6 +85,15 @@ class Explainer:
             return ItemRow(items.modality, row=row)
         return ItemRow(items.modality, space_of(self.bridge, items, first=True), row)
 
+    def ready(self) -> bool:
+        """Whether matches can be explained here: the routes tell what they recognise, or a space can be opened."""
+        if explains(self.bridge):
+            return True
+        try:
+            return bool(self._reader.spaces())
+        except BridgeError:
+            return False
+
     def explain(self, query: ItemRow, hit: ItemRow, *, top: int = 5) -> Explanation:
         """Tell which named items carry the match of two items.
 

@@ -57,13 +57,14 @@ def serve(
             metavar="SPACE[/M]=NAME", help="The encoder of queries, if the bridge does not know.", show_default=False
         ),
     ] = None,
+    space: o.SpacePaths = None,
     device: o.Device = None,
     force: o.Force = False,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
     """Serve galleries over HTTP, with a page to search them."""
-    from isthmus.cli.references import named_values
+    from isthmus.cli.references import named_paths, named_values
     from isthmus.serve.run import check_address
     from isthmus.serve.run import serve as run
     from isthmus.spaces.references import open_galleries
@@ -82,6 +83,7 @@ def serve(
         log=None if quiet else sys.stderr,
         started=lambda address: tell(address, as_json=as_json),
         force=force,
+        space_paths=named_paths(space),
     )
 
 

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from isthmus.bridges.anchors import ItemRow
 from isthmus.core.geometry import Array
 from isthmus.core.runtime import numpy_generator
 from isthmus.errors import ConfigError
+from isthmus.search.ask import own_item
 from isthmus.search.hits import Hit, Hits
 from isthmus.search.index import SearchIndex
+from isthmus.spaces.selection import Selection
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,6 +55,7 @@ class Gallery:
     def __init__(self, name: str, modality: str, index: SearchIndex, source: Embeddings | None = None) -> None:
         self.name, self.modality, self.index, self.source = name, modality, index, source
         self._source_rows: dict[str, int] | None = None
+        self._added: set[str] = set()
         self._lock = threading.RLock()
         self._note()
 
@@ -118,15 +122,21 @@ class Gallery:
         with self._lock:
             return np.array(self._embeddings[self.row(name)], dtype=np.float32)
 
-    def own_row(self, name: str) -> Array | None:
-        """(1, d) row of an item in the space that it comes from; None of one that was added here."""
-        if self.source is None:
-            return None
+    def item(self, bridge: Bridge, name: str) -> ItemRow:
+        """An item as its matches are explained: by its own row, or by its place alone where that is all that is known.
+
+        Raises:
+            UnknownItem: There is no such item.
+        """
+        self.row(name)
         with self._lock:
-            if self._source_rows is None:
+            if self.source is not None and self._source_rows is None:
                 self._source_rows = {each: row for row, each in enumerate(self.source.ids)}
-            row = self._source_rows.get(name)
-        return None if row is None else self.source.unit(np.array([row]))
+            row = None if name in self._added else (self._source_rows or {}).get(name)
+        if self.source is not None and row is not None:
+            return own_item(bridge, Selection(self.source, [row]), force=True)
+        # Rows of a centred index are no places of the unified space.
+        return ItemRow(self.modality, row=None if self.index.centroids else self.vector(name))
 
     def page(self, offset: int, limit: int) -> list[str]:
         """Some ids, in the order of the rows."""
@@ -167,6 +177,7 @@ class Gallery:
         """Add items, or replace those of the same ids."""
         with self._lock:
             self.index.add(ids, vectors, list(metadata), modality=self.modality, replace=True)
+            self._added.update(ids)
             self._note()
 
     def delete(self, ids: Sequence[str]) -> None:

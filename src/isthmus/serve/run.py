@@ -37,6 +37,7 @@ def serve(
     log: Any = sys.stderr,
     started: Callable[[str], None] | None = None,
     force: bool = False,
+    space_paths: Mapping[str, str | Path] | None = None,
 ) -> None:
     """Serve a bridge and galleries over HTTP until interrupted: a page at `/`, the interface at `/openapi.json`.
 
@@ -53,6 +54,7 @@ def serve(
         log: Where a line of JSON goes for each request, never with its content; None writes none.
         started: Called with the address of the page once it listens.
         force: Take galleries of encoders that the bridge does not know.
+        space_paths: Where the bridge's spaces lie now, by name; matches may be explained from them.
 
     Raises:
         ConfigError: The address is open to others and there is no token, or there is nothing to search.
@@ -82,6 +84,7 @@ def serve(
         editable=editable,
         encoders=encoders,
         device=device,
+        space_paths=space_paths,
     )
     # Behind the loopback address only its own names are answered, so that no web page reaches it by a name of its own.
     hosts = ("127.0.0.1", "localhost", "[::1]", host) if local else None

@@ -94,7 +94,8 @@ class ConceptAnswer(BaseModel):
 class ExplainAnswer(BaseModel):
     """The shared texts that carry a match."""
 
-    exact: bool = Field(description="Whether the shares are the very summands of the score.")
+    exact: bool = Field(description="Whether the shares are the very summands of the routes' own posteriors.")
+    basis: str = Field(description="What the shares are taken from, in a few words.")
     concepts: list[ConceptAnswer]
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from isthmus import __version__
-from isthmus.bridges.explain import explains, explanation, posterior_of_rows
+from isthmus.bridges.anchors import ItemRow
+from isthmus.bridges.explain import Explainer
 from isthmus.core.geometry import Array
 from isthmus.encoders.pipeline.pool import DecodePool
-from isthmus.errors import ConfigError
+from isthmus.errors import BridgeError, ConfigError
 from isthmus.items.decoding.worker import OK, REJECTED
 from isthmus.items.preview import TYPES, Preview, item_of
 from isthmus.search.query import QueryItem, combine
@@ -50,6 +52,8 @@ class Service:
         editable: Whether items may be added and deleted.
         encoders: By `space` or `space/modality`, an encoder to take instead of the recorded one.
         device: Where models go.
+        space_paths: Where the bridge's spaces lie now, by name: matches on routes that do not tell what they recognise
+            are explained from them.
 
     Raises:
         ConfigError: There is no gallery, or two have one name.
@@ -65,6 +69,7 @@ class Service:
         editable: bool = False,
         encoders: Mapping[str, str] | None = None,
         device: str | None = None,
+        space_paths: Mapping[str, str | Path] | None = None,
     ) -> None:
         if not galleries:
             raise ConfigError("the service has nothing to search. Give --gallery SPACE/MODALITY, once or more.")
@@ -80,6 +85,9 @@ class Service:
             bridge, decode_seconds=self.limits.decode_seconds, encoders=dict(encoders or {}), device=device
         )
         self.handles = Handles(self.limits.handles)
+        self._explainer = Explainer(bridge, space_paths=space_paths)
+        self._explains = self._explainer.ready()
+        self._explaining = threading.Lock()
         self._previews: dict[str, DecodePool] = {}
         self._map: dict[str, Any] | None = None
         self._lock = threading.Lock()
@@ -101,8 +109,8 @@ class Service:
             UnknownItem: There is no such gallery, or no such item in it.
         """
         found = self.gallery(gallery)
-        row, own = found.vector(name), found.own_row(name)
-        return Embedded(row, self.space_of(found), found.modality, None if own is None else own[0])
+        known = found.item(self.bridge, name)
+        return Embedded(found.vector(name), known.space, found.modality, known.own)
 
     def describe(self) -> dict[str, Any]:
         """What the service holds and takes, json-ready."""
@@ -120,7 +128,7 @@ class Service:
             ],
             "queries": self.encoders.modalities(),
             "editable": self.editable,
-            "explains": explains(self.bridge),
+            "explains": self._explains,
             "version": __version__,
         }
 
@@ -195,29 +203,20 @@ class Service:
             name: The hit's id.
 
         Raises:
-            UnknownItem: The gallery has no such item, or what the items mean in their own spaces is not known.
-            BridgeError: The bridge recognises no named items on their routes.
+            UnknownItem: The gallery has no such item, or neither the routes nor spaces at hand tell what items mean.
         """
-        gallery.row(name)
-        hit = gallery.own_row(name)
-        if query.own is None or hit is None:
-            raise UnknownItem("a vector, or an item that was added here, has no meaning in a space to explain it by.")
-        p, mine = posterior_of_rows(self.bridge, query.space, query.modality, query.own[None])
-        q, theirs = posterior_of_rows(self.bridge, self.space_of(gallery), gallery.modality, hit)
-        if mine != theirs:
-            raise UnknownItem("the two items' spaces recognise different shared items.")
-        found = explanation(p[0], q[0], mine)
-        return {"exact": found.exact, "concepts": [{"text": text, "share": share} for text, share in found.shares]}
-
-    def space_of(self, gallery: AnyGallery) -> str:
-        """The bridge's space that the items of a gallery belong to."""
-        source = gallery.source
-        if source is None:
-            return ""
-        names = [
-            each.name for each in self.bridge.spaces if each.fingerprints.get(gallery.modality) == source.fingerprint
-        ]
-        return names[0] if names else source.space_name
+        hit = gallery.item(self.bridge, name)
+        asked = ItemRow(query.modality, query.space, query.own, query.row)
+        try:
+            with self._explaining:  # what is read of the spaces is kept for the next match, by one thread at a time
+                found = self._explainer.explain(asked, hit)
+        except BridgeError:  # its message names folders of this machine
+            raise UnknownItem(
+                f"the match with {name[:80]!r} cannot be explained: the bridge's routes do not tell what they "
+                "recognise, and its spaces are not at hand. Start the service with --space NAME=PATH."
+            ) from None
+        concepts = [{"text": text, "share": share} for text, share in found.shares]
+        return {"exact": found.exact, "basis": found.basis, "concepts": concepts}
 
     def forget_map(self) -> None:
         """Have the map laid out anew when it is next asked for, after items have changed."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isthmus.bridges.anchors import ItemRow
 from isthmus.core.geometry import Array
 from isthmus.errors import ConfigError
 from isthmus.search.filters import Combination, Comparison, read_filter
@@ -16,6 +17,7 @@ from isthmus.search.stores.protocol import GALLERY, StoredRow
 from isthmus.serve.galleries import Sample, UnknownItem, shown
 
 if TYPE_CHECKING:
+    from isthmus.bridges.bridge import Bridge
     from isthmus.search.stores.protocol import Store
 
 SPREAD = 10
@@ -30,9 +32,6 @@ class StoredGallery:
         modality: Of its items.
         store: The store.
     """
-
-    source = None
-    """A store does not keep what items mean in their own spaces, so its matches are not explained."""
 
     def __init__(self, name: str, modality: str, store: Store) -> None:
         self.name, self.modality, self.store = name, modality, store
@@ -77,9 +76,13 @@ class StoredGallery:
         """(dim,) unit row of an id."""
         return self.row(name).vector
 
-    def own_row(self, name: str) -> Array | None:
-        """Give None: the row in the space that the item comes from is not in the store."""
-        return None
+    def item(self, bridge: Bridge, name: str) -> ItemRow:
+        """An item as its matches are explained: by its place alone, as a store keeps no rows of the items' own spaces.
+
+        Raises:
+            UnknownItem: There is no such item.
+        """
+        return ItemRow(self.modality, row=self.vector(name))
 
     def page(self, offset: int, limit: int) -> list[str]:
         """Some ids, in the order of the store."""
