@@ -37,7 +37,7 @@ from isthmus.items.decoding.video import middle_frame
 from isthmus.items.find import find_items
 from isthmus.items.vocabulary import read_texts
 from isthmus.recipes.closed_form import fit_closed_form_bridge
-from isthmus.search.filters import parse_filter
+from isthmus.search.filter_parser import parse_filter
 from isthmus.search.index import SearchIndex
 from isthmus.spaces.health import inspect
 from isthmus.spaces.importing.arrays import EACH_ARRAY

@@ -171,8 +171,9 @@ def search_store(
     exact: bool = False,
 ) -> list[Hit]:
     """Search a vector store; `balance="quota"` asks for each modality by itself and interleaves the answers."""
-    from isthmus.search.filters import Combination, Comparison, read_filter
-    from isthmus.search.index import interleave
+    from isthmus.search.filter_parser import read_filter
+    from isthmus.search.filter_tree import Combination, Comparison
+    from isthmus.search.nearest import interleave
 
     vector: Array = combine(items)
     tree = read_filter(filter)

@@ -21,13 +21,14 @@ import numpy as np
 
 from isthmus.core.arrays import NPY_FAULTS
 from isthmus.core.files import read_json, sha256_file, write_json
-from isthmus.core.geometry import normalize
 from isthmus.core.messages import one_line
 from isthmus.core.replace import Product, check_place, replaced_folder
 from isthmus.core.table_files import parquet_faults
 from isthmus.core.version import __version__
 from isthmus.errors import FormatError
 from isthmus.search.approximate import AnnSettings, Approximate, load_faiss
+from isthmus.search.centring import centred
+from isthmus.search.labels import ItemLabels
 from isthmus.search.rows import GrowingRows
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def fill_folder(index: SearchIndex, folder: Path) -> None:
     import pyarrow.parquet as pq
 
     np.save(folder / "embeddings.npy", index._rows.matrix, allow_pickle=False)
-    items = {"id": index._ids, "gallery": index._galleries, "modality": index._modalities}
+    labels = index._labels
+    items = {"id": labels.ids, "gallery": labels.galleries, "modality": labels.modalities}
     pq.write_table(
         pa.table({name: pa.array(values, pa.large_string()) for name, values in items.items()}),
         folder / "items.parquet",
@@ -96,28 +98,17 @@ def read_index(cls: type[SearchIndex], path: Path, *, verify: bool) -> SearchInd
     # Not through the constructor, which would read and scale every row: they were of unit length when written.
     index = cls(np.ones((1, dim), np.float32), unified=manifest.get("unified"))
     index._rows = GrowingRows(matrix)
-    index._ids, index._galleries, index._modalities = (
-        items.column(name).to_pylist() for name in ("id", "gallery", "modality")
-    )
+    ids, galleries, modalities = (items.column(name).to_pylist() for name in ("id", "gallery", "modality"))
+    index._labels = ItemLabels(ids, modalities, galleries)
     index._metadata = type(index._metadata)(metadata, rows)
     names = manifest["centered"]
     if names:
         centroids = _array(path / "centroids.npy", (len(names), dim), np.float32)
         index.centroids = dict(zip(names, centroids, strict=True))
-        index._centred = GrowingRows(_centred(index, matrix))
+        index._centred = GrowingRows(centred(matrix, modalities, index.centroids))
     if manifest.get("ann"):
         index.ann = _read_ann(path, manifest["ann"], rows, dim)
     return index
-
-
-def _centred(index: SearchIndex, matrix: Any) -> Any:
-    """The rows of a centred index, from its centroids as they were written."""
-    out = np.array(matrix, np.float32)
-    names = np.asarray(index._modalities)
-    for name, mean in index.centroids.items():
-        own = np.flatnonzero(names == name)
-        out[own] = normalize(out[own] - mean)
-    return out
 
 
 def read_index_manifest(path: Path) -> dict[str, Any]:

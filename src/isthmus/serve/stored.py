@@ -11,7 +11,8 @@ import numpy as np
 from isthmus.bridges.anchors import ItemRow
 from isthmus.core.geometry import Array
 from isthmus.errors import ConfigError
-from isthmus.search.filters import Combination, Comparison, read_filter
+from isthmus.search.filter_parser import read_filter
+from isthmus.search.filter_tree import Combination, Comparison
 from isthmus.search.hits import Hits
 from isthmus.search.stores.protocol import GALLERY, StoredRow
 from isthmus.serve.galleries import Sample, UnknownItem, shown

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.errors import ConfigError
-from isthmus.search.filters import Filter, columns, mask, matches, parse_filter, quote_name, to_sql
+from isthmus.search.filter_parser import parse_filter
+from isthmus.search.filter_tree import Filter, columns
+from isthmus.search.filters import mask, matches, quote_name, to_sql
 
 ROWS: list[dict[str, Any]] = [
     {"year": year, "score": score, "label": label, "day": day}

@@ -17,7 +17,8 @@ from isthmus.bridges.fingerprint import bridge_fingerprint
 from isthmus.core.geometry import normalize
 from isthmus.errors import ConfigError, EvaluationError, FingerprintError, FormatError
 from isthmus.search import gallery, rows
-from isthmus.search.filters import matches, parse_filter
+from isthmus.search.filter_parser import parse_filter
+from isthmus.search.filters import matches
 from isthmus.search.hits import Hit
 from isthmus.search.index import SearchIndex
 from isthmus.search.query import QueryItem, combine

@@ -21,7 +21,8 @@ import isthmus
 from isthmus.bridges.bridge import Bridge
 from isthmus.core.geometry import normalize
 from isthmus.errors import ConfigError, FingerprintError
-from isthmus.search.filters import matches, parse_filter
+from isthmus.search.filter_parser import parse_filter
+from isthmus.search.filters import matches
 from isthmus.search.gallery import index_of
 from isthmus.search.stores.load import finish, is_store, load, open_store, open_store_of, shard_bounds
 from isthmus.search.stores.protocol import Record, plain_table, row_hashes

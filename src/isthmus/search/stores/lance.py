@@ -10,7 +10,8 @@ import numpy as np
 
 from isthmus.core.geometry import Array
 from isthmus.errors import ConfigError, DependencyError
-from isthmus.search.filters import Combination, Filter, Membership, Missing, Value, to_sql, values_of
+from isthmus.search.filter_tree import Combination, Filter, Membership, Missing, Value, values_of
+from isthmus.search.filters import to_sql
 from isthmus.search.hits import Hit
 from isthmus.search.stores.protocol import (
     CONTENT,

@@ -10,7 +10,8 @@ import numpy as np
 from isthmus.core.geometry import Array
 from isthmus.core.messages import one_line
 from isthmus.errors import ConfigError, DependencyError
-from isthmus.search.filters import Filter, Value, to_sql
+from isthmus.search.filter_tree import Filter, Value
+from isthmus.search.filters import to_sql
 from isthmus.search.hits import Hit
 from isthmus.search.stores.protocol import (
     CONTENT,

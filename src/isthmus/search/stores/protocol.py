@@ -18,7 +18,9 @@ import numpy as np
 
 from isthmus.core.geometry import Array
 from isthmus.errors import ConfigError, FingerprintError
-from isthmus.search.filters import Filter, arrow_kind, check_filter, read_filter
+from isthmus.search.filter_parser import read_filter
+from isthmus.search.filter_tree import Filter
+from isthmus.search.filters import arrow_kind, check_filter
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,7 +12,7 @@ import numpy as np
 from isthmus.core.geometry import Array
 from isthmus.core.messages import one_line
 from isthmus.errors import ConfigError, DependencyError
-from isthmus.search.filters import Comparison, Filter, Membership, Missing, Value
+from isthmus.search.filter_tree import Comparison, Filter, Membership, Missing, Value
 from isthmus.search.hits import Hit
 from isthmus.search.stores.protocol import (
     CONTENT,
