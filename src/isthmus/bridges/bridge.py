@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from isthmus.bridges.card import card, route_words, summary
-from isthmus.bridges.fingerprint import bridge_fingerprint, unified_fingerprint
-from isthmus.bridges.folder import FORMAT_VERSION, plain, read_folder, write_folder
-from isthmus.bridges.member import ROLES, BridgeSpace, EmbeddingsLike, check_rows, other_encoder
+from isthmus.bridges.card import card, describe, summary
+from isthmus.bridges.folder import read_folder, write_folder
+from isthmus.bridges.joined import AS_IT_IS
+from isthmus.bridges.member import BridgeSpace, EmbeddingsLike
+from isthmus.bridges.projector import Projector
+from isthmus.bridges.raw_items import EncoderChoice, embed_raw
 from isthmus.bridges.records import check_manifest
-from isthmus.bridges.routes import Arrays, Route, apply_route, rename_arrays, validate_route
-from isthmus.bridges.training_spaces import space_of, spaces_with
-from isthmus.core.arrays import to_numpy
-from isthmus.core.geometry import Array, normalize
+from isthmus.bridges.routes import Arrays, Route, rename_arrays
+from isthmus.core.geometry import Array
 from isthmus.core.html import html_table
-from isthmus.core.messages import RENAME
-from isthmus.errors import BridgeError, ConfigError, FormatError
+from isthmus.errors import BridgeError, ConfigError
 
 if TYPE_CHECKING:
     from isthmus.bridges.explain import Explanation
     from isthmus.encoders.protocol import Encoder
     from isthmus.spaces.space import Space
 
-AS_IT_IS: Route = [{"kind": "normalize"}]
-"""The route of a base: embeddings stay as their encoder made them, at unit length."""
-
 
 @dataclass(eq=False)
-class Bridge:
+class Bridge(Projector):
     """Spaces joined into one.
 
     Attributes:
@@ -50,26 +43,9 @@ class Bridge:
         history: One dict a logged training step.
     """
 
-    method: str
-    dim: int
-    spaces: list[BridgeSpace]
-    routes: dict[str, Route]
-    arrays: Arrays
     config: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        names = [space.name for space in self.spaces]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise BridgeError(f"two spaces of the bridge are called {min(twice)!r}. Give one of them another name.")
-        for space in self.spaces:
-            if space.role not in ROLES:
-                raise BridgeError(f"space {space.name!r} has the role {space.role!r}. Expected {', '.join(ROLES)}.")
-        for key, route in self.routes.items():
-            where = f"route of {key!r}"
-            if (ends := validate_route(route, self.arrays, self._space_of(key).dim, where=where)) != self.dim:
-                raise BridgeError(f"{where}: ends in {ends} dimensions. The bridge has {self.dim}.")
 
     def __repr__(self) -> str:
         return f"Bridge({self.method!r}, dim={self.dim}, routes={sorted(self.routes)})"
@@ -78,167 +54,12 @@ class Bridge:
         rows = [
             (space.name, space.role, space.dim, modality, " > ".join(step["kind"] for step in route))
             for key, route in self.routes.items()
-            for space, modality in [(self._space_of(key), key.rpartition("/")[2])]
+            for space, modality in [(self.space_of_route(key), key.rpartition("/")[2])]
         ]
         header = ("space", "role", "dimensions", "modality", "route into the unified space")
         return html_table(f"bridge by {self.method}, {self.dim} dimensions", header, rows)
 
-    # spaces and routes
-
-    def space(self, name: str) -> BridgeSpace:
-        """The space of a name.
-
-        Raises:
-            BridgeError: The bridge joins no such space.
-        """
-        for space in self.spaces:
-            if space.name == name:
-                return space
-        names = ", ".join(repr(space.name) for space in self.spaces)
-        raise BridgeError(f"the bridge joins no space {name!r}. Expected one of {names}.")
-
-    def route(self, space: str, modality: str) -> Route:
-        """The route of a modality of a space.
-
-        Raises:
-            BridgeError: The bridge has no such route.
-        """
-        if f"{space}/{modality}" not in self.routes:
-            self.space(space)
-            raise BridgeError(f"the bridge has no route for '{space}/{modality}'. Expected one of {self._keys()}.")
-        return self.routes[f"{space}/{modality}"]
-
-    def _keys(self) -> str:
-        return ", ".join(self.routes)
-
-    def _space_of(self, key: str) -> BridgeSpace:
-        name, slash, modality = key.rpartition("/")
-        if not slash or not modality:
-            raise BridgeError(f"a route is called {key!r}. Expected SPACE/MODALITY.")
-        return self.space(name)
-
-    def space_path(self, name: str) -> Path | None:
-        """Where a space lay when the bridge was made, or None where that is unknown."""
-        path = self.space(name).path
-        return Path(path) if path else None
-
-    def open_space(self, name: str, override: str | Path | Space | None = None) -> Space:
-        """Open a space of the bridge, from where it lay or from `override`, and check that it is the same encoder's.
-
-        Args:
-            name: Name of the space in the bridge.
-            override: Where it lies now, or the space, open already.
-
-        Raises:
-            BridgeError: Its place is unknown, or nothing lies there now.
-            FingerprintError: What lies there comes from another encoder.
-            SpaceError: What lies there is no whole space.
-        """
-        from isthmus.spaces.space import Space, open_space
-
-        if isinstance(override, Space):
-            path: Path | None = override.path
-        else:
-            path = Path(override) if override is not None else self.space_path(name)
-        advice = f"Pass its place: --space {name}=PATH (open_space({name!r}, PATH))."
-        if path is None:
-            raise BridgeError(f"the bridge does not know where the space {name!r} lies. {advice}")
-        if override is None and not path.exists():
-            raise BridgeError(
-                f"the space {name!r} lay at {path} when the bridge was made and is not there now. {advice}"
-            )
-        opened = override if isinstance(override, Space) else open_space(path)
-        for modality, expected in self.space(name).fingerprints.items():
-            if modality in opened and opened.fingerprint(modality) != expected:
-                raise other_encoder(f"{path}/{modality}", opened[modality].info, [self.space(name)], modality)
-        return opened
-
-    # projecting
-
-    def project(
-        self,
-        x: EmbeddingsLike | NDArray[Any],
-        *,
-        space: str | None = None,
-        modality: str | None = None,
-        force: bool = False,
-    ) -> Array:
-        """Carry embeddings into the unified space.
-
-        Args:
-            x: One modality of a space, recognised by its fingerprint, or an array (n, d), which needs `space` and
-                `modality`.
-            space: Name of the space in the bridge; decides where several have the fingerprint.
-            modality: Modality; that of `x` where it has one.
-            force: Project embeddings of another encoder too, on your own word.
-
-        Returns:
-            (n, dim) float32, unit rows, in the order of `x`.
-
-        Raises:
-            FingerprintError: `x` comes from an encoder that the bridge does not know.
-            BridgeError: The bridge has no such route, the dimension differs, or a row is zero or not finite.
-        """
-        if isinstance(x, np.ndarray) or not hasattr(x, "blocks"):
-            return self._project_array(to_numpy(x), space, modality)
-        out = np.empty((len(x), self.dim), dtype=np.float32)
-        start = 0
-        for block in self.project_blocks(x, space=space, modality=modality, force=force):
-            out[start : start + len(block)] = block
-            start += len(block)
-        return out
-
-    def project_blocks(
-        self,
-        x: EmbeddingsLike,
-        *,
-        space: str | None = None,
-        modality: str | None = None,
-        force: bool = False,
-        size: int = 65536,
-    ) -> Iterator[Array]:
-        """`project` for what does not fit into memory: blocks of unit rows in order. Faults as there."""
-        made_by = unified_fingerprint(x)
-        if made_by is not None and space is None and (force or made_by == bridge_fingerprint(self)):
-            yield from self._projected_blocks(x, size)
-            return
-        modality = modality or x.modality
-        name = space_of(self, x, space=space, modality=modality, force=force)
-        where = f"{x.space_name}/{x.modality}"
-        route = self._fitting_route(name, modality, x.dim, where)
-        start = 0
-        for block in x.blocks(size):
-            yield self._run(route, block, where, x.ids, start)
-            start += len(block)
-
-    def _projected_blocks(self, x: EmbeddingsLike, size: int) -> Iterator[Array]:
-        """Rows that this bridge projected before: they are in the unified space already."""
-        start = 0
-        for block in x.blocks(size):
-            check_rows(block, f"{x.space_name}/{x.modality}", x.ids, start)
-            yield np.asarray(block, dtype=np.float32)
-            start += len(block)
-
-    def _project_array(self, x: NDArray[Any], space: str | None, modality: str | None) -> Array:
-        if space is None or modality is None:
-            raise BridgeError(f"an array needs space= and modality= to be projected. Expected one of {self._keys()}.")
-        if x.ndim != 2:
-            raise BridgeError(f"got an array of shape {x.shape}. Expected two dimensions, (items, dimensions).")
-        where = f"{space}/{modality}"
-        return self._run(self._fitting_route(space, modality, x.shape[1], where), x, where, None, 0)
-
-    def _fitting_route(self, name: str, modality: str, dim: int, where: str) -> Route:
-        route, expected = self.route(name, modality), self.space(name).dim
-        if dim != expected:
-            raise BridgeError(f"{where}: got embeddings of {dim} dimensions. The space {name!r} has {expected}.")
-        return route
-
-    def _run(self, route: Route, x: NDArray[Any], where: str, ids: Sequence[str] | None, start: int) -> Array:
-        x = np.asarray(x, dtype=np.float32)
-        check_rows(x, where, ids, start)
-        out = apply_route(route, self.arrays, x, where=where)
-        # A route that ends at unit length is left alone: the embeddings of a base keep their very bits.
-        return out if route and route[-1]["kind"] == "normalize" else normalize(out)
+    # answers about items
 
     def explain(
         self,
@@ -267,8 +88,6 @@ class Bridge:
 
         explainer = Explainer(self, space_paths=space_paths)
         return explainer.explain(explainer.item(query), explainer.item(hit), top=top)
-
-    # encoding raw items
 
     def encode(
         self,
@@ -305,43 +124,9 @@ class Bridge:
             FormatError: An item is of a type that is no item.
             BridgeError: The bridge has no route for the modality.
         """
-        name, embedded = self.embed(
-            items, modality=modality, space=space, encoder=encoder, encoder_options=encoder_options,
-            batch_size=batch_size, device=device, force=force,
-        )  # fmt: skip
+        choice = EncoderChoice(space, encoder, encoder_options, batch_size, device, force)
+        name, embedded = embed_raw(self, items, modality, choice)
         return self.project(embedded, space=name, modality=modality)
-
-    def embed(
-        self,
-        items: Any,
-        *,
-        modality: str,
-        space: str | None = None,
-        encoder: str | Encoder | None = None,
-        encoder_options: Mapping[str, Any] | None = None,
-        batch_size: int = 32,
-        device: str | None = None,
-        force: bool = False,
-    ) -> tuple[str, Array]:
-        """Embed raw items in the space of their encoder, as `encode` does before it projects; arguments as there.
-
-        Returns:
-            The name of the space, and (n, d) float32 rows of it, in the order of `items`.
-        """
-        from isthmus.encoders import embed_items
-        from isthmus.items import as_items
-
-        wrapped = as_items(items, modality)
-        target = self.space(space) if space else spaces_with(self, modality)[0]
-        self.route(target.name, modality)
-        if encoder is None or isinstance(encoder, str):
-            for each in wrapped:  # a wrong path is told before a model is loaded
-                if each.path and not Path(each.path).exists():
-                    raise FormatError(f"{each.path}: no such file. Check the path.")
-            encoder = target.load_encoder(modality, encoder, device=device, options=encoder_options)
-        if not force:
-            target.check_encoder(encoder, modality)
-        return target.name, embed_items(encoder, wrapped, modality=modality, batch_size=batch_size)
 
     # growing
 
@@ -398,20 +183,6 @@ class Bridge:
             history=[dict(line) for line in history],
         )
 
-    def check_new(self, leaf: BridgeSpace) -> None:
-        """Refuse a space that the bridge joins already, by its name or under another.
-
-        Raises:
-            ConfigError: It does.
-        """
-        for space in self.spaces:
-            if space.name == leaf.name:
-                raise ConfigError(f"two spaces are called {leaf.name!r}, expected names of their own. {RENAME}")
-            if space.fingerprints and space.fingerprints == leaf.fingerprints:
-                raise ConfigError(
-                    f"{leaf.name!r} is the space {space.name!r}, which the bridge joins already. Join another."
-                )
-
     def _earlier(self) -> dict[str, Any]:
         if not self.method:
             return {}
@@ -423,28 +194,7 @@ class Bridge:
 
     def describe(self) -> dict[str, Any]:
         """Everything about the bridge but its numbers, ready for json; `summary()` says it to a person."""
-        shapes = {name: list(_shape(self.arrays, name)) for name in sorted(self.arrays)}
-        description: dict[str, Any] = plain(
-            {
-                "format_version": FORMAT_VERSION,
-                "method": self.method,
-                "dim": self.dim,
-                "spaces": [vars(space) for space in self.spaces],
-                "routes": {k: route_words(r, lambda name: _shape(self.arrays, name)) for k, r in self.routes.items()},
-                "base_moved": self.base_moved,
-                "arrays": shapes,
-                "parameters": sum(int(np.prod(shape)) for shape in shapes.values()),
-                "config": self.config,
-                "record": self.record,
-            }
-        )
-        return description
-
-    @property
-    def base_moved(self) -> list[str]:
-        """The base's `space/modality` whose embeddings do not stay as they are; empty for every extension."""
-        bases = {space.name for space in self.spaces if space.role == "base"}
-        return [k for k, route in self.routes.items() if k.rpartition("/")[0] in bases and route != AS_IT_IS]
+        return describe(self, self.config, self.record)
 
     def summary(self) -> str:
         """The bridge in a few lines for a person."""
@@ -534,11 +284,6 @@ def load_bridge(path: str | Path) -> Bridge:
         return Bridge(**fields, spaces=spaces, arrays=arrays, history=history)
     except BridgeError as error:
         raise BridgeError(f"{path}: {error}") from error
-
-
-def _shape(arrays: Arrays, name: str) -> tuple[int, ...]:
-    lazy = getattr(arrays, "shape", None)
-    return tuple(lazy(name)) if lazy else tuple(arrays[name].shape)
 
 
 def _relative(path: str | None, start: Path) -> str | None:

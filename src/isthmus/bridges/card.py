@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isthmus.bridges.folder import FORMAT_VERSION, plain
+
+if TYPE_CHECKING:
+    from isthmus.bridges.joined import JoinedSpaces
+    from isthmus.bridges.routes import Arrays
 
 Shape = Callable[[str], tuple[int, ...]]
 
@@ -206,3 +214,28 @@ def _short(value: Any) -> str:
 
 def _cell(value: Any) -> str:
     return " ".join(str(value).replace("|", "\\|").split())
+
+
+def describe(bridge: JoinedSpaces, config: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything about a bridge but its numbers, ready for json."""
+    shapes = {name: list(_shape(bridge.arrays, name)) for name in sorted(bridge.arrays)}
+    about: dict[str, Any] = plain(
+        {
+            "format_version": FORMAT_VERSION,
+            "method": bridge.method,
+            "dim": bridge.dim,
+            "spaces": [vars(space) for space in bridge.spaces],
+            "routes": {k: route_words(r, lambda name: _shape(bridge.arrays, name)) for k, r in bridge.routes.items()},
+            "base_moved": bridge.base_moved,
+            "arrays": shapes,
+            "parameters": sum(int(np.prod(shape)) for shape in shapes.values()),
+            "config": config,
+            "record": record,
+        }
+    )
+    return about
+
+
+def _shape(arrays: Arrays, name: str) -> tuple[int, ...]:
+    lazy = getattr(arrays, "shape", None)
+    return tuple(lazy(name)) if lazy else tuple(arrays[name].shape)

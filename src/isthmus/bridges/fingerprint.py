@@ -10,10 +10,10 @@ import numpy as np
 from isthmus.core.files import sha256_json
 
 if TYPE_CHECKING:
-    from isthmus.bridges.bridge import Bridge
+    from isthmus.bridges.joined import JoinedSpaces
 
 
-def bridge_fingerprint(bridge: Bridge) -> str:
+def bridge_fingerprint(bridge: JoinedSpaces) -> str:
     """Hash of the dimension, the routes and their arrays, the same in memory and on disk, whatever the folder's name.
 
     Two bridges of one fingerprint project alike; a bridge that was trained again, or extended, has another.

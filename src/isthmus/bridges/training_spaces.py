@@ -16,13 +16,14 @@ from isthmus.spaces.overlap import overlap
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
+    from isthmus.bridges.joined import JoinedSpaces
     from isthmus.spaces.space import Space
 
 FIT_ROWS = 50_000
 """Most overlap items of a modality, and most rows behind a centroid, that a baseline is fit on, evenly spaced."""
 
 
-def spaces_with(bridge: Bridge, modality: str) -> list[BridgeSpace]:
+def spaces_with(bridge: JoinedSpaces, modality: str) -> list[BridgeSpace]:
     """The spaces of a bridge that have a route for a modality, leaves last: the first one stands for the bridge.
 
     Raises:
@@ -35,7 +36,7 @@ def spaces_with(bridge: Bridge, modality: str) -> list[BridgeSpace]:
 
 
 def space_of(
-    bridge: Bridge,
+    bridge: JoinedSpaces,
     x: EmbeddingsLike,
     *,
     space: str | None = None,

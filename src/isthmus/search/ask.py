@@ -12,6 +12,7 @@ import numpy as np
 from isthmus.bridges.anchors import ItemRow
 from isthmus.bridges.explain import Explainer
 from isthmus.bridges.fingerprint import bridge_fingerprint, unified_fingerprint
+from isthmus.bridges.raw_items import EncoderChoice, embed_raw
 from isthmus.bridges.training_spaces import space_of
 from isthmus.core.geometry import Array
 from isthmus.errors import ConfigError, FingerprintError, SpaceError
@@ -66,6 +67,7 @@ def embed_parts(
     """
     if not parts:
         raise ConfigError("search needs a query: --text, --image, --audio, --point-cloud, --id or --also.")
+    choice = EncoderChoice(encoder=encoder, options=encoder_options, device=device, force=force)
     items = []
     for part in parts:
         if part.source is not None:
@@ -74,14 +76,7 @@ def embed_parts(
             vector = bridge.project(one, force=force)[0]
             items.append(QueryItem(vector, part.weight, part.modality, item.space, item.own))
             continue
-        space, own = bridge.embed(
-            [part.value],
-            modality=part.modality,
-            encoder=encoder,
-            encoder_options=encoder_options,
-            device=device,
-            force=force,
-        )
+        space, own = embed_raw(bridge, [part.value], part.modality, choice)
         vector = bridge.project(own, space=space, modality=part.modality)[0]
         items.append(QueryItem(vector, part.weight, part.modality, space, own[0]))
     return items
