@@ -9,12 +9,12 @@ from import_rows import ROWS
 
 LIMITS = {
     "rooms": 16,
-    "arrows": 96,
-    "longest_module": 600,
-    "long_modules": 18,
+    "arrows": 80,
+    "longest_module": 400,
+    "long_modules": 15,
     "longest_function": 125,
     "long_functions": 18,
-    "many_parameters": 14,
+    "many_parameters": 13,
 }
 """Most of each; lower a limit when the package allows it, and split what would raise one."""
 
