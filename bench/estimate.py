@@ -115,7 +115,7 @@ class Gathered:
 
 def health_row(joint: Joint) -> dict[str, Any]:
     """Give the figures of a link's health, from which `verdict_of` judges it."""
-    from isthmus.recipes.posterior.auto import examine
+    from isthmus.recipes.posterior.health import examine
 
     started = time.perf_counter()
     _, health = examine(joint, 0)
@@ -129,7 +129,7 @@ def health_row(joint: Joint) -> dict[str, Any]:
 
 def verdict_of(row: dict[str, Any]) -> str:
     """Judge a link by the figures of its health, so that kept rows follow the rules of today."""
-    from isthmus.recipes.posterior.auto import Health
+    from isthmus.recipes.posterior.health import Health
 
     damaged, kinship, items = ({str(i): value for i, value in enumerate(row[key])} for key in FIGURES)
     health = Health(damaged, kinship, items)
@@ -138,7 +138,7 @@ def verdict_of(row: dict[str, Any]) -> str:
 
 def expected_of(row: dict[str, Any]) -> float:
     """Give the estimate of a row from its two figures and its shared items, likewise."""
-    from isthmus.recipes.posterior.auto import trust_in
+    from isthmus.recipes.posterior.health import trust_in
 
     found = row["estimate"]
     return float(trust_in(found["items"]) * np.sqrt(found["uncovered"] * found["covered"]))
@@ -146,7 +146,8 @@ def expected_of(row: dict[str, Any]) -> float:
 
 def fitted_rows(benchmark: real.Benchmark, joint: Joint, gathered: Gathered) -> list[dict[str, Any]]:
     """Fit one model; give estimate and truth of every recipe between posterior and cca."""
-    from isthmus.recipes.posterior.auto import candidates, estimate_record, examine
+    from isthmus.recipes.posterior.auto import candidates, estimate_record
+    from isthmus.recipes.posterior.health import examine
     from isthmus.recipes.posterior.model import fit_model
 
     joint, health = examine(joint, 0)

@@ -257,7 +257,7 @@ def show_bridge(out: Output, bridge: Bridge) -> None:
     if estimate := bridge.record.get("estimate"):
         from isthmus.recipes.posterior.auto import sentences
 
-        for line in sentences(bridge.record.get("chosen"), estimate):
+        for line in sentences(bridge.record.get("chosen"), estimate, bridge.record.get("families")):
             out.sentence(line)
     before, after = ((out.report["gap"] or {}).get(when, {}) for when in ("before", "after"))
     if after:

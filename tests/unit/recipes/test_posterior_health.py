@@ -12,9 +12,11 @@ from tests.worlds import contrastive, meanings, three_spaces, write_space
 
 import isthmus
 from isthmus.recipes.posterior.agreement import agreeing, chance, common_neighbours
-from isthmus.recipes.posterior.auto import Candidate, Health, estimate_record, examine, trust_in
+from isthmus.recipes.posterior.auto import Candidate, estimate_record, sentences
 from isthmus.recipes.posterior.config import posterior_config
 from isthmus.recipes.posterior.estimate import Figure
+from isthmus.recipes.posterior.forecast import estimate_pair
+from isthmus.recipes.posterior.health import Health, choose_family, examine, trust_in
 from isthmus.recipes.posterior.join import read_vias
 from isthmus.recipes.posterior.joint import Joint
 from isthmus.recipes.posterior.kinship import kinship
@@ -185,3 +187,54 @@ def test_what_one_of_three_spaces_disagrees_on_stays_for_the_others(tmp_path: Pa
     model = fit_model(found, posterior_config({"concept_items": 10}))
     p = model.describe(2, "touch", found.members[2].memories["touch"].rows[:50]).p
     assert p[:, ~known].max() == 0.0
+
+
+@pytest.fixture(scope="module")
+def twice_shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[isthmus.Space, isthmus.Space]:
+    """Two spaces that share 500 texts and 500 images by id; half of the images are others in the second."""
+    folder = tmp_path_factory.mktemp("twice")
+    clip, _, _ = three_spaces(folder, 500)
+    images = meanings(500, 2)
+    images[::2] = meanings(500, 9)[::2]
+    content = {"image": ("i", images), "text": ("t", meanings(500, 1)), "point_cloud": ("p", meanings(500, 4))}
+    return clip, write_space(folder, "shape", 18, 104, content)
+
+
+def test_of_two_shared_modalities_the_one_whose_items_agree_is_joined_through(
+    twice_shared: tuple[isthmus.Space, isthmus.Space],
+):
+    clip, shape = twice_shared
+    both = isthmus.connect(clip, shape, via="image,text")
+    alone = isthmus.connect(clip, shape, via="text")
+    assert both.record["via"] == ["text"]
+    assert both.record["pairs"] == {"clip,shape": ["text"]}
+    assert both.record["overlap"] == {"text": 500}
+    assert both.record["families"]["text"] > 0.7 > both.record["families"]["image"]
+    assert "families" not in alone.record
+    clouds = np.asarray(shape["point_cloud"])[:50]
+    ours, theirs = (b.project(clouds, space="shape", modality="point_cloud") for b in (both, alone))
+    assert ours == pytest.approx(theirs, abs=1e-5)
+    # Canonical directions are linear, so that items of both kinds can speak at once.
+    assert isthmus.connect(clip, shape, via="image,text", method="cca").record["overlap"] == {"image": 500, "text": 500}
+
+
+def test_estimates_and_descriptions_are_over_one_shared_modality_too(
+    twice_shared: tuple[isthmus.Space, isthmus.Space],
+):
+    clip, shape = twice_shared
+    told = [estimate_pair(clip, shape, via=via).estimate for via in ("image,text", "text")]
+    assert told[0]["map"] == pytest.approx(told[1]["map"], abs=1e-3)
+    frozen = isthmus.extend(clip, shape, via="image,text", method="posterior")
+    assert frozen.arrays["shape/shared"].shape == (500, 18)
+    sentence = sentences(None, told[0], {"image": 0.4, "text": 0.9})[0]
+    assert sentence == "through text alone, whose items agree best in their neighbours: image 40%, text 90%"
+
+
+def test_few_shared_items_count_less_than_many(joint: Joint):
+    few = replace(joint, via={"text": 560, "image": 40}, ids=[*joint.ids])
+    chosen, worth = choose_family(few)
+    assert list(chosen.via) == ["text"]
+    assert len(chosen.ids) == 560
+    assert worth["text"] > worth["image"]
+    assert chosen.members[0].items == pytest.approx(few.members[0].items[:560])
+    assert choose_family(joint) == (joint, {})

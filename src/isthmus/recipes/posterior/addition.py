@@ -26,9 +26,10 @@ from isthmus.core.geometry import Array, centroid, normalize
 from isthmus.core.version import versions
 from isthmus.errors import ConfigError, OverlapError
 from isthmus.recipes.closed_form import bridge_gaps
-from isthmus.recipes.posterior.auto import candidates, estimate_record, examine
+from isthmus.recipes.posterior.auto import candidates, estimate_record
 from isthmus.recipes.posterior.canonical import ridge
 from isthmus.recipes.posterior.config import PosteriorConfig, posterior_config
+from isthmus.recipes.posterior.health import examine
 from isthmus.recipes.posterior.joint import Joint, Link, Member, Memory
 from isthmus.recipes.posterior.members import VIRTUAL_TEMPERATURE, memory_of
 from isthmus.recipes.posterior.model import ABSENT, biases_of, fit_model

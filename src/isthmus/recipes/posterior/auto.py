@@ -9,13 +9,12 @@ another if it is above it in 95 of 100 draws of the clusters; all else is a tie,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
 import numpy as np
 
-from isthmus.recipes.posterior.agreement import agreeing, chance, neighbours_of
 from isthmus.recipes.posterior.estimate import (
     REPEATS,
     SURE,
@@ -26,25 +25,16 @@ from isthmus.recipes.posterior.estimate import (
     mean_figure,
     pseudo_pairs,
 )
+from isthmus.recipes.posterior.health import Health, trust_in
 from isthmus.recipes.posterior.joint import Joint
-from isthmus.recipes.posterior.kinship import kinship
 from isthmus.recipes.posterior.model import Model
 
 WEIGHTS = (0.0, float("inf"), 0.5, 1.0, 3.0, 9.0)
 """Candidates, the simplest first."""
 MOST_PAIRS = 4
 """Pairs of modalities that are looked at, over all pairs of spaces with room for each."""
-BROKEN, DOUBTFUL = 0.75, 0.35
-"""Shares of the overlap that are wrong at least, above which a bridge is broken or doubtful."""
-PRIOR = 100.0
-"""Shared items that speak for an estimate of nothing: clusters of a few hundred texts are so coarse that items find
-their own easily, and an estimate from n of them is shrunk by n / (n + PRIOR)."""
-STRANGERS = 0.15
-"""Kinship below which the shared items of a space have nothing to do with its others."""
 POOR = 0.12
 """Estimate below which a bridge is doubtful, whatever else."""
-MINIMUM_KEPT = 0.1
-"""Share of the overlap below which nothing is dropped: what is left would be chance."""
 
 
 @dataclass(frozen=True)
@@ -81,82 +71,6 @@ class Candidate:
         }
 
 
-@dataclass(frozen=True)
-class Health:
-    """What is wrong with the overlaps.
-
-    Attributes:
-        damaged: By pair of spaces, the share of shared items that seems to be wrong.
-        kinship: By space and modality, how near shared items are to a space's own.
-        items: By pair, how many shared items that share is of.
-    """
-
-    damaged: dict[str, float]
-    kinship: dict[str, float]
-    items: dict[str, int]
-
-    @property
-    def least(self) -> dict[str, float]:
-        """The share that is wrong at least: two standard errors below what seems to be."""
-        return {
-            pair: share - 2 * float(np.sqrt(share * (1 - share) / max(self.items[pair], 1)))
-            for pair, share in self.damaged.items()
-        }
-
-    @property
-    def broken(self) -> list[str]:
-        """Reasons why nothing of the bridge can be trusted."""
-        pairs = [f"{p} have no neighbours in common" for p, share in self.least.items() if share >= BROKEN]
-        return pairs + [
-            f"the shared items of {n} lie nowhere near its own" for n, k in self.kinship.items() if k < STRANGERS
-        ]
-
-    @property
-    def doubtful(self) -> list[str]:
-        """Reasons to look at the data."""
-        return [
-            f"{share:.0%} of the items that {pair} share have no neighbours in common"
-            for pair, share in self.damaged.items()
-            if DOUBTFUL <= self.least[pair] < BROKEN
-        ]
-
-
-def examine(joint: Joint, seed: int = 0) -> tuple[Joint, Health]:
-    """Look for wrong ids in the overlaps, and leave out the shared items that no neighbourhood speaks for.
-
-    Of several spaces, an item that only one of them disagrees on is unknown to that one (see `Joint.unknown`) and stays
-    for the others; what fewer than two spaces know is left out.
-    """
-    damaged: dict[str, float] = {}
-    items: dict[str, int] = {}
-    known = {n: np.zeros(len(joint.ids), bool) for link in joint.links if link.joint for n in (link.first, link.second)}
-    for link in joint.links:
-        n = len(link.rows[0])
-        k = neighbours_of(n)
-        some, none = agreeing(*link.rows, neighbours=k, doubtful=DOUBTFUL, seed=seed)
-        names = f"{joint.members[link.first].name} and {joint.members[link.second].name}"
-        items[names] = n
-        damaged[names] = float(min(1.0, none / max(chance(n, neighbours=k), 1e-9)))
-        if link.joint:
-            known[link.first] |= some
-            known[link.second] |= some
-    near = {
-        f"{member.name}/{name}": kinship(member.items, member.memories[name].rows, seed=seed)
-        for member in joint.members
-        for name in member.own
-        if not member.memories[name].shared
-    }
-    health = Health(damaged, near, items)
-    knowing = np.sum([*known.values()], axis=0) if known else np.full(len(joint.ids), 2)
-    good = np.asarray(knowing >= 2)
-    if good.mean() < MINIMUM_KEPT or good.sum() < 64:
-        return joint, health
-    joint = joint.unknown({n: ~each for n, each in known.items()})
-    dropped = [name for name, yes in zip(joint.ids, good, strict=True) if not yes]
-    kept = joint.keep(good)
-    return replace(kept, dropped=dropped), health
-
-
 def modality_pairs(joint: Joint) -> list[tuple[int, int, str, str]]:
     """Pairs of spaces with a modality of each, their own ones first, that an estimate looks at."""
     found: list[tuple[int, int, str, str]] = []
@@ -183,11 +97,6 @@ def candidates(model: Model, weights: Sequence[float] = WEIGHTS, *, repeats: int
     return [
         Candidate(weight, mean_figure(uncovered[weight]), mean_figure(covered[weight]), trust) for weight in weights
     ]
-
-
-def trust_in(items: int) -> float:
-    """What is left of an estimate from some shared items."""
-    return items / (items + PRIOR)
 
 
 def _figures(
@@ -263,9 +172,18 @@ def _interval(candidate: Candidate) -> tuple[float, float]:
     return candidate.trust * float(np.sqrt(low * least)), candidate.trust * float(np.sqrt(high * most))
 
 
-def sentences(chosen: dict[str, Any] | None, estimate: dict[str, Any]) -> list[str]:
-    """Three lines for a person: what was chosen, from what, and how good and how sure it is."""
+def sentences(
+    chosen: dict[str, Any] | None, estimate: dict[str, Any], families: dict[str, float] | None = None
+) -> list[str]:
+    """Three lines for a person: what was chosen, from what, and how good and how sure it is.
+
+    A line before them says which of several shared modalities was taken.
+    """
     lines = []
+    if families:
+        shares = ", ".join(f"{name} {worth:.0%}" for name, worth in families.items())
+        taken = max(families, key=lambda name: families[name])
+        lines.append(f"through {taken} alone, whose items agree best in their neighbours: {shares}")
     if chosen:
         tied = f", tied with {', '.join(chosen['tied'])} (the simpler is taken)" if chosen["tied"] else ""
         lines.append(f"chosen: {chosen['method']}{tied}")

@@ -26,9 +26,10 @@ from isthmus.bridges.steps.softmax import posterior
 from isthmus.core.geometry import Array, centroid, normalize
 from isthmus.core.runtime import numpy_generator
 from isthmus.pairs.side import match_overlap
-from isthmus.recipes.posterior.auto import Candidate, estimate_record, examine, modality_pairs
+from isthmus.recipes.posterior.auto import Candidate, estimate_record, modality_pairs
 from isthmus.recipes.posterior.config import posterior_config
 from isthmus.recipes.posterior.estimate import REPEATS, SURE, Figure, ahead, figure, mean_figure, pseudo_pairs
+from isthmus.recipes.posterior.health import choose_family, examine
 from isthmus.recipes.posterior.joint import Joint, Link, Member, Memory
 from isthmus.recipes.posterior.members import MAXIMUM_ITEMS
 from isthmus.recipes.posterior.model import Model, fit_model
@@ -70,11 +71,9 @@ def describe_leaf(
     Returns:
         The bridge; its record says what was chosen (`description`), and what is expected of it (`estimate`).
     """
-    own = [[m for m in side.embeddings if m not in via] for side in (base, leaf)]
-    if not all(own):
-        return bridge
-    joint = sides_joint(base, leaf, via, seed)
-    if len(joint.ids) < SMALLEST:
+    joint, families = choose_family(sides_joint(base, leaf, via, seed), seed)
+    own = [[m for m, memory in member.memories.items() if not memory.shared] for member in joint.members]
+    if len(joint.ids) < SMALLEST or not all(own):
         return bridge
     joint, health = examine(joint, seed)
     model = fit_model(joint, posterior_config({**SETTINGS, "seed": seed}))
@@ -88,6 +87,7 @@ def describe_leaf(
             "uncovered": {f"{one.weight:g}": round(one.uncovered.value, 4) for one in tried},
             "covered": {f"{one.weight:g}": round(one.covered.value, 4) for one in tried},
             "items": len(joint.ids),
+            **({"families": families} if families else {}),
         }
     described = replace(bridge, record={**bridge.record, **record})
     if weight == 0.0:

@@ -26,17 +26,16 @@ from isthmus.errors import IsthmusError
 from isthmus.recipes.closed_form import closed_form
 from isthmus.recipes.posterior.auto import (
     Candidate,
-    Health,
     candidates,
     choose,
     estimate_record,
-    examine,
     modality_pairs,
 )
 from isthmus.recipes.posterior.concepts import Numbers, side_by_side, spherical_kmeans
 from isthmus.recipes.posterior.config import posterior_config
 from isthmus.recipes.posterior.description import uncentred
 from isthmus.recipes.posterior.estimate import Figure, PseudoPairs, figure, mean_figure, pseudo_pairs
+from isthmus.recipes.posterior.health import Health, choose_family, examine
 from isthmus.recipes.posterior.joint import Joint, Member
 from isthmus.recipes.posterior.members import gather
 from isthmus.recipes.posterior.model import Model, fit_model
@@ -118,9 +117,9 @@ def estimate_pair(
 
 
 def _gathered(first: Space, second: Space, via: str | Sequence[str], seed: int) -> Joint:
-    """What two spaces share and a memory of each; of many shared items some, drawn at random."""
+    """What two spaces share of one modality and a memory of each; of many shared items some, drawn at random."""
     most = posterior_config({}).memory_rows
-    joint = gather([first, second], {(0, 1): tuple(via_list(via))}, memory_rows=most, seed=seed)
+    joint, _ = choose_family(gather([first, second], {(0, 1): tuple(via_list(via))}, memory_rows=most, seed=seed), seed)
     if len(joint.ids) <= MOST_ITEMS:
         return joint
     drawn = numpy_generator(seed, 8).permutation(len(joint.ids))[:MOST_ITEMS]

@@ -21,6 +21,7 @@ from isthmus.recipes.posterior.addition import add_space, recognises
 from isthmus.recipes.posterior.canonical import onto
 from isthmus.recipes.posterior.config import PosteriorConfig, posterior_config
 from isthmus.recipes.posterior.description import SETTINGS, description_routes, sides_joint
+from isthmus.recipes.posterior.health import choose_family
 from isthmus.recipes.posterior.model import fit_model
 from isthmus.recipes.posterior.routes import centring
 from isthmus.recipes.sides import bridge_side, space_side
@@ -62,6 +63,8 @@ def extend_frozen(
     near = bridge_side(base, via, space_paths) if isinstance(base, Bridge) else space_side(base)
     far = space_side(leaf)
     joint = sides_joint(near, far, via, config.seed)
+    if method == "posterior":
+        joint, _ = choose_family(joint, config.seed)
     arrays, routes = (_described if method == "posterior" else _carried)(joint, config, leaf.name)
     record = {
         "recipe": method,

@@ -17,8 +17,9 @@ from isthmus.core.modality import via_list
 from isthmus.core.version import versions
 from isthmus.errors import ConfigError
 from isthmus.recipes.closed_form import bridge_gaps
-from isthmus.recipes.posterior.auto import WEIGHTS, candidates, choose, estimate_record, examine
+from isthmus.recipes.posterior.auto import WEIGHTS, candidates, choose, estimate_record
 from isthmus.recipes.posterior.config import PosteriorConfig, posterior_config
+from isthmus.recipes.posterior.health import choose_family, examine
 from isthmus.recipes.posterior.members import Vias, gather
 from isthmus.recipes.posterior.model import fit_model
 from isthmus.recipes.posterior.routes import Written, packed, write_canonical, write_posterior
@@ -42,7 +43,8 @@ def join(
 
     Args:
         spaces: Two or more, of different names.
-        via: Modalities that all share, or, pair by pair, texts such as "clap,clip:text".
+        via: Modalities that all share, or, pair by pair, texts such as "clap,clip:text". Posteriors are over the items
+            of one: of several that all pairs share, `choose_family` takes one.
         method: One of `METHODS`.
         settings: Of `PosteriorConfig`.
 
@@ -54,6 +56,7 @@ def join(
     config = settings if isinstance(settings, PosteriorConfig) else posterior_config(settings or {})
     vias = read_vias(spaces, via)
     joint = gather(spaces, vias, memory_rows=config.memory_rows, seed=config.seed)
+    joint, families = (joint, {}) if method == "cca" else choose_family(joint, config.seed)
     overlap = joint.via
     examined, health = examine(joint, config.seed)
     joint = examined if config.agreement else joint
@@ -66,11 +69,12 @@ def join(
     written = write_canonical(model) if alone else write_posterior(model, best.weight)
     if joint.dropped:
         written.arrays["joint/dropped"] = packed(joint.dropped)
-    names = list(dict.fromkeys(name for each in vias.values() for name in each))
+    names = list(dict.fromkeys(name for link in joint.links for name in link.via))
     record: dict[str, Any] = {
         "via": names,
-        "pairs": {f"{spaces[a].name},{spaces[b].name}": list(each) for (a, b), each in vias.items()},
+        "pairs": {f"{spaces[link.first].name},{spaces[link.second].name}": list(link.via) for link in joint.links},
         "overlap": overlap,
+        **({"families": families} if families else {}),
         "virtual": joint.virtual,
         "dropped": joint.dropped[:MOST_NAMED],
         "chosen": chosen,

@@ -104,6 +104,24 @@ class Joint:
             labels=labels,
         )
 
+    def family(self, name: str) -> Joint:
+        """The same over the shared items of one of the modalities of `via` alone; the others are a space's own."""
+        ends = np.cumsum([0, *self.via.values()])
+        start, end = next((a, b) for each, a, b in zip(self.via, ends, ends[1:], strict=False) if each == name)
+        one = self.keep((np.arange(len(self.ids)) >= start) & (np.arange(len(self.ids)) < end))
+        members = [
+            replace(
+                member,
+                memories={
+                    key: replace(memory, shared=memory.shared and key == name)
+                    for key, memory in member.memories.items()
+                },
+            )
+            for member in one.members
+        ]
+        links = [replace(link, via=(name,)) if link.joint else link for link in one.links]
+        return replace(one, via={name: one.via[name]}, members=members, links=links)
+
     def unknown(self, rows: Mapping[int, NDArray[np.bool_]]) -> Joint:
         """The same, some shared items being unknown to some spaces, by number: zeros, of which the posterior is 0."""
         members = [
