@@ -10,6 +10,7 @@ export interface Spaces {
   explains: boolean;
   version: string;
 }
+export interface Item { id: string; metadata: Record<string, unknown> }
 export interface Hit { id: string; score: number; metadata: Record<string, unknown> }
 export interface Result { gallery: string; modality: string; hits: Hit[] }
 export interface Concept { text: string; share: number }
@@ -77,6 +78,11 @@ export async function upload(file: File, modality: string): Promise<string> {
   const path = `embed?modality=${encodeURIComponent(modality)}&name=${encodeURIComponent(file.name)}`;
   const headers = { "Content-Type": "application/octet-stream" };
   return (await (await ask(path, { method: "POST", body: file, headers })).json()).handle;
+}
+
+/** The first items of a gallery. */
+export async function items(gallery: string, limit: number): Promise<Item[]> {
+  return (await (await ask(`items?${new URLSearchParams({ gallery, limit: String(limit) })}`)).json()).items;
 }
 
 export async function map(): Promise<MapData> {

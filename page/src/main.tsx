@@ -4,10 +4,13 @@ import { render } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { MapView } from "./map";
+import { Media } from "./media";
 import { QueryBar } from "./query";
 import { Results } from "./results";
 import { type Asked, type Part, fromAddress, heaviest, many, modalityOf, newKey, one, toAddress, toQueries } from "./state";
 import "./page.css";
+
+type Pick = (gallery: string, modality: string, id: string, label: string) => void;
 
 function Page() {
   const [known, setKnown] = useState<api.Spaces | null>(null);
@@ -82,7 +85,7 @@ function Page() {
     }
     if (added.length) change({ ...asked, view: "search", parts: [...asked.parts, ...added] });
   };
-  const pick = (gallery: string, modality: string, id: string, label: string) => {
+  const pick: Pick = (gallery, modality, id, label) => {
     change({ ...asked, view: "search", parts: [{ key: newKey(), kind: "item", label, modality, weight: 1, gallery, id }] });
     scrollTo({ top: 0 });
   };
@@ -111,7 +114,7 @@ function Page() {
         {known && asked.view === "search" && asked.parts.length > 0 && (
           <Results results={results} queries={toQueries(asked.parts)} explains={known.explains} whose={heaviest(asked.parts)} onPick={pick} />
         )}
-        {known && asked.view === "search" && asked.parts.length === 0 && <Welcome known={known} />}
+        {known && asked.view === "search" && asked.parts.length === 0 && <Welcome known={known} onPick={pick} />}
       </main>
       <footer>
         {known && <>isthmus {known.version} · {known.bridge.method} · everything stays on this machine</>}
@@ -137,18 +140,47 @@ function step(event: KeyboardEvent): void {
   if (next) { event.preventDefault(); next.focus(); }
 }
 
-function Welcome({ known }: { known: api.Spaces }) {
+/** A name of many within a sentence: "Pictures" loses its capital, "3D shapes" keeps it. */
+const inner = (words: string): string => (/^[A-Z][a-z]/.test(words) ? words[0].toLowerCase() + words.slice(1) : words);
+
+interface StartersProps { gallery: api.GalleryInfo; onPick: Pick }
+
+/** The first items of a gallery, to start a search from. */
+function Starters({ gallery, onPick }: StartersProps) {
+  const [items, setItems] = useState<api.Item[]>([]);
+  useEffect(() => { api.items(gallery.name, 4).then(setItems, () => setItems([])); }, [gallery.name]);
+  if (!items.length) return null;
+  return (
+    <ul class={`starters ${gallery.modality}`} aria-label={`${many(gallery.modality)} to start from`}>
+      {items.map(({ id, metadata }) => {
+        const text = typeof metadata.text === "string" ? metadata.text : undefined;
+        const label = text ?? id;
+        return (
+          <li key={id} class="card">
+            <Media gallery={gallery.name} modality={gallery.modality} id={id} text={text} />
+            <button type="button" class="pick" onClick={() => onPick(gallery.name, gallery.modality, id, label)}
+              aria-label={`Search by ${label}`}><span class="name">{gallery.modality === "text" ? "search by it" : label}</span></button>
+          </li>
+        );
+      })}
+    </ul>
+  );
+}
+
+function Welcome({ known, onPick }: { known: api.Spaces; onPick: Pick }) {
   const { estimate } = known.bridge;
   return (
     <section class="welcome">
       <h2>One search over everything here</h2>
       <ul>
         {known.galleries.map((each) => (
-          <li key={each.name}><strong>{each.items.toLocaleString()}</strong> {many(each.modality).toLowerCase()} <small>{each.name}</small></li>
+          <li key={each.name}><strong>{each.items.toLocaleString()}</strong> {inner(many(each.modality))} <small>{each.name}</small></li>
         ))}
       </ul>
       <p>Type a text and press Enter, or drop a file anywhere on this page. Several things combine: a sound, plus
-        “at night”, minus a picture. Click a hit to search by it. <kbd>/</kbd> goes to the text, arrows move through hits.</p>
+        “at night”, minus a picture. Click a hit to search by it, or start from one of
+        the items below. <kbd>/</kbd> goes to the text, arrows move through hits.</p>
+      {known.galleries.map((each) => <Starters key={each.name} gallery={each} onPick={onPick} />)}
       {estimate?.verdict && <p class="quiet">How well the spaces are joined, estimated without labels: {estimate.verdict}
         {typeof estimate.quality === "number" && ` (expected mAP ${estimate.quality.toFixed(2)})`}.</p>}
     </section>

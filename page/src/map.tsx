@@ -6,6 +6,10 @@ import { many } from "./state";
 
 const COLOURS = ["#0f7b6c", "#c2410c", "#4f46e5", "#a16207", "#be185d", "#0369a1", "#4d7c0f", "#7e22ce", "#57534e", "#b91c1c"];
 
+/** The same, brighter: for a dark ground. */
+const BRIGHT = ["#4cc9b0", "#fb923c", "#a5a0ff", "#facc15", "#f472b6", "#38bdf8", "#a3e635", "#d8b4fe", "#d6d3d1", "#f87171"];
+const colours = (): string[] => (matchMedia("(prefers-color-scheme: dark)").matches ? BRIGHT : COLOURS);
+
 interface Props {
   known: api.Spaces;
   onPick: (gallery: string, modality: string, id: string, label: string) => void;
@@ -79,7 +83,7 @@ export function MapView({ known, onPick }: Props) {
           </select>
         </label>
         <ul class="legend">
-          {groups.names.map((name, i) => <li key={name}><i style={{ background: COLOURS[i % COLOURS.length] }} />{name}</li>)}
+          {groups.names.map((name, i) => <li key={name}><i style={{ background: colours()[i % COLOURS.length] }} />{name}</li>)}
         </ul>
       </div>
       <div class="canvas">
@@ -92,7 +96,7 @@ export function MapView({ known, onPick }: Props) {
         )}
       </div>
       <p class="quiet">Items near each other mean alike. Click one to search by it; draw a loop to list what is inside.
-        Each modality is centred first; distances between far groups say little.</p>
+        Cosines count by the pair of modalities that they are of, so that none is an island; distances between far groups say little.</p>
       {chosen.length > 0 && (
         <section aria-label="Items inside the loop">
           <h2>{chosen.length} inside <button type="button" onClick={() => setChosen([])}>Clear</button></h2>
@@ -144,9 +148,10 @@ function draw(canvas: HTMLCanvasElement, data: api.MapData, group: number[], cho
   canvas.height = box.height * scale;
   const pen = canvas.getContext("2d")!;
   pen.scale(scale, scale);
+  const paints = colours();
   for (let i = 0; i < data.ids.length; i++) {
     pen.globalAlpha = chosen.size && !chosen.has(i) ? 0.15 : 0.75;
-    pen.fillStyle = COLOURS[group[i] % COLOURS.length];
+    pen.fillStyle = paints[group[i] % paints.length];
     pen.beginPath();
     pen.arc(data.x[i] * box.width, data.y[i] * box.height, chosen.has(i) ? 5 : 3.5, 0, 7);
     pen.fill();

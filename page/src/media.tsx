@@ -71,7 +71,7 @@ export function Sound({ gallery, id }: { gallery: string; id: string }) {
     if (player.paused) void player.play(); else player.pause();
   };
   return (
-    <div class="media sound" ref={box}>
+    <div class={address ? "media sound ready" : "media sound"} ref={box}>
       {blob === "none" ? <Missing blob={blob} id={id} /> : <canvas ref={canvas} width={288} height={96} aria-hidden="true" />}
       {address && (
         <>
@@ -148,19 +148,23 @@ export function Shape({ gallery, id }: { gallery: string; id: string }) {
   );
 }
 
-export interface Cloud { xyz: Float32Array; rgb: Uint8Array }
+export interface Cloud { xyz: Float32Array; rgb: Uint8Array; radius: number }
 
 /** The service's form of a shape: a count, float32 xyz, bytes rgb. */
 export function pointsOf(data: ArrayBuffer): Cloud {
   const count = new DataView(data).getUint32(0, true);
-  return { xyz: new Float32Array(data, 4, 3 * count), rgb: new Uint8Array(data, 4 + 12 * count, 3 * count) };
+  const xyz = new Float32Array(data, 4, 3 * count);
+  let radius = 1e-9;
+  for (let i = 0; i < count; i++) radius = Math.max(radius, Math.hypot(xyz[3 * i], xyz[3 * i + 1], xyz[3 * i + 2]));
+  return { xyz, rgb: new Uint8Array(data, 4 + 12 * count, 3 * count), radius };
 }
 
-function drawCloud(canvas: HTMLCanvasElement, { xyz, rgb }: Cloud, angle: number): void {
+function drawCloud(canvas: HTMLCanvasElement, { xyz, rgb, radius }: Cloud, angle: number): void {
   const pen = canvas.getContext("2d");
   if (!pen) return;
   const { width, height } = canvas;
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const scale = (0.47 * Math.min(width, height)) / radius;
   const [cos, sin, tilt] = [Math.cos(angle), Math.sin(angle), 0.35];
   const order = Array.from({ length: xyz.length / 3 }, (_, i) => {
     const [x, y, z] = [xyz[3 * i], xyz[3 * i + 1], xyz[3 * i + 2]];
@@ -169,12 +173,12 @@ function drawCloud(canvas: HTMLCanvasElement, { xyz, rgb }: Cloud, angle: number
   }).sort((a, b) => a[2] - b[2]);
   pen.clearRect(0, 0, width, height);
   for (const [x, y, depth, i] of order) {
-    const near = (depth + 1) / 2;
+    const near = (depth / radius + 1) / 2;
     const plain = rgb[3 * i] === rgb[3 * i + 1] && rgb[3 * i] === rgb[3 * i + 2];
     const light = dark ? 40 + 45 * near : 70 - 45 * near;
     pen.fillStyle = plain ? `hsl(172 45% ${light}%)` : `rgb(${rgb[3 * i]} ${rgb[3 * i + 1]} ${rgb[3 * i + 2]})`;
     const size = 1.4 + 1.6 * near;
-    pen.fillRect(width / 2 + x * width * 0.44 - size / 2, height / 2 - y * height * 0.44 - size / 2, size, size);
+    pen.fillRect(width / 2 + x * scale - size / 2, height / 2 - y * scale - size / 2, size, size);
   }
 }
 

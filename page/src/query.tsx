@@ -28,20 +28,20 @@ export function QueryBar({ known, asked, busy, onChange, onFiles }: Props) {
     onChange({ ...asked, parts: asked.parts.map((each) => (each.key === part.key ? { ...each, weight } : each)) });
   const drop = (part: Part) => onChange({ ...asked, parts: asked.parts.filter((each) => each.key !== part.key) });
   const kinds = known.queries.filter((each) => each !== "text").map(one);
-  const words = known.queries.includes("text") ? "Type a text" : "Drop a file";
+  const words = known.queries.includes("text") ? ["Type a text", ...(kinds.length ? ["drop a file"] : [])] : ["Drop a file"];
   return (
     <div class="asking">
       <form role="search" onSubmit={add}>
         <input
           type="search" name="text" value={draft} autocomplete="off" enterkeyhint="search" id="text"
           disabled={!known.queries.includes("text")} aria-label="Text to search by"
-          placeholder={`${words}${kinds.length ? `, or drop a ${kinds.join(", a ")}` : ""}`}
+          placeholder={words.join(" or ")}
           onInput={(event) => setDraft(event.currentTarget.value)}
         />
         <button type="submit" class="go">Search</button>
         {kinds.length > 0 && (
           <>
-            <button type="button" onClick={() => chooser.current?.click()}>Open a file</button>
+            <button type="button" title={kinds.join(", ")} onClick={() => chooser.current?.click()}>Open a file</button>
             <input ref={chooser} type="file" multiple hidden aria-label="File to search by"
               onChange={(event) => { onFiles([...(event.currentTarget.files ?? [])]); event.currentTarget.value = ""; }} />
           </>
@@ -109,7 +109,7 @@ function Filters({ known, asked, onChange }: Pick<Props, "known" | "asked" | "on
             {[...new Set([6, 12, 24, 60, asked.k])].sort((a, b) => a - b).map((k) => <option key={k} value={String(k)}>{k}</option>)}
           </select>
         </label>
-        {columns.length > 0 && <p class="quiet">Columns: {columns.join(", ")}</p>}
+        <p class="quiet">{columns.length ? `Columns: ${columns.join(", ")}` : "These galleries have no metadata to filter by."}</p>
       </form>
     </div>
   );

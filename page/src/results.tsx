@@ -83,13 +83,14 @@ function Why({ queries, whose, gallery, id }: { queries: api.Query[]; whose: str
   }, [JSON.stringify(queries), gallery, id]);
   if (found === null) return <p class="quiet">Looking…</p>;
   if (typeof found === "string") return <p class="quiet">{found}</p>;
+  const most = Math.max(1e-9, ...found.concepts.map((concept) => concept.share));
   return (
     <div class="reasons">
       <ul aria-label="Shared meanings that carry the match">
         {found.concepts.map((concept) => (
           <li key={concept.text}>
-            <span class="fill" style={{ width: `${Math.max(1, concept.share * 100)}%` }} />
-            <span class="what">{concept.text}</span>
+            <span class="fill" style={{ width: `${Math.max(1, (concept.share / most) * 100)}%` }} />
+            <span class="what" title={concept.text}>{concept.text}</span>
             <span class="share">{Math.round(concept.share * 100)} %</span>
           </li>
         ))}

@@ -150,6 +150,14 @@ def test_a_dropped_file_finds_itself(open_page: Any, world: Path, kind: str):
     assert page.hits(kind)[0] == path.name
 
 
+def test_a_search_starts_from_an_item_of_the_first_page(open_page: Any):
+    page = open_page()
+    page.tab.wait_for_selector(".starters.audio .pick")
+    name = page.tab.inner_text(".starters.audio .pick >> nth=1")
+    page.tab.click(".starters.audio .pick >> nth=1")
+    assert page.hits("audio")[0] == name
+
+
 def test_a_file_of_no_known_kind_is_refused_in_words(open_page: Any, tmp_path: Path):
     page = open_page()
     page.tab.set_input_files("input[type=file]", {"name": "notes.docx", "mimeType": "x/y", "buffer": b"x"})
