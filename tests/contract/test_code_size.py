@@ -11,12 +11,17 @@ LIMITS = {
     "rooms": 16,
     "arrows": 80,
     "longest_module": 400,
-    "long_modules": 15,
+    "long_modules": 8,
     "longest_function": 125,
     "long_functions": 18,
     "many_parameters": 13,
 }
-"""Most of each; lower a limit when the package allows it, and split what would raise one."""
+"""Most of each; lower a limit when the package allows it, and split what would raise one.
+
+Functions that are long for a reason: the verbs of `cli` and `serve.run.serve`, whose lines are their options, one each;
+`int8_tile`, `absorb` and `scan_tile` of `core.kernels`, one compiled loop each, which a call inside would slow; and the
+recipes `connect`, `extend` and `train`, which are read aloud from top to bottom.
+"""
 
 
 def test_the_code_stays_within_its_limits():

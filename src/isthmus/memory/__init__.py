@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from isthmus.memory.bank import METHODS, MemoryBank, Stats
-from isthmus.memory.method import describe
+from isthmus.memory.bank import MemoryBank, Stats
+from isthmus.memory.method import METHODS, describe
 from isthmus.memory.online_softmax import OnlineSoftmax
-from isthmus.memory.sparse import SparseWeights
+from isthmus.memory.sparse_weights import SparseWeights
 
 Partial = OnlineSoftmax
 """Earlier name of `OnlineSoftmax`."""

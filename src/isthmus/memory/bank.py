@@ -14,12 +14,11 @@ from isthmus.core.runtime import resolve_device
 from isthmus.errors import ConfigError
 from isthmus.memory.exact import Work, partial_sums
 from isthmus.memory.matrix import RESIDENT_BYTES, Matrix, MatrixReader
-from isthmus.memory.method import choose_method, percentiles
 from isthmus.memory.nearest import nearest_rows
 from isthmus.memory.online_softmax import OnlineSoftmax
-from isthmus.memory.sparse import SparseWeights, sparse_weights
-
-METHODS = ("exact", "bf16", "compressed", "auto")
+from isthmus.memory.run import Run, bias_vector, like_given, positive, query_reader, value_readers
+from isthmus.memory.sparse import sparse_weights
+from isthmus.memory.sparse_weights import SparseWeights
 
 
 @dataclass
@@ -113,7 +112,7 @@ class MemoryBank:
         Raises:
             ConfigError: An option is out of range or the shapes do not fit.
         """
-        run = _Run(self, queries, values, temperature, stats=False, bias=bias)
+        run = Run(self, queries, values, temperature, stats=False, bias=bias)
         return run.aggregate(method, tolerance, seed, out)
 
     def aggregate_with_stats(
@@ -129,7 +128,7 @@ class MemoryBank:
         out: Any = None,
     ) -> tuple[Any, Stats]:
         """`aggregate`, and with it each query's effective neighbours and the report of the run."""
-        run = _Run(self, queries, values, temperature, stats=True, bias=bias)
+        run = Run(self, queries, values, temperature, stats=True, bias=bias)
         results = run.aggregate(method, tolerance, seed, out)
         return results, Stats(np.asarray(run.neighbours.cpu().numpy(), dtype=np.float32), self.report)
 
@@ -143,7 +142,7 @@ class MemoryBank:
         stats: bool = True,
     ) -> OnlineSoftmax:
         """The unfinished exact sums of the queries over this memory, to merge with those of other parts of it."""
-        run = _Run(self, queries, values, temperature, stats=stats, bias=bias)
+        run = Run(self, queries, values, temperature, stats=stats, bias=bias)
         return partial_sums(run.work, run.queries.block(0, run.queries.n))
 
     def weights(
@@ -166,8 +165,8 @@ class MemoryBank:
         Raises:
             ConfigError: An option is out of range or the shapes do not fit.
         """
-        scale, prior = 1.0 / _positive("temperature", temperature), self._bias(bias)
-        rows = self._queries(queries)
+        scale, prior = 1.0 / positive("temperature", temperature), bias_vector(self, bias)
+        rows = query_reader(self, queries)
         size = max(1, block_bytes // (4 * len(self)))
         for start in range(0, rows.n, size):
             part = slice(start, min(start + size, rows.n))
@@ -177,7 +176,7 @@ class MemoryBank:
                 torch.mm(scaled, chunk.T, out=logits[:, low : low + len(chunk)])
             if prior is not None:
                 logits += prior
-            yield part, _like(queries, torch.softmax(logits, dim=1))
+            yield part, like_given(queries, torch.softmax(logits, dim=1))
 
     def nearest(self, queries: Matrix, k: int = 1) -> tuple[Any, Any]:
         """The k memory rows of highest cosine, exactly, best first.
@@ -191,8 +190,8 @@ class MemoryBank:
         """
         if k < 1:
             raise ConfigError(f"k must be at least 1, got {k}.")
-        scores, rows = nearest_rows(self.keys, self._queries(queries), min(k, self.keys.n))
-        return _like(queries, scores), _like(queries, rows)
+        scores, rows = nearest_rows(self.keys, query_reader(self, queries), min(k, self.keys.n))
+        return like_given(queries, scores), like_given(queries, rows)
 
     def sparse(
         self,
@@ -221,112 +220,6 @@ class MemoryBank:
             CheckFailed: The tolerance is not held; at high temperatures the weights are not sparse.
             ConfigError: An option is out of range.
         """
-        averaged, _ = self._values(values)
-        work = Work(self.keys, averaged, _positive("temperature", temperature), False, self.normalize)
-        return sparse_weights(work, self._queries(queries), mass, max_k, _positive("tolerance", tolerance), seed)
-
-    def _queries(self, queries: Matrix) -> MatrixReader:
-        reader = MatrixReader(queries, self.device, unit=self.normalize, name="queries", resident_bytes=0)
-        if reader.dim != self.dim:
-            raise ConfigError(f"the queries have {reader.dim} dimensions, the memory {self.dim}. Expected one space.")
-        return reader
-
-    def _bias(self, bias: Any) -> torch.Tensor | None:
-        if bias is None:
-            return None
-        given = torch.as_tensor(bias, dtype=torch.float32, device=self.device)
-        if given.shape != (len(self),) or not bool(torch.isfinite(given).all()):
-            raise ConfigError(
-                f"the bias has shape {tuple(given.shape)} for a memory of {len(self):,} rows. Expected one finite "
-                "number a row."
-            )
-        return given
-
-    def _values(self, values: Any) -> tuple[list[MatrixReader | None], bool]:
-        many = isinstance(values, (list, tuple))
-        given = list(values) if many else [values]
-        rows = [
-            None
-            if v is None
-            else MatrixReader(v, self.device, unit=False, name="values", resident_bytes=self._resident_bytes)
-            for v in given
-        ]
-        for number, v in enumerate(rows):
-            if v is None:
-                continue
-            if v.n != self.keys.n:
-                raise ConfigError(
-                    f"the values have {v.n} rows, the memory {self.keys.n}. Expected a value per memory row."
-                )
-            if _same(v, self.keys):
-                rows[number] = None
-        return rows, many
-
-
-class _Run:
-    """One aggregation: its work, its queries, and the effective neighbours that it finds."""
-
-    def __init__(
-        self, bank: MemoryBank, queries: Matrix, values: Any, temperature: float, *, stats: bool, bias: Any = None
-    ) -> None:
-        self.bank, self.given, self.stats = bank, queries, stats
-        wanted, self.many = bank._values(values)
-        # The neighbours come free where the memory itself is averaged.
-        self.work = Work(
-            bank.keys,
-            wanted,
-            _positive("temperature", temperature),
-            stats or (None in wanted and bias is None),
-            bank.normalize,
-            bank._bias(bias),
-        )
-        self.queries = bank._queries(queries)
-        self.neighbours = torch.ones(self.queries.n, device=bank.device)
-
-    def aggregate(self, method: str, tolerance: float, seed: int, out: Any) -> Any:
-        if method not in METHODS:
-            raise ConfigError(f"unknown method {method!r}. Expected one of {', '.join(METHODS)}.")
-        if self.work.bias is not None and method not in ("exact", "auto"):
-            raise ConfigError(f"the method {method!r} knows no bias. Expected exact or auto where one is given.")
-        results = self._results(out)
-        method = "exact" if self.work.bias is not None else method
-        choice = choose_method(self.work, self.queries, method, _positive("tolerance", tolerance), seed)
-        step = self.work.pass_queries(choice.pass_bytes)
-        for start in range(0, self.queries.n, step):
-            part = slice(start, min(start + step, self.queries.n))
-            sums = choice.sums(self.work, self.queries.block(part.start, part.stop))
-            for result, average in zip(results, sums.finish(), strict=True):
-                result[part] = average if isinstance(result, torch.Tensor) else average.cpu().numpy()
-            if self.work.stats:
-                self.neighbours[part] = sums.effective_neighbours()
-        if self.work.stats:
-            choice.report["effective_neighbours"] = percentiles(self.neighbours)
-        self.bank.report = choice.report
-        finished = [r if out is not None else _like(self.given, r) for r in results]
-        return finished if self.many else finished[0]
-
-    def _results(self, out: Any) -> list[Any]:
-        shapes = [(self.queries.n, width) for width in self.work.widths]
-        if out is None:
-            return [torch.empty(shape, device=self.bank.device) for shape in shapes]
-        given = list(out) if isinstance(out, (list, tuple)) else [out]
-        if [tuple(o.shape) for o in given] != shapes:
-            raise ConfigError(f"out has shapes {[tuple(o.shape) for o in given]}. Expected {shapes}.")
-        return given
-
-
-def _same(a: MatrixReader, b: MatrixReader) -> bool:
-    """Whether two held matrices are one and the same memory."""
-    if a.tensor is None or b.tensor is None:
-        return False
-    return a.tensor.shape == b.tensor.shape and a.tensor.data_ptr() == b.tensor.data_ptr()
-
-
-def _positive(name: str, value: float) -> float:
-    if not value > 0.0 or value == float("inf"):
-        raise ConfigError(f"the {name} must be above 0, got {value}.")
-    return float(value)
-
-
-def _like(given: Any, result: torch.Tensor) -> Any:
-    return result if isinstance(given, torch.Tensor) else result.cpu().numpy()
+        averaged, _ = value_readers(self, values)
+        work = Work(self.keys, averaged, positive("temperature", temperature), False, self.normalize)
+        return sparse_weights(work, query_reader(self, queries), mass, max_k, positive("tolerance", tolerance), seed)

@@ -37,6 +37,8 @@ _SKETCHING_PASS_BYTES = 4 * PASS_BYTES
 _BF16_P99 = 3.0
 """The bf16 method errs on all queries alike: the mean is held to the tolerance, the percentile to so many of it."""
 
+METHODS = ("exact", "bf16", "compressed", "auto")
+
 Sums = Callable[[Work, torch.Tensor], OnlineSoftmax]
 
 

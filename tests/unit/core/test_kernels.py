@@ -157,7 +157,8 @@ def lanes(codes: np.ndarray, rows: int) -> np.ndarray:
 def test_byte_products_are_exact_at_their_extremes(k):
     from numba import njit
 
-    from isthmus.core.kernels.tiles import TILE_COLUMNS, TILE_ROWS, int8_tile
+    from isthmus.core.kernels.llvm import TILE_COLUMNS, TILE_ROWS
+    from isthmus.core.kernels.tiles import int8_tile
 
     rng = np.random.default_rng(k)
     rows = rng.choice(np.array([0, 1, 64, 127], np.uint8), (TILE_COLUMNS, k))
@@ -183,7 +184,8 @@ def test_byte_products_are_exact_at_their_extremes(k):
 def test_word_products_are_exact(k):
     from numba import njit
 
-    from isthmus.core.kernels.tiles import TILE_COLUMNS, TILE_ROWS, int16_tile
+    from isthmus.core.kernels.llvm import TILE_COLUMNS, TILE_ROWS
+    from isthmus.core.kernels.tiles import int16_tile
 
     rng = np.random.default_rng(k)
     rows, asking = (rng.integers(-2000, 2001, (n, 2 * k)).astype(np.int16) for n in (TILE_COLUMNS, TILE_ROWS))

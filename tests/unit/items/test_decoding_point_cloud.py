@@ -13,14 +13,8 @@ import trimesh
 
 from isthmus.errors import ConfigError
 from isthmus.items import Rejected
-from isthmus.items.decoding.point_cloud import (
-    NO_COLOUR,
-    Shape,
-    decode_point_cloud,
-    rotation,
-    sample_surface,
-    unit_sphere,
-)
+from isthmus.items.decoding.point_cloud import decode_point_cloud
+from isthmus.items.decoding.shapes import NO_COLOUR, Shape, rotation, sample_surface, unit_sphere
 
 SUFFIXES = [".ply", ".obj", ".stl", ".off", ".glb"]
 

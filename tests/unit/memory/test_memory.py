@@ -17,12 +17,12 @@ from isthmus.core.products import SWITCH, WAYS
 from isthmus.errors import CheckFailed, ConfigError, FormatError, SpaceError
 from isthmus.memory import MemoryBank, OnlineSoftmax, SparseWeights, describe
 from isthmus.memory import method as check
-from isthmus.memory.bank import _Run
 from isthmus.memory.bf16 import bf16_sums
 from isthmus.memory.compressed import compressed_sums, probe
 from isthmus.memory.exact import Work, partial_sums
 from isthmus.memory.exact_int16 import int16_partial_sums
 from isthmus.memory.matrix import CHUNK_ROWS, MatrixReader
+from isthmus.memory.run import Run
 from isthmus.memory.sketch import Spectrum
 
 CPU = torch.device("cpu")
@@ -226,7 +226,7 @@ def test_results_are_written_where_asked(small, tmp_path):
 def test_sums_in_sixteen_bits_know_where_their_logits_are(temperature):
     """Sums of several parts of a memory are put together by their shifts, which one part alone never shows."""
     queries, keys = world(7)
-    run = _Run(MemoryBank(keys), queries, None, temperature, stats=True, bias=None)
+    run = Run(MemoryBank(keys), queries, None, temperature, stats=True, bias=None)
     block = run.queries.block(0, run.queries.n)
     exact, low = partial_sums(run.work, block), bf16_sums(run.work, block)
     np.testing.assert_allclose(low.log_sum_exp(), exact.log_sum_exp(), atol=0.05)

@@ -6,8 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from isthmus.core.kernels.bits import bits_of_float, float_of_bits
 from isthmus.core.kernels.packing import nearest
-from isthmus.core.kernels.tiles import bits_of_float, float_of_bits
 
 _LOG2_HIGH, _LOG2_LOW = np.float32(0.693359375), np.float32(-2.1219444e-4)
 """ln 2 in two parts, the first of so few bits that its products with whole numbers are exact."""

@@ -13,7 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from isthmus.core.kernels.tiles import TILE_COLUMNS, TILE_ROWS, bits_of_float, float_of_bits
+from isthmus.core.kernels.bits import bits_of_float, float_of_bits
+from isthmus.core.kernels.llvm import TILE_COLUMNS, TILE_ROWS
 
 __all__ = [
     "TILE_COLUMNS",

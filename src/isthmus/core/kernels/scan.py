@@ -9,7 +9,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from isthmus.core.kernels.tiles import TILE_COLUMNS, TILE_ROWS, int8_tile, lowest_bit
+from isthmus.core.kernels.bits import lowest_bit
+from isthmus.core.kernels.llvm import TILE_COLUMNS, TILE_ROWS
+from isthmus.core.kernels.tiles import int8_tile
 
 __all__ = ["TILE_COLUMNS", "TILE_ROWS", "add_rows", "pack", "pair_products", "scan_tile", "sort_hits"]
 

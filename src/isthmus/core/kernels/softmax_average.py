@@ -15,8 +15,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from isthmus.core.kernels.llvm import TILE_COLUMNS, TILE_ROWS
 from isthmus.core.kernels.packing import exponential, nearest
-from isthmus.core.kernels.tiles import TILE_COLUMNS, TILE_ROWS, add_gathered_int16_tile, int16_tile
+from isthmus.core.kernels.tiles import add_gathered_int16_tile, int16_tile
 
 ROWS = 512
 """Memory rows that meet a block of queries at a time."""

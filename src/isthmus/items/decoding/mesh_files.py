@@ -8,9 +8,7 @@ be read is named.
 from __future__ import annotations
 
 import itertools
-import json
 import re
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.core.limits import excess
+from isthmus.items.decoding.glb_files import check_glb
 from isthmus.items.item import Rejected
 
 _PLY_TYPES = {
@@ -27,10 +25,6 @@ _PLY_TYPES = {
     **{"float": "f4", "float32": "f4", "double": "f8", "float64": "f8"},
 }
 _PLY_COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
-_COMPONENTS = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}
-_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
-_MODES = range(6)  # points, lines and triangles in lists and strips; not fans
-_HARMLESS = ("KHR_materials_", "KHR_texture_", "KHR_lights_", "EXT_texture_", "MSFT_texture_", "KHR_mesh_quantization")
 
 
 def check_mesh(data: bytes, suffix: str, *, colours: bool) -> bytes:
@@ -42,7 +36,7 @@ def check_mesh(data: bytes, suffix: str, *, colours: bool) -> bytes:
         Rejected: A part is missing or cannot be read, or it takes too much memory once unpacked.
     """
     if suffix == ".glb":
-        _check_glb(data)
+        check_glb(data)
     elif suffix == ".stl":
         _check_stl(data)
     elif suffix == ".off":
@@ -260,69 +254,3 @@ def _scaled_obj(data: bytes) -> bytes:
         return b"v " + b" ".join([*row[:3], *(b"%.6f" % (float(value) / 255.0) for value in row[3:6])])
 
     return re.sub(rb"^v[ \t]+([^\r\n#]*)", scaled, data, flags=re.MULTILINE)
-
-
-def _check_glb(data: bytes) -> None:
-    """Refuse a scene of which a part cannot be decoded, or that takes too much memory once it is laid out."""
-    header = _glb_header(data)
-    if header is None:
-        return
-    required = [name for name in header.get("extensionsRequired", ()) if not str(name).startswith(_HARMLESS)]
-    if required:
-        names = ", ".join(map(str, required[:4]))
-        hint = (
-            "Draco and meshopt compression is"
-            if any("draco" in n.lower() or "meshopt" in n for n in required)
-            else "It is"
-        )
-        raise Rejected(f"requires {names}. {hint} not decoded here: save it without, such as with gltf-transform copy")
-    accessors = [one for one in header.get("accessors", ()) if isinstance(one, dict)]
-    size = sum(_accessor_bytes(one) for one in accessors)
-    drawn = _instances(header, accessors)
-    if fault := excess(max(size, drawn * 120), len(data)):  # positions, faces, colours and their copies
-        raise Rejected(f"a scene that {fault}")
-    for mesh in header.get("meshes", ()):
-        for primitive in mesh.get("primitives", ()):
-            _check_primitive(primitive, accessors)
-
-
-def _check_primitive(primitive: dict[str, Any], accessors: list[dict[str, Any]]) -> None:
-    if primitive.get("mode", 4) not in _MODES:
-        raise Rejected("a mesh of triangle fans, which are not read: save it with plain triangles")
-    used = [primitive.get("attributes", {}).get("POSITION"), primitive.get("indices")]
-    for index in used:
-        accessor = accessors[index] if isinstance(index, int) and 0 <= index < len(accessors) else {}
-        if "sparse" in accessor:
-            raise Rejected("sparse positions, which are not read: save it without them")
-        if accessor and "bufferView" not in accessor:
-            raise Rejected("a mesh without data, as of an extension that is not decoded")
-        if accessor.get("normalized"):
-            raise Rejected("positions in normalised integers, which are not read: save it with float positions")
-
-
-def _glb_header(data: bytes) -> dict[str, Any] | None:
-    if len(data) < 20 or data[:4] != b"glTF":
-        return None
-    length, kind = struct.unpack("<I4s", data[12:20])
-    try:
-        header = json.loads(data[20 : 20 + length]) if kind == b"JSON" else None
-    except (ValueError, RecursionError) as error:
-        raise Rejected(f"damaged: its scene is no json ({type(error).__name__})") from error
-    return header if isinstance(header, dict) else None
-
-
-def _accessor_bytes(accessor: dict[str, Any]) -> int:
-    count = accessor.get("count", 0)
-    width = _WIDTHS.get(str(accessor.get("type")), 16) * _COMPONENTS.get(accessor.get("componentType", 0), 4)
-    return count * width if isinstance(count, int) and count > 0 else 0
-
-
-def _instances(header: dict[str, Any], accessors: list[dict[str, Any]]) -> int:
-    """Corners of all nodes: a mesh counts as often as it is drawn."""
-    corners = []
-    for mesh in header.get("meshes", ()):
-        indices = [one.get("attributes", {}).get("POSITION") for one in mesh.get("primitives", ())]
-        counts = [accessors[i].get("count", 0) for i in indices if isinstance(i, int) and 0 <= i < len(accessors)]
-        corners.append(sum(count for count in counts if isinstance(count, int)))
-    drawn = [node.get("mesh") for node in header.get("nodes", ()) if isinstance(node, dict)]
-    return sum(corners[i] for i in drawn if isinstance(i, int) and 0 <= i < len(corners))

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import io
 import mmap
-import pickletools
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,46 +19,12 @@ import numpy as np
 from isthmus.core.arrays import NPY_FAULTS
 from isthmus.core.messages import one_line
 from isthmus.errors import FormatError
+from isthmus.items.decoding.object_pickle import ObjectArray, PickleFault, PickleMachine, _finite
 
 MAX_BYTES = 1 << 30
 """Larger files are refused: everything is held in memory."""
 
 _MAGIC = b"\x93NUMPY"
-_KINDS = ("f2", "f4", "f8", "u1", "i4", "i8")
-_MAX_RANK = 3
-_NAMES = {
-    ("numpy.core.multiarray", "_reconstruct"): "reconstruct",
-    ("numpy._core.multiarray", "_reconstruct"): "reconstruct",
-    ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): "dtype",
-}
-_MARK = object()
-
-
-class _Fault(Exception):
-    """What is wrong with a pickle, in a few words."""
-
-
-@dataclass(eq=False)
-class _Name:
-    """Stands for something that a pickle would import."""
-
-    role: str
-
-
-@dataclass(eq=False)
-class _Type:
-    """Stands for a dtype: its kind, and its byte order once that is set."""
-
-    kind: str
-    order: str = ""
-
-
-@dataclass(eq=False)
-class _Blank:
-    """Stands for an array whose content is yet to come, and knows where the memo holds it."""
-
-    memo: list[Any] = field(default_factory=list)
 
 
 def is_object_npy(data: bytes) -> bool:
@@ -90,11 +53,11 @@ def read_object_npy(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -
         path = Path(source)
         size = path.stat().st_size
         if not size:
-            raise _Fault("an empty file")
+            raise PickleFault("an empty file")
         # A map, unlike a file, never sets memory aside for a length that the file only claims.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
             return _read(stream, size, max_bytes)
-    except _Fault as fault:
+    except PickleFault as fault:
         raise FormatError(
             f"{name}: cannot be read as a .npy of plain data ({fault}). Nothing in it was run. Fetch it again from its "
             "authors, or convert it once to .npz of plain arrays."
@@ -103,21 +66,21 @@ def read_object_npy(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -
 
 def _read(stream: Any, size: int, max_bytes: int) -> Any:
     if size > max_bytes:
-        raise _Fault(f"{size:,} bytes, the limit is {max_bytes:,}")
+        raise PickleFault(f"{size:,} bytes, the limit is {max_bytes:,}")
     shape, kind = _header(stream)
     if kind != np.dtype(object):
         stream.seek(0)
         try:
             return _finite(np.load(stream, allow_pickle=False))
         except NPY_FAULTS as error:
-            raise _Fault(f"damaged: {one_line(error)}") from error
+            raise PickleFault(f"damaged: {one_line(error)}") from error
     if len(shape) > 1:
-        raise _Fault(f"an object array of shape {shape}, expected () or (n,)")
-    value = _Machine().run(stream)
-    if not isinstance(value, _Objects) or value.shape != shape:
-        raise _Fault(f"its header says an object array of shape {shape}, its content is something else")
+        raise PickleFault(f"an object array of shape {shape}, expected () or (n,)")
+    value = PickleMachine().run(stream)
+    if not isinstance(value, ObjectArray) or value.shape != shape:
+        raise PickleFault(f"its header says an object array of shape {shape}, its content is something else")
     if stream.read(1):
-        raise _Fault("bytes are left over after its content")
+        raise PickleFault("bytes are left over after its content")
     return value.items if shape else value.items[0]
 
 
@@ -127,235 +90,10 @@ def _header(stream: Any) -> tuple[tuple[int, ...], Any]:
     try:
         version = np.lib.format.read_magic(stream)
         if version not in readers:
-            raise _Fault(f"version {version} of the format, expected 1.0 or 2.0")
+            raise PickleFault(f"version {version} of the format, expected 1.0 or 2.0")
         shape, _, kind = readers[version](stream)
-    except _Fault:
+    except PickleFault:
         raise
     except Exception as error:  # of a damaged header numpy's parsers raise nearly anything
-        raise _Fault(f"no .npy: {str(error).splitlines()[0] if str(error) else 'no header'}") from error
+        raise PickleFault(f"no .npy: {str(error).splitlines()[0] if str(error) else 'no header'}") from error
     return shape, kind
-
-
-@dataclass(eq=False)
-class _Objects:
-    """An object array: its items in row order."""
-
-    shape: tuple[int, ...]
-    items: list[Any]
-
-
-class _Machine:
-    """Follows the instructions of a pickle that build data, and knows no others."""
-
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self, stream: Any) -> Any:
-        """Follow a pickle to its end; the stream then stands after it."""
-        try:
-            for opcode, argument, _ in pickletools.genops(stream):
-                if opcode.name == "STOP":
-                    return self.pop()
-                step = _STEPS.get(opcode.name)
-                if step is None:
-                    raise _Fault(f"the instruction {opcode.name} has no place in plain data")
-                step(self, argument)
-        except _Fault:
-            raise
-        except (ValueError, IndexError, KeyError, TypeError, MemoryError, OverflowError, RecursionError) as error:
-            text = str(error).splitlines()
-            raise _Fault(f"damaged: {text[0][:120] if text else type(error).__name__}") from error
-        raise _Fault("damaged: it has no end")
-
-    def pop(self) -> Any:
-        if not self.stack or self.stack[-1] is _MARK:
-            raise _Fault("damaged: its instructions do not fit together")
-        return self.stack.pop()
-
-    def pop_to_mark(self) -> list[Any]:
-        for at in range(len(self.stack) - 1, -1, -1):
-            if self.stack[at] is _MARK:
-                items = self.stack[at + 1 :]
-                del self.stack[at:]
-                return items
-        raise _Fault("damaged: its instructions do not fit together")
-
-    def top(self, kind: type) -> Any:
-        if not self.stack or not isinstance(self.stack[-1], kind):
-            raise _Fault(f"damaged: a {kind.__name__} was expected")
-        return self.stack[-1]
-
-    def keep(self, key: int) -> None:
-        if not self.stack or self.stack[-1] is _MARK:
-            raise _Fault("damaged: its instructions do not fit together")
-        value = self.stack[-1]
-        self.memo[key] = value
-        if isinstance(value, _Blank):
-            value.memo.append(key)
-
-    def name(self, module: Any, name: Any) -> None:
-        role = _NAMES.get((module, name)) if isinstance(module, str) and isinstance(name, str) else None
-        if role is None:
-            raise _Fault(f"it asks for {module}.{name}, which is no plain data")
-        self.stack.append(_Name(role))
-
-    def reduce(self) -> None:
-        """What a pickle calls: only the two calls with which NumPy's arrays begin, and neither is made."""
-        arguments, called = self.pop(), self.pop()
-        role = called.role if isinstance(called, _Name) else ""
-        arguments = arguments if isinstance(arguments, tuple) else ()
-        if role == "reconstruct" and isinstance(arguments[0] if arguments else None, _Name):
-            self.stack.append(_Blank())
-        elif role == "dtype" and arguments and isinstance(arguments[0], str):
-            self.stack.append(_Type(arguments[0]))
-        else:
-            raise _Fault(f"it calls {role or type(called).__name__} in a way that no array needs")
-
-    def build(self) -> None:
-        """The state of a dtype or of an array."""
-        state = self.pop()
-        target = self.stack[-1] if self.stack else None
-        if not isinstance(state, tuple):
-            raise _Fault("a state that no array has")
-        if isinstance(target, _Type):
-            target.order = _byte_order(target.kind, state)
-        elif isinstance(target, _Blank):
-            value = self.stack[-1] = _array(state)
-            for key in target.memo:
-                if self.memo.get(key) is target:
-                    self.memo[key] = value
-        else:
-            raise _Fault("a state for what has none")
-
-
-def _byte_order(kind: str, state: tuple[Any, ...]) -> str:
-    """The byte order that a dtype's state gives; everything else of it must be absent."""
-    if kind not in (*_KINDS, "O8", "O"):
-        raise _Fault(f"an array of type {kind!r}, expected one of {', '.join(_KINDS)}")
-    if len(state) < 5 or state[1] not in ("<", "|") or any(part is not None for part in state[2:5]):
-        raise _Fault(f"a type {kind!r} in a form that is not plain little-endian numbers")
-    return str(state[1])
-
-
-def _array(state: tuple[Any, ...]) -> Any:
-    """An array of checked size from (version, shape, dtype, is Fortran, content)."""
-    if len(state) != 5:
-        raise _Fault("an array in a form that is not known")
-    _, shape, kind, fortran, content = state
-    if not isinstance(shape, tuple) or len(shape) > _MAX_RANK or not all(type(n) is int and n >= 0 for n in shape):
-        raise _Fault(f"an array of shape {str(shape)[:60]}, expected at most {_MAX_RANK} sizes")
-    if not isinstance(kind, _Type) or not kind.order:
-        raise _Fault("an array without a type")
-    count = 1
-    for size in shape:
-        count *= size
-    if kind.kind.startswith("O"):
-        if not isinstance(content, list) or len(content) != count or len(shape) > 1:
-            raise _Fault(f"an object array of shape {shape} whose items are not there")
-        return _Objects(shape, content)
-    number = np.dtype(kind.kind).newbyteorder("<")
-    if not isinstance(content, bytes) or len(content) != count * number.itemsize:
-        got = len(content) if isinstance(content, bytes) else 0
-        raise _Fault(f"an array of shape {shape} and type {kind.kind} with {got:,} bytes")
-    return _finite(np.frombuffer(content, number).reshape(shape, order="F" if fortran else "C"))
-
-
-def _finite(array: Any) -> Any:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise _Fault("an array with NaN or infinite values")
-    return array
-
-
-def _push(machine: _Machine, value: Any) -> None:
-    machine.stack.append(value)
-
-
-def _constant(make: Callable[[], Any]) -> Callable[[_Machine, Any], None]:
-    return lambda machine, _: machine.stack.append(make())
-
-
-def _tuple(count: int) -> Callable[[_Machine, Any], None]:
-    def step(machine: _Machine, _: Any) -> None:
-        items = [machine.pop() for _ in range(count)]
-        machine.stack.append(tuple(reversed(items)))
-
-    return step
-
-
-def _append(machine: _Machine, _: Any) -> None:
-    value = machine.pop()
-    machine.top(list).append(_plain(value))
-
-
-def _appends(machine: _Machine, _: Any) -> None:
-    items = machine.pop_to_mark()
-    machine.top(list).extend(map(_plain, items))
-
-
-def _set_item(machine: _Machine, _: Any) -> None:
-    value, key = machine.pop(), machine.pop()
-    machine.top(dict)[_key(key)] = _plain(value)
-
-
-def _set_items(machine: _Machine, _: Any) -> None:
-    items = machine.pop_to_mark()
-    if len(items) % 2:
-        raise _Fault("damaged: a key without a value")
-    machine.top(dict).update((_key(key), _plain(value)) for key, value in zip(items[::2], items[1::2], strict=True))
-
-
-def _key(value: Any) -> str | int:
-    if not isinstance(value, str | int):
-        raise _Fault(f"a dict with a key of type {type(value).__name__}, expected text or a number")
-    return value
-
-
-def _plain(value: Any) -> Any:
-    """A value that may stand in a container: the inert records may not, object arrays become lists."""
-    if isinstance(value, _Objects):
-        return value.items if value.shape else value.items[0]
-    if isinstance(value, tuple):
-        return tuple(map(_plain, value))
-    if isinstance(value, _Name | _Type | _Blank) or value is _MARK:
-        raise _Fault("a bare name or a type where data should stand")
-    return value
-
-
-def _stack_global(machine: _Machine, _: Any) -> None:
-    name, module = machine.pop(), machine.pop()
-    machine.name(module, name)
-
-
-def _skip(machine: _Machine, _: Any) -> None:
-    """Protocol and frames say nothing about the data."""
-
-
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    **dict.fromkeys(("PROTO", "FRAME"), _skip),
-    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"), _push),
-    **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"), _push),
-    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"), _push),
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), lambda machine, key: machine.keep(key)),
-    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda machine, key: machine.stack.append(machine.memo[key])),
-    "MEMOIZE": lambda machine, _: machine.keep(len(machine.memo)),
-    "NONE": _constant(lambda: None),
-    "NEWTRUE": _constant(lambda: True),
-    "NEWFALSE": _constant(lambda: False),
-    "MARK": _constant(lambda: _MARK),
-    "EMPTY_LIST": _constant(list),
-    "EMPTY_DICT": _constant(dict),
-    "EMPTY_TUPLE": _constant(tuple),
-    "TUPLE1": _tuple(1),
-    "TUPLE2": _tuple(2),
-    "TUPLE3": _tuple(3),
-    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_to_mark())),
-    "APPEND": _append,
-    "APPENDS": _appends,
-    "SETITEM": _set_item,
-    "SETITEMS": _set_items,
-    "GLOBAL": lambda machine, both: machine.name(*both.split(" ", 1)),
-    "STACK_GLOBAL": _stack_global,
-    "REDUCE": lambda machine, _: machine.reduce(),
-    "BUILD": lambda machine, _: machine.build(),
-}

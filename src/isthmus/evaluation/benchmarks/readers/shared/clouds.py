@@ -18,7 +18,7 @@ from isthmus.core.runtime import Progress, numpy_generator
 from isthmus.errors import FormatError
 from isthmus.items import Item
 from isthmus.items.decoding import require
-from isthmus.items.decoding.point_cloud import rotation
+from isthmus.items.decoding.shapes import rotation
 
 Cloud = NDArray[np.float32]
 """(n, 3) points, or (n, 6) with colours from 0 to 1."""
