@@ -8,7 +8,8 @@ readers run in a process of their own, so that a crash of native code is counted
     python tests/faults/fuzz_readers.py --cases 1000000 --guided     with atheris, which looks for new ways through
                                                                      the code (pip install atheris)
 
-`--only NAME` takes the readers whose names hold it; a case is named `seed:number` and run again by `--case`.
+`--only NAME` takes the readers whose names hold it; a case is named `seed:number` and run again by `--case`. With
+`--notes FILE` a run that was stopped, or whose `--cases` are raised, goes on behind the last case of the file.
 """
 
 from __future__ import annotations
@@ -336,8 +337,9 @@ def work(options: argparse.Namespace, start: int) -> None:
 
 def campaign(options: argparse.Namespace) -> dict[str, Any]:
     """All cases, in as many processes as crashes leave; returns the report."""
-    lines: list[dict[str, Any]] = []
-    begin, start, crashes = time.monotonic(), 0, list[str]()
+    lines = known_notes(options.notes)
+    begin, crashes = time.monotonic(), list[str]()
+    start = sum(sum(line.get("outcomes", {}).values()) for line in lines)
     while start < options.cases and time.monotonic() - begin < options.seconds:
         options.mark.write_bytes(start.to_bytes(8, "little"))
         arguments = [sys.executable, __file__, *options.again, "--start", str(start)]
@@ -346,9 +348,15 @@ def campaign(options: argparse.Namespace) -> dict[str, Any]:
         start = int.from_bytes(options.mark.read_bytes(), "little") + 1
         if status != 0 and start < options.cases and time.monotonic() - begin < options.seconds:
             crashes.append(f"case {start - 1}: status {status}")
-    if options.notes.is_file():
-        lines = [json.loads(line) for line in options.notes.read_text().splitlines()]
-    return report(lines, crashes, round(time.monotonic() - begin))
+    seconds = round(time.monotonic() - begin)
+    with options.notes.open("a") as stream:
+        stream.write(json.dumps({"wall seconds": seconds, "crashes": crashes}) + "\n")
+    return report(known_notes(options.notes))
+
+
+def known_notes(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of notes, none where there is no such file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def _wait(process: int, until: float) -> int:
@@ -364,8 +372,9 @@ def _wait(process: int, until: float) -> int:
         time.sleep(0.2)
 
 
-def report(lines: list[dict[str, Any]], crashes: list[str], seconds: int) -> dict[str, Any]:
+def report(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """What was found, as the result file has it."""
+    runs = [line for line in lines if "wall seconds" in line]
     notes = [line for line in lines if "cases" in line]
     strange = [line for line in lines if "strange" in line]
     outcomes: Counter[str] = Counter()
@@ -381,8 +390,8 @@ def report(lines: list[dict[str, Any]], crashes: list[str], seconds: int) -> dic
         "outcomes": dict(outcomes.most_common()),
         "unclassified": len(strange),
         "kinds of unclassified": kinds,
-        "crashes of native code": crashes,
-        "seconds": seconds,
+        "crashes of native code": [crash for line in runs for crash in line["crashes"]],
+        "seconds": sum(line["wall seconds"] for line in runs),
         "every 10,000 cases": [{key: line[key] for key in line if key != "seconds"} for line in notes],
     }
 

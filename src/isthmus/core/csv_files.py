@@ -24,22 +24,40 @@ CHUNK = 65_536
 COLUMN_LIMIT = 65_536
 """Most columns of a table of text: each takes a kilobyte, whatever stands in it."""
 
+_BLANK = ("\n", "\r\n", "\r")
+_PIECES = re.compile(r"[^\r]*\r\n?|[^\r]+")
 _FIELD_LIMIT = 16 * 2**20
 _SEPARATORS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 
 
 class _CsvLines:
-    """Lines for `csv.reader`, of which those of the row in work are kept so that it can be looked at again."""
+    """Lines for `csv.reader`, of which those of the row in work are kept so that it can be looked at again.
+
+    Attributes:
+        row: The lines of the row in work.
+        first: Number of the row's first line.
+    """
 
     def __init__(self, path: Path) -> None:
         self.row: list[str] = []
+        self.first = 1
         self._lines = text_lines(path)
 
     def __iter__(self) -> Iterator[str]:
+        number, row = 0, self.row
         for line in self._lines:
+            if not row and number and line in _BLANK:  # between two rows it is none, and there may be millions
+                number += 1
+                continue
             # Files of old spreadsheets end their lines with a carriage return alone.
-            for piece in re.findall(r"[^\r]*\r\n?|[^\r]+", line):
-                self.row.append(piece)
+            pieces = (line,) if line.find("\r") in (-1, len(line) - 2) else _PIECES.findall(line)
+            for piece in pieces:
+                number += 1
+                if not row:
+                    if number > 1 and piece == "\r":
+                        continue
+                    self.first = number
+                row.append(piece)
                 yield piece
 
 
@@ -47,7 +65,7 @@ def read_csv(path: Path, delimiter: str) -> pa.Table:
     """Rows by RFC 4180, strictly: what a lenient reader would mend in silence is refused with its line."""
     import pyarrow as pa
 
-    lines, first = _CsvLines(path), 1
+    lines = _CsvLines(path)
     # The limit is the module's: a text of 131,072 letters is a long caption, one of 16 million a lost quote mark.
     before = csv.field_size_limit(_FIELD_LIMIT)
     try:
@@ -56,19 +74,17 @@ def read_csv(path: Path, delimiter: str) -> pa.Table:
         _check_header(path, names, delimiter)
         batches: list[pa.RecordBatch] = []
         rows: list[list[str]] = []
-        first = reader.line_num + 1
         lines.row.clear()
         for row in reader:
             if row:  # a blank line is no row
-                _check_row(path, row, names, lines.row, first, delimiter)
+                _check_row(path, row, names, lines.row, lines.first, delimiter)
                 rows.append(row)
-            first = reader.line_num + 1
             lines.row.clear()
             if len(rows) == CHUNK:
                 batches.append(_texts(rows, names))
                 rows = []
     except csv.Error as error:
-        raise FormatError(_quote_fault(path, lines.row, first, delimiter, error)) from error
+        raise FormatError(_quote_fault(path, lines.row, lines.first, delimiter, error)) from error
     finally:
         csv.field_size_limit(before)
     return pa.Table.from_batches([*batches, _texts(rows, names)])

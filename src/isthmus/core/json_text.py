@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import Any, TypeVar
+
+from isthmus.core.limits import excess
 
 JSON_LIMIT = 64 * 2**20
 """Most bytes of one json text. `ISTHMUS_MAX_JSON` (bytes) raises it."""
@@ -12,6 +14,9 @@ DEPTH_LIMIT = 64
 """Deepest nesting of objects and lists."""
 
 _DIGITS = 20
+_PER_VALUE, _PER_CONTAINER, _PER_TEXT = 48, 88, 57
+"""Bytes that CPython takes for a number and its place, for a list or an object, and for a text beside its letters."""
+_Text = TypeVar("_Text", str, bytes)
 _BLOCK = 2**20
 
 
@@ -25,18 +30,28 @@ def parse_json(raw: bytes) -> Any:
     """Read a json text.
 
     Raises:
-        ValueError: It is too long, nested too deep, not UTF-8, not json, or holds what json does not have: NaN,
-            infinite numbers, integers that no file of isthmus needs, halves of characters.
+        ValueError: It is too long, nested too deep, takes too much memory, not UTF-8, not json, or holds what json does
+            not have: NaN, infinite numbers, integers that no file of isthmus needs, halves of characters.
     """
     if len(raw) > json_limit():
         raise ValueError(f"{len(raw):,} bytes, more than {json_limit():,}; ISTHMUS_MAX_JSON raises that")
     if (depth := _depth(raw)) > DEPTH_LIMIT:
         raise ValueError(f"nested {depth} deep or more, expected at most {DEPTH_LIMIT}")
+    if fault := excess(parsed_bytes(raw), len(raw)):
+        raise ValueError(fault)
     text = raw.decode("utf-8")
     value = json.loads(text, parse_constant=_constant, parse_int=_integer, parse_float=_float)
     if "\\u" in text:
         check_characters(value)
     return value
+
+
+def parsed_bytes(text: _Text) -> int:
+    """Memory that a json text takes once it is parsed, at most about so many bytes, by its signs and before it is."""
+    brackets, braces, commas, quotes = ("[", "{", ",", '"') if isinstance(text, str) else (b"[", b"{", b",", b'"')
+    containers = text.count(brackets) + text.count(braces)
+    values = text.count(commas) + containers
+    return len(text) + _PER_VALUE * values + _PER_CONTAINER * containers + _PER_TEXT * text.count(quotes) // 2
 
 
 def check_characters(value: Any) -> None:

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isthmus.core.arrow_files import rows_bytes
 from isthmus.core.csv_files import CHUNK, COLUMN_LIMIT, read_csv
-from isthmus.core.json_text import check_characters
+from isthmus.core.json_text import check_characters, parsed_bytes
 from isthmus.core.limits import excess, special_file, unpacked_limit
 from isthmus.core.messages import listed, one_line
-from isthmus.core.text_lines import text_lines
+from isthmus.core.text_lines import filled_lines
 from isthmus.errors import FormatError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         wanted = None if columns is None else list(columns)
         for batch in file.iter_batches(batch_size=batch_rows(file, CHUNK // 8, packed), columns=wanted):
             batch.validate(full=True)  # texts that are no UTF-8 are found here, and not by whoever uses one
-            size += batch.nbytes
+            size += rows_bytes(batch)
             if fault := excess(size, packed):
                 raise FormatError(f"{path}: {fault}.")
             batches.append(batch)
@@ -164,9 +165,11 @@ def _read_jsonl(path: Path) -> pa.Table:
 
     columns: dict[str, list[Any]] = {}
     lines: list[int] = []  # of each row its line, for messages
-    for number, line in enumerate(text_lines(path), 1):
-        if not line.strip():
-            continue
+    packed, size = path.stat().st_size, 0
+    for number, line in filled_lines(path):
+        size += parsed_bytes(line)
+        if fault := excess(size, packed):
+            raise FormatError(f"{path}: up to line {number} {fault}.")
         for key, value in _json_object(path, number, line).items():
             if key not in columns:
                 _check_keys(path, number, len(columns) + 1, len(lines) + 1)

@@ -22,6 +22,8 @@ else:
 
 TABLES = TABLE_SUFFIXES
 _TEXT_COLUMNS = ("text", "caption")
+_MOST_BLANK = 1_000
+"""So many blank lines of a list are told one by one, each an item that is rejected, even where they are most of it."""
 _PATH_COLUMNS = (
     *("path", "file", "file_name", "filename", "filepath", "file_path"),
     *("image", "audio", "video", "image_file", "audio_file"),
@@ -44,13 +46,20 @@ class TableColumns:
 
 
 def list_items(path: Path, name: str) -> Iterator[Item]:
-    """One text a line. Only line feeds end a line, so that rare Unicode separators do not shift the count."""
+    """Texts of a list, one a line. Only line feeds end a line, so that rare Unicode separators do not shift the count.
+
+    Raises:
+        FormatError: It is UTF-16, or most of its lines are blank.
+    """
     data = path.read_bytes()
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise FormatError(f"{path}: is UTF-16. Save it as UTF-8.")
     lines = data.decode("utf-8", "surrogateescape").removeprefix("\ufeff").split("\n")
     if lines and not lines[-1].strip():
         lines.pop()
+    blank = sum(not line or line.isspace() for line in lines)
+    if blank > _MOST_BLANK and 2 * blank > len(lines):
+        raise FormatError(f"{path}: {blank:,} of its {len(lines):,} lines are blank. Expected a text a line.")
     for number, line in enumerate(lines, 1):
         yield Item(f"{name}:{number}", str(path), line.rstrip("\r"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -176,3 +177,121 @@ def test_the_setting_raises_the_limit(tmp_path: Path):
     path = png(tmp_path / "a.png", (4_000, 4_000), 8, 2)
     assert peak(IMAGE, path, ISTHMUS_MAX_UNPACKED="10MB")[0].startswith("too large: 4,000 x 4,000 pixels; it takes")
     assert peak(IMAGE, path, ISTHMUS_MAX_UNPACKED="1GB")[0] == "done"
+
+
+def packed_arrow(path: Path, compression: str, rows: int, dim: int = 500, *, stream: bool = True) -> Path:
+    """An Arrow file of zeros of a few kilobytes that unpacks to gigabytes."""
+    pa = pytest.importorskip("pyarrow")
+    each = rows // 10
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(each * dim, np.float32)), dim)
+    table = pa.table({"id": pa.array(np.arange(each)), "embedding": vectors})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    make = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with pa.OSFile(str(path), "wb") as sink, make(sink, table.schema, options=options) as writer:
+        for _ in range(10):
+            writer.write_table(table)
+    assert path.stat().st_size < 10_000_000
+    return path
+
+
+@pytest.mark.parametrize(("name", "compression"), [("a.arrow", "zstd"), ("a.feather", "zstd"), ("b.feather", "lz4")])
+def test_packed_arrow_files(name: str, compression: str, tmp_path: Path):
+    path = packed_arrow(tmp_path / name, compression, 600_000, stream=name.endswith("arrow"))
+    said, megabytes = peak(IMPORT, path)
+    assert "bytes once unpacked, the limit is 536,870,912; set ISTHMUS_MAX_UNPACKED to allow more" in said
+    assert megabytes < 400
+
+
+def test_a_data_set_of_many_packed_files(tmp_path: Path):
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    first = packed_arrow(folder / "data-0.arrow", "zstd", 60_000)
+    names = [first.name, *(f"data-{number}.arrow" for number in range(1, 12))]
+    for name in names[1:]:
+        (folder / name).write_bytes(first.read_bytes())
+    state = {"_data_files": [{"filename": name} for name in names], "_indices_files": None}
+    (folder / "state.json").write_text(json.dumps(state))
+    said, megabytes = peak(IMPORT, folder)
+    assert "saved: up to data-4.arrow takes 602,400,000 bytes once unpacked, the limit is 536,870,912" in said
+    assert megabytes < 900
+
+
+@pytest.mark.parametrize("name", ["repeated.arrow", "repeated.parquet"])
+def test_a_text_that_every_row_names(name: str, tmp_path: Path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 900, pa.int32()), pa.array(["x" * 2_000_000]))
+    table = pa.table({"id": text, "embedding": [[0.5, 1.5]] * 900})
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    said, megabytes = peak(IMPORT, path)
+    assert "bytes once unpacked, the limit is 536,870,912" in said
+    assert megabytes < 900
+
+
+def test_a_table_of_lancedb_whose_pages_hold_a_text_once(tmp_path: Path):
+    lancedb = pytest.importorskip("lancedb")
+    import pyarrow as pa
+
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(1200, np.float32)), 2)
+    batch = pa.record_batch([pa.array(["x" * 100_000] * 600), vectors], names=["id", "vector"])
+    lancedb.connect(str(tmp_path)).create_table("a", data=(batch for _ in range(15)), schema=batch.schema)
+    assert sum(file.stat().st_size for file in (tmp_path / "a.lance").rglob("*") if file.is_file()) < 16_000_000
+    said, megabytes = peak(IMPORT, tmp_path / "a.lance")
+    assert "a.lance: takes" in said
+    assert "bytes once unpacked, the limit is 536,870,912" in said
+    assert megabytes < LIMIT_MB
+    rows = [{"id": f"y{number}", "vector": [0.5, 1.5]} for number in range(600)]
+    lancedb.connect(str(tmp_path)).create_table("b", data=rows)
+    assert peak(IMPORT, tmp_path / "b.lance")[0] == "done"
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_empty_lists_by_the_million(suffix: str, tmp_path: Path):
+    lists = ",".join(["[]"] * 5_000_000)
+    path = tmp_path / f"a.{suffix}"
+    path.write_text(f'[{{"id": "a", "vector": [{lists}]}}]' if suffix == "json" else f'{{"id": "a", "v": [{lists}]}}\n')
+    said, megabytes = peak(IMPORT, path)
+    assert "bytes once unpacked, the limit is 536,870,912" in said
+    assert megabytes < 400
+
+
+PLY = "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+
+
+def test_blank_lines_by_the_million(tmp_path: Path):
+    """Nine megabytes of them take neither gigabytes nor minutes, wherever lines are read."""
+    from time import process_time
+
+    from isthmus.core.table_files import read_table
+    from isthmus.errors import FormatError
+    from isthmus.items.decoding.point_cloud import decode_point_cloud
+    from isthmus.items.tables import list_items
+
+    blank = "\n" * 9_000_000
+    contents = {
+        "a.jsonl": f'{blank[:3_000_000]}{{"id": "a"}}\n',
+        "a.csv": f"id,x\n{blank[:3_000_000]}a,b\n",
+        "a.tsv": f"id\tx\n{blank[:3_000_000].replace(chr(10), chr(13))}a\tb\n",
+        "a.ply": f"{PLY}{blank}1 2 3\n\n4 5 6\n7 8 8\n",
+        "a.txt": f"{blank}a\n",
+    }
+    begin = process_time()
+    for name, content in contents.items():
+        path = tmp_path / name
+        path.write_text(content, newline="")
+        if name == "a.ply":
+            said, megabytes = peak(CLOUD, path)
+            assert (said, megabytes < 600) == ("done", True)
+            assert len(decode_point_cloud(path, points=None)) == 3
+        elif name == "a.txt":
+            with pytest.raises(FormatError, match=r"9,000,000 of its 9,000,001 lines are blank\."):
+                list(list_items(path, name))
+        else:
+            assert read_table(path).num_rows == 1
+    assert process_time() - begin < 20

@@ -6,6 +6,7 @@ import json
 import struct
 from typing import Any
 
+from isthmus.core.json_text import parsed_bytes
 from isthmus.core.limits import excess
 from isthmus.items.item import Rejected
 
@@ -60,8 +61,11 @@ def _glb_header(data: bytes) -> dict[str, Any] | None:
     if len(data) < 20 or data[:4] != b"glTF":
         return None
     length, kind = struct.unpack("<I4s", data[12:20])
+    raw = data[20 : 20 + length]
+    if fault := excess(parsed_bytes(raw), len(data)):
+        raise Rejected(fault)
     try:
-        header = json.loads(data[20 : 20 + length]) if kind == b"JSON" else None
+        header = json.loads(raw) if kind == b"JSON" else None
     except (ValueError, RecursionError) as error:
         raise Rejected(f"damaged: its scene is no json ({type(error).__name__})") from error
     return header if isinstance(header, dict) else None

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.limits import excess
 from isthmus.items.decoding.glb_files import check_glb
 from isthmus.items.item import Rejected
 
@@ -25,6 +26,8 @@ _PLY_TYPES = {
     **{"float": "f4", "float32": "f4", "double": "f8", "float64": "f8"},
 }
 _PLY_COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+_PLY_LINE = 192
+"""Bytes that trimesh takes for each line of a ply in text: an array of its own."""
 
 
 def check_mesh(data: bytes, suffix: str, *, colours: bool) -> bytes:
@@ -42,7 +45,7 @@ def check_mesh(data: bytes, suffix: str, *, colours: bool) -> bytes:
     elif suffix == ".off":
         return _triangular_off(data)
     elif suffix == ".ply":
-        _check_ply(data)
+        return _checked_ply(data)
     elif suffix == ".obj" and colours:
         return _scaled_obj(data)
     return data
@@ -125,21 +128,25 @@ def ply_header(data: bytes) -> tuple[str, list[PlyElement], int] | None:
     return kind, elements, end.end()
 
 
-def _check_ply(data: bytes) -> None:
+def _checked_ply(data: bytes) -> bytes:
+    """A ply with as many records as it announces; of a text what stands between and behind them is left out."""
     header = ply_header(data)
     if header is None:
-        return
+        return data
     kind, elements, start = header
     count = sum(element.count for element in elements)
     if kind == "ascii":
-        have = sum(1 for line in data[start:].splitlines() if line.strip())
-        if have < count:
-            raise Rejected(f"truncated: {have:,} of {count:,} lines of records")
-        return
+        lines = [line for line in data[start:].splitlines() if line.strip()]
+        if len(lines) < count:
+            raise Rejected(f"truncated: {len(lines):,} of {count:,} lines of records")
+        if fault := excess(_PLY_LINE * count, len(data)):
+            raise Rejected(fault)
+        return b"\n".join([data[:start].rstrip(), *lines[:count], b""])
     # Each record has a byte at least, so a count that the file cannot hold is known before memory is taken.
     least = sum(element.count * sum(np.dtype(one[1]).itemsize for one in element.properties) for element in elements)
     if least > len(data) - start:
         raise Rejected(f"truncated: {len(data) - start:,} of {least:,} bytes of records or more")
+    return data
 
 
 def colour_names(names: Sequence[str]) -> tuple[str, str, str] | None:

@@ -50,11 +50,13 @@ class EmbeddingFile(Protocol):
         dim: Length of a row.
         dtype: float16, bfloat16, float32 or float64.
         columns: Names of what stands beside the embeddings.
+        unpacked: Bytes of memory that it keeps.
     """
 
     path: Path
     rows: int
     dim: int
+    unpacked: int
     dtype: str
     columns: tuple[str, ...]
 
@@ -108,6 +110,7 @@ class ArrayWithColumns:
         self._array, self._beside = array, beside
         self.path, self.rows, self.dim, self.dtype = array.path, array.rows, array.dim, array.dtype
         self.columns, self.notes, self.embedding_column = tuple(beside), list[str](), array.key
+        self.unpacked = 0
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A whole column, such as the ids."""
@@ -157,6 +160,7 @@ class MemoryFile:
         self.rows, self.dim = rows.shape
         self.dtype = rows.dtype.newbyteorder("=").name
         self.columns = tuple(beside.column_names) if beside is not None else ()
+        self.unpacked = rows.nbytes + (beside.nbytes if beside is not None else 0)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A whole column, such as the ids."""
@@ -179,7 +183,7 @@ class TableFile:
         self.path, self._table = path, table.drop_columns(left_out)
         self._rows = RowReader(path, self._table.schema, column)
         self.embedding_column = self._rows.label
-        self.columns = self._rows.others
+        self.columns, self.unpacked = self._rows.others, int(table.nbytes)
         self.rows: int = table.num_rows
         if not self.rows:
             raise EmptyFileError(f"{path}: is empty, it has no rows. Expected at least one embedding.")
@@ -212,7 +216,7 @@ class ParquetFile:
             raise FormatError(f"{path}: two columns have one name ({listed(schema.names)}). Rename one of them.")
         self._rows = RowReader(path, schema, column)
         self.embedding_column = self._rows.label
-        self.columns = self._rows.others
+        self.columns, self.unpacked = self._rows.others, 0
         self.rows: int = self._file.metadata.num_rows
         if not self.rows:
             raise EmptyFileError(f"{path}: is empty, it has no rows. Expected at least one embedding.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isthmus.core.files import expand_paths, natural_key, read_json
-from isthmus.core.limits import special_file
+from isthmus.core.limits import excess, special_file
 from isthmus.core.messages import listed
 from isthmus.core.modality import TEXT, embedding_stem
 from isthmus.core.table_files import TABLE_SUFFIXES, parquet_faults, read_table
@@ -183,13 +183,20 @@ def open_source(path: str | Path, modality: str, column: str | None = None, shap
 def _opened(
     arrays: list[Path], tables: list[Path], column: str | None
 ) -> tuple[list[EmbeddingFile], list[Path], list[str]]:
-    """The files of a source, those without rows passed over and told. One that is alone is refused."""
+    """The files of a source, those without rows passed over and told. One that is alone is refused.
+
+    Files that are read whole stay in memory, together under the limit of one file of all their bytes.
+    """
     files: list[EmbeddingFile] = []
     kept: list[Path] = []
     notes: list[str] = []
+    packed, unpacked = sum(path.stat().st_size for path in arrays if path.is_file()), 0
     for number, path in enumerate(arrays):
         try:
             files.append(open_file(path, column))
+            unpacked += files[-1].unpacked
+            if len(files) > 1 and (fault := excess(unpacked, packed)):
+                raise FormatError(f"{path.parent}: up to {path.name} {fault}, or import its files into spaces apart.")
         except EmptyFileError:
             if len(arrays) - len(notes) == 1:
                 raise

@@ -6,12 +6,15 @@ The size is checked before memory is taken.
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isthmus.core.arrow_files import arrow_batches, rows_bytes
 from isthmus.core.csv_files import COLUMN_LIMIT
+from isthmus.core.json_text import parsed_bytes
 from isthmus.core.limits import excess
-from isthmus.core.messages import one_line
+from isthmus.core.messages import listed, one_line
 from isthmus.core.table_files import read_table
 from isthmus.errors import DependencyError, FormatError
 from isthmus.spaces.importing.arrays import NAMES
@@ -24,6 +27,9 @@ _LISTS = ("points", "vectors", "matches", "objects", "results", "result", "recor
 
 _IDS = ("uuid", "_id", "pk")
 """What Weaviate's client, Elasticsearch and Milvus call an id; taken for one where no two rows share a value."""
+
+_SMALL_TABLE, _FEW_ROWS, _MANY_ROWS = 64 * 2**20, 16, 256
+"""Of a small LanceDB table so few rows are read at once that even its longest possible text fits; of others more."""
 
 
 def read_vectors(path: Path) -> pa.Table:
@@ -45,25 +51,13 @@ def _read_arrow(path: Path) -> pa.Table:
     """An Arrow file (feather) or stream, as `datasets` writes them; mapped: what is not packed is not copied."""
     import pyarrow as pa
 
-    packed, size, batches = path.stat().st_size, 0, []
     try:
         with pa.memory_map(str(path)) as mapped:
-            try:
-                reader = pa.ipc.open_file(mapped)
-                parts = (reader.get_batch(i) for i in range(reader.num_record_batches))
-            except pa.ArrowInvalid:
-                mapped.seek(0)
-                reader = pa.ipc.open_stream(mapped)
-                parts = iter(reader)
-            for batch in parts:
-                # Offsets that lead out of their buffers would be followed by native code: every one is looked at.
-                batch.validate(full=True)
-                size += batch.nbytes
-                if fault := excess(size, packed):
-                    raise FormatError(f"{path}: {fault}.")
-                batches.append(batch)
-            return _flat(pa.Table.from_batches(batches, schema=reader.schema))
-    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, ValueError) as error:
+            schema, batches = arrow_batches(path, mapped)
+            if len(set(schema.names)) < len(schema.names):
+                raise FormatError(f"{path}: two columns have one name ({listed(schema.names)}). Rename one of them.")
+            return _flat(pa.Table.from_batches(batches, schema=schema))
+    except (pa.ArrowException, OSError, UnicodeDecodeError, EOFError, OverflowError, ValueError, struct.error) as error:
         raise FormatError(
             f"{path}: cannot be read as Arrow ({one_line(error)}). The file is cut short, damaged or of another kind."
         ) from error
@@ -78,21 +72,39 @@ def _read_lance(path: Path) -> pa.Table:
         ) from error
     try:
         table = lancedb.connect(str(path.parent)).open_table(path.stem)
-        return _flat(table.to_arrow())
+        return _flat(_lance_rows(table, path))
+    except FormatError:
+        raise
     except Exception as error:  # of damaged tables the library raises many kinds
         raise FormatError(
             f"{path}: cannot be read as a LanceDB table ({one_line(error)}). Give the folder NAME.lance."
         ) from error
 
 
+def _lance_rows(table: Any, path: Path) -> pa.Table:
+    """All rows of a LanceDB table, a few at a time: a text that its pages hold once may stand in every row."""
+    import pyarrow as pa
+
+    packed = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    size, batches = 0, []
+    rows = _FEW_ROWS if packed < _SMALL_TABLE else _MANY_ROWS
+    for batch in table.search(None).to_batches(batch_size=rows):
+        size += rows_bytes(batch)
+        if fault := excess(size, packed):
+            raise FormatError(f"{path}: {fault}.")
+        batches.append(batch)
+    return pa.Table.from_batches(batches, schema=batches[0].schema if batches else table.schema)
+
+
 def _read_json(path: Path) -> pa.Table:
     """The rows of an export of a vector store: a list of objects, wherever in the answer it stands."""
     import pyarrow as pa
 
-    if fault := excess(path.stat().st_size * 8, path.stat().st_size):
-        raise FormatError(f"{path}: {fault}.")
+    raw = path.read_bytes()
+    if fault := excess(parsed_bytes(raw), len(raw)):
+        raise FormatError(f"{path}: {fault}, or write the rows as .jsonl or .parquet.")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: cannot be read as json ({one_line(error)}). Write it again.") from error
     if columns := _columns_of(value):

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from isthmus.core.json_text import parsed_bytes
+from isthmus.core.limits import excess
 from isthmus.core.messages import one_line
 from isthmus.errors import FormatError
 
@@ -99,7 +101,10 @@ def read_json_file(path: Path, kind: type, what: str) -> Any:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise FormatError(f"{path}: has {size:,} bytes, more than {MAX_BYTES:,}. This is another file.")
-        value = json.loads(path.read_bytes())
+        raw = path.read_bytes()
+        if fault := excess(parsed_bytes(raw), size):
+            raise FormatError(f"{path}: {fault}.")
+        value = json.loads(raw)
     except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path}: cannot be read as {what} ({one_line(error)}). Fetch it again.") from error
     if not isinstance(value, kind):
