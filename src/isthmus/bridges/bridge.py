@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isthmus.bridges.card import card, describe, summary
+from isthmus.bridges.card import bridge_description, model_card, summary
 from isthmus.bridges.folder import read_folder, write_folder
 from isthmus.bridges.joined import AS_IT_IS
 from isthmus.bridges.member import BridgeSpace, EmbeddingsLike
@@ -194,7 +194,7 @@ class Bridge(Projector):
 
     def describe(self) -> dict[str, Any]:
         """Everything about the bridge but its numbers, ready for json; `summary()` says it to a person."""
-        return describe(self, self.config, self.record)
+        return bridge_description(self, self.config, self.record)
 
     def summary(self) -> str:
         """The bridge in a few lines for a person."""
@@ -215,7 +215,7 @@ class Bridge(Projector):
             manifest | {"config": self.config, "record": self.record},
             arrays=self.arrays,
             history=self.history,
-            card=card(self.describe()),
+            card=model_card(self.describe()),
             overwrite=overwrite,
         )
 

@@ -76,7 +76,7 @@ def _moved(description: Mapping[str, Any]) -> str:
     )
 
 
-def card(description: Mapping[str, Any]) -> str:
+def model_card(description: Mapping[str, Any]) -> str:
     """The model card (`README.md`) of a bridge, for people and for the Hugging Face Hub.
 
     Args:
@@ -216,7 +216,7 @@ def _cell(value: Any) -> str:
     return " ".join(str(value).replace("|", "\\|").split())
 
 
-def describe(bridge: JoinedSpaces, config: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+def bridge_description(bridge: JoinedSpaces, config: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     """Everything about a bridge but its numbers, ready for json."""
     shapes = {name: list(_shape(bridge.arrays, name)) for name in sorted(bridge.arrays)}
     about: dict[str, Any] = plain(

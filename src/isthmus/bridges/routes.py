@@ -145,6 +145,7 @@ def _check_chains(step: Step, reader: Reader, dim: int) -> list[int]:
 
 
 def _chain_dims(chains: Sequence[Route], reader: Reader, dim: int) -> list[int]:
+    """Dimension that each chain of a step ends in, once the chain is checked."""
     return [
         validate_route(chain, reader.arrays, dim, where=f"{reader.place}, chain {number}")
         for number, chain in enumerate(chains, start=1)

@@ -76,7 +76,7 @@ def arithmetic(device: torch.device) -> dict[str, Any]:
     found: dict[str, Any] = {"device": device.type, "products": low_precision_type(device), "scan": scan_type(device)}
     if device.type == "cpu":
         found |= {
-            "compiled_loops": kernels.version(),
+            "compiled_loops": kernels.numba_version(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
         }

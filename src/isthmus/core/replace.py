@@ -257,27 +257,28 @@ def _keep_clear(
     place: Path, inputs: Iterable[str | Path | None], label: str, product: Product, *, current: bool = True
 ) -> None:
     """Refuse a place that is or holds what the command reads or where it runs, or that lies inside an input."""
-    own = _identity(place)
+    own = _file_identity(place)
     here = Path.cwd()
     for what in [*([here] if current else []), *(home_path(one) for one in inputs if one is not None)]:
         name = "the current folder" if what == here else f"{what}, which this command reads"
         if not os.path.lexists(what):
             continue
         real = Path(os.path.realpath(what))
-        if real == place or (own is not None and own == _identity(real)):
+        if real == place or (own is not None and own == _file_identity(real)):
             raise product.fault(f"{label} is {name}. Give another path.")
-        if any(parent == place or (own is not None and own == _identity(parent)) for parent in real.parents):
+        if any(parent == place or (own is not None and own == _file_identity(parent)) for parent in real.parents):
             raise product.fault(f"{label} holds {name}. Give another path.")
         if what != here and real.is_dir() and real in place.parents:
             raise product.fault(f"{label} lies inside {name}. Give a path outside of it.")
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _file_identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of what lies at a path, which two names of one folder share."""
     try:
-        found = os.stat(path)
+        stat = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return stat.st_dev, stat.st_ino
 
 
 def _check_whole(place: Path, product: Product, label: str) -> None:

@@ -22,5 +22,5 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             known[package] = "unknown"
     # Compiled loops end in other last digits than torch's: whether they are used decides a seed's result.
-    known["compiled_loops"] = f"numba {loops}" if (loops := kernels.version()) else f"none: {kernels.missing()}"
+    known["compiled_loops"] = f"numba {loops}" if (loops := kernels.numba_version()) else f"none: {kernels.missing()}"
     return known

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.files import sha256_file
 from isthmus.core.geometry import normalize
 from isthmus.core.runtime import Progress
 from isthmus.errors import EncoderError
@@ -208,20 +209,17 @@ def weights_sha256(files: Iterable[str | Path]) -> str:
     if not paths:
         raise EncoderError("a model without weight files has no identity. Expected at least one file of weights.")
     if len(paths) == 1:
-        return _file_sha256(paths[0])
+        return _weights_file_sha256(paths[0])
     # Names below their common folder: the parts of one model often all are called model.safetensors.
     root = os.path.commonpath([path.parent for path in paths])
-    hashes = {path.relative_to(root).as_posix(): _file_sha256(path) for path in paths}
+    hashes = {path.relative_to(root).as_posix(): _weights_file_sha256(path) for path in paths}
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _file_sha256(file: Path) -> str:
+def _weights_file_sha256(file: Path) -> str:
+    """Hash of one file of weights: the name of its blob in a Hugging Face cache, or else that of its bytes."""
     blob = file.resolve().name if file.is_symlink() else ""
     if len(blob) == 64 and all(character in "0123456789abcdef" for character in blob):
         return blob
-    with open(file, "rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256_file(file)

@@ -86,7 +86,7 @@ class FloatScores:
             keep = torch.nonzero(above >= (now - floor)[queries])[:, 0]
             pieces.append((queries[keep], columns[keep]))
         queries, columns = (torch.cat(x) for x in zip(*pieces, strict=True))
-        return _starts(queries, len(best)), columns[_sorted(queries)]
+        return _entry_starts(queries, len(best)), columns[_sorted(queries)]
 
     def hits(self, part: slice, tile: torch.Tensor, floor: torch.Tensor) -> Hits:
         """Rows of a tile that reach the (len(part),) floor of their query, which is rounded as the type does."""
@@ -195,8 +195,8 @@ def _scale(rows: torch.Tensor) -> float:
     return max(float(rows.abs().max()), 1e-6) / _HIGH
 
 
-def _starts(queries: torch.Tensor, n: int) -> torch.Tensor:
-    """(n + 1,) where the entries of each of n queries start when they are sorted by query."""
+def _entry_starts(queries: torch.Tensor, n: int) -> torch.Tensor:
+    """(n + 1,) start of each query's candidates when all candidates are sorted by query."""
     starts = torch.zeros(n + 1, dtype=torch.int64, device=queries.device)
     torch.cumsum(torch.bincount(queries, minlength=n), 0, out=starts[1:])
     return starts

@@ -43,8 +43,8 @@ def accuracy_at_k(scores: Any, labels: Any, *, ks: Sequence[int] = (1, 5)) -> di
     return {f"accuracy@{k}": float(np.mean(rank <= k)) for k in ks}
 
 
-def _average_precision(scores: NDArray[Any], positive: NDArray[np.bool_]) -> float:
-    """Sum over distinct thresholds of the gain in recall times the precision there; equal scores are one threshold."""
+def _class_average_precision(scores: NDArray[Any], positive: NDArray[np.bool_]) -> float:
+    """Average precision of one class: gain in recall times precision, summed over thresholds; equal scores are one."""
     order = np.argsort(-scores, kind="stable")
     ordered, hits = scores[order], np.cumsum(positive[order])
     last = np.append(ordered[1:] != ordered[:-1], True)
@@ -88,5 +88,8 @@ def average_precision_by_class(scores: Any, labels: Any) -> NDArray[np.float64]:
     matrix = scores_matrix(scores)
     mask = mask_matrix(labels, matrix.shape, "labels")
     return np.array(
-        [_average_precision(matrix[:, c], mask[:, c]) if mask[:, c].any() else np.nan for c in range(matrix.shape[1])]
+        [
+            _class_average_precision(matrix[:, c], mask[:, c]) if mask[:, c].any() else np.nan
+            for c in range(matrix.shape[1])
+        ]
     )

@@ -181,14 +181,17 @@ def _with_interval(figures: Mapping[str, Any], name: str) -> str:
 def score_retrieval(
     query: Array, gallery: Array, pairs: tuple[Ints, Ints], seconds: float = 0.0, how: Settings | None = None
 ) -> RetrievalResult:
-    """Rank both ways. `query` (q, d) and `gallery` (g, d) are unit rows, `pairs` rows of both."""
+    """Retrieval scores in both directions. `query` (q, d) and `gallery` (g, d) are unit rows, `pairs` rows of both."""
     return RetrievalResult(*retrieval(query, gallery, pairs), seconds, how or Settings())
 
 
 def score_zero_shot(
     query: Array, classes: Array, labels: tuple[Ints, Ints], seconds: float = 0.0, how: Settings | None = None
 ) -> ZeroShotResult:
-    """Rank classes. `query` (q, d) and `classes` (c, d) are unit rows, `labels` query rows and class numbers."""
+    """Zero-shot classification scores.
+
+    `query` (q, d) and `classes` (c, d) are unit rows, `labels` query rows and class numbers.
+    """
     return ZeroShotResult(retrieval_one_way(query, classes, labels), len(classes), seconds, how or Settings(ks=(1, 5)))
 
 

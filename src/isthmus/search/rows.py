@@ -47,7 +47,7 @@ class GrowingRows:
 
     @property
     def matrix(self) -> Array:
-        """All places, (size, d), those of gone rows included."""
+        """(size, d) embeddings of all places, those of deleted rows included."""
         return self._matrix[: self.size]
 
     @property
@@ -166,7 +166,7 @@ def _above(scores: Array, k: int, floor: Array) -> tuple[RowNumbers, RowNumbers,
         rows, which = np.divmod(places, len(floor))
         return which, rows, floor
     few = min(k, len(scores))
-    which, rows, worst = candidates(np.ascontiguousarray(scores.T), few)
+    which, rows, worst = candidate_hits(np.ascontiguousarray(scores.T), few)
     return which, rows, np.maximum(floor, worst) if few == k else floor
 
 
@@ -190,9 +190,9 @@ def best_of(
     return scores[best].astype(np.float32), rows[best]
 
 
-def candidates(scores: Array, k: int) -> tuple[RowNumbers, RowNumbers, Array]:
-    """(row, column) of every score that may be among the k best of its row, once rounding is taken off, and each row's
-    k-th best.
+def candidate_hits(scores: Array, k: int) -> tuple[RowNumbers, RowNumbers, Array]:
+    """Candidates for the k nearest rows of each query: (query, row) of every score that rounding may hide, and each
+    query's k-th best.
 
     Of the scores within rounding of the k-th best, no more than k + 64 are kept, the first ones: if more are that
     close, they are ties.

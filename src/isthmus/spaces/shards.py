@@ -50,13 +50,13 @@ class Layout:
         return self.folder / "_done" / f"{index:05d}.json"
 
     @property
-    def aside(self) -> Path:
+    def partial_folder(self) -> Path:
         """Folder of the shard that is being written; what lies in it never counts."""
         return self.folder / ".partial"
 
     def remove(self, first: int) -> None:
         """Remove what an interrupted writer left, and the shards from `first` on, markers first."""
-        shutil.rmtree(self.aside, ignore_errors=True)
+        shutil.rmtree(self.partial_folder, ignore_errors=True)
         for path_of in (self.marker, self.embeddings, self.metadata):
             for path in path_of(0).parent.glob(f"*{path_of(0).suffix}"):
                 digits = path.stem.rsplit("_", 1)[-1]
@@ -160,8 +160,8 @@ class ShardWriter:
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self._tables: list[pa.Table] = []
         self._norms: list[NDArray[np.float64]] = []
-        layout.aside.mkdir(parents=True, exist_ok=True)
-        self._path = layout.aside / layout.embeddings(index).name
+        layout.partial_folder.mkdir(parents=True, exist_ok=True)
+        self._path = layout.partial_folder / layout.embeddings(index).name
         self._stream = self._path.open("wb")
         self._stream.write(bytes(HEADER_BYTES))
 
@@ -175,14 +175,14 @@ class ShardWriter:
     def abort(self) -> None:
         """Drop what was written."""
         self._stream.close()
-        shutil.rmtree(self.layout.aside, ignore_errors=True)
+        shutil.rmtree(self.layout.partial_folder, ignore_errors=True)
 
     def finish(self) -> dict[str, Any]:
         """Put the shard in place: the embeddings, the metadata, and the marker last. Returns the marker."""
         self._stream.seek(0)
         self._stream.write(npy_header(self.rows, self.dim, self.dtype))
         self._stream.close()
-        meta = self.layout.aside / self.layout.metadata(self.index).name
+        meta = self.layout.partial_folder / self.layout.metadata(self.index).name
         write_metadata(meta, self._tables)
         marker = {
             "rows": self.rows,
@@ -191,7 +191,7 @@ class ShardWriter:
             "norm": summarize_norms(np.concatenate(self._norms)),
         }
         # All three are made aside, so that a kill leaves nothing in the folders that others read.
-        seal = self.layout.aside / self.layout.marker(self.index).name
+        seal = self.layout.partial_folder / self.layout.marker(self.index).name
         write_json(seal, marker)
         for path, target in (
             (self._path, self.layout.embeddings(self.index)),
@@ -201,7 +201,7 @@ class ShardWriter:
             target.parent.mkdir(exist_ok=True)
             os.replace(path, target)
             sync(target.parent)
-        shutil.rmtree(self.layout.aside, ignore_errors=True)
+        shutil.rmtree(self.layout.partial_folder, ignore_errors=True)
         return marker
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ KEYS = 8192
 # dictionary: softmax over the keys, average of the values
 
 
-def _check_dictionary(step: Step, reader: Reader, dim: int) -> int:
+def _check_average(step: Step, reader: Reader, dim: int, *, setting: str) -> int:
+    """Keys of the rows' dimension with a value each, and a setting above 0: the dimension of the values."""
     rows = reader.shape(step["keys"], None, dim)[0]
-    reader.positive("temperature", step["temperature"])
+    reader.positive(setting, step[setting])
     reader.positive("the number of keys", rows)
     return reader.shape(step["values"], rows, None)[1]
 
@@ -123,13 +125,6 @@ def keep_largest(p: Array, top: int) -> Array:
 # power_average: weights are powers of products; with products of posteriors, those of two meanings being the same
 
 
-def _check_power_average(step: Step, reader: Reader, dim: int) -> int:
-    rows = reader.shape(step["keys"], None, dim)[0]
-    reader.positive("power", step["power"])
-    reader.positive("the number of keys", rows)
-    return reader.shape(step["values"], rows, None)[1]
-
-
 def _run_power_average(step: Step, arrays: Arrays, x: Array) -> Array:
     scores = x @ np.asarray(arrays[step["keys"]], dtype=np.float32).T
     np.maximum(scores, np.float32(0.0), out=scores)
@@ -176,9 +171,16 @@ def denoise(x: Array, memory: NDArray[Any], neighbours: int, weight: float) -> A
     return normalize(x + np.float32(weight) * nearest)
 
 
+_check_temperature = partial(_check_average, setting="temperature")
+_check_power = partial(_check_average, setting="power")
+
 KINDS = {
     "dictionary": kind(
-        "keys values temperature", "", _check_dictionary, _run_dictionary, rename_keys("keys", "values")
+        "keys values temperature",
+        "",
+        _check_temperature,
+        _run_dictionary,
+        rename_keys("keys", "values"),
     ),
     "posterior": kind(
         "keys temperature",
@@ -188,7 +190,11 @@ KINDS = {
         rename_keys("keys", "bias", "values", "labels"),
     ),
     "power_average": kind(
-        "keys values power", "", _check_power_average, _run_power_average, rename_keys("keys", "values")
+        "keys values power",
+        "",
+        _check_power,
+        _run_power_average,
+        rename_keys("keys", "values"),
     ),
     "denoise": kind("memory neighbours weight", "", _check_denoise, _run_denoise, rename_keys("memory")),
 }

@@ -66,11 +66,14 @@ class Reader:
 
 
 def is_number(value: Any) -> bool:
+    """Whether a value of a step's json is a finite number."""
     # up to 1e300: what is beyond has no square, and an integer of that size is no float
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e300  # NaN is not
 
 
 def rename_keys(*keys: str) -> Callable[[Step, Callable[[str], str]], Step]:
+    """The renaming of a step's arrays, whose names stand under these keys of the step."""
+
     def rename(step: Step, to: Callable[[str], str]) -> Step:
         return {key: to(value) if key in keys and value is not None else value for key, value in step.items()}
 

@@ -37,8 +37,8 @@ def missing() -> str | None:
     return None
 
 
-def version() -> str | None:
-    """The version of numba that compiles the loops, or None where they cannot be used."""
+def numba_version() -> str | None:
+    """Version of numba, which compiles the loops; None where they cannot be used."""
     if not available():
         return None
     import numba

@@ -44,7 +44,7 @@ def scan_tile(
     hits: Any,
     count: int,
 ) -> int:
-    """Add the rows of a tile whose score lies within the margin of the query's best, raising the best on the way.
+    """Hits of byte queries in a tile of byte rows: scores within the margin of the query's best, raised on the way.
 
     Args:
         query_panels: (q / TILE_ROWS, groups, TILE_ROWS) packed panels of the queries.

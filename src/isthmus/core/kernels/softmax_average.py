@@ -108,7 +108,7 @@ def absorb(
     n: int,
     scratch: Any,
 ) -> None:
-    """Weigh some rows of the memory for a block of queries; `add_values` then adds them, for each matrix of values.
+    """Softmax weights of some rows of the memory for a block of queries, as int16; `add_values` then adds the values.
 
     Args:
         query_panels: (q / TILE_ROWS, d / 2, TILE_ROWS) packed panels of the queries.

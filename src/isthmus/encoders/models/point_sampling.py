@@ -69,7 +69,7 @@ def _nearest(cloud: Tensor, centers: Tensor, count: int) -> Tensor:
 
 
 def _squared_distance(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Tensor:
-    """Squared distance of broadcastable coordinate planes, summed x, y, z in this order."""
+    """Squared distances of points given as broadcastable coordinate planes, summed x, y, z in this order."""
     total = (a[0] - b[0]).square_()
     total += (a[1] - b[1]).square_()
     total += (a[2] - b[2]).square_()

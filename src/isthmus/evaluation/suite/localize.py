@@ -57,7 +57,7 @@ def truth_map(boxes: Sequence[Box], agreement: int = 1, size: int = SIZE) -> NDA
 def box_ciou(boxes: Sequence[Box], truth: Floats) -> Floats:
     """Consensus IoU of each of many boxes with one truth, as `isthmus.metrics.consensus_iou` of their masks gives it.
 
-    All proposals of a picture cost little more than one: see `_box_sums`.
+    All proposals of a picture cost little more than one: see `_map_sums_in_boxes`.
 
     Args:
         boxes: n boxes.
@@ -69,12 +69,12 @@ def box_ciou(boxes: Sequence[Box], truth: Floats) -> Floats:
     if not len(boxes) or not truth.any():
         return np.zeros(len(boxes))
     edges = (len(truth) * np.clip(np.array(boxes, dtype=np.float64), 0.0, 1.0)).astype(np.int64)
-    hit, miss = _box_sums(truth, edges), _box_sums((truth == 0.0).astype(np.float64), edges)
+    hit, miss = _map_sums_in_boxes(truth, edges), _map_sums_in_boxes((truth == 0.0).astype(np.float64), edges)
     return np.asarray(hit / (truth.sum() + miss), dtype=np.float64)
 
 
-def _box_sums(values: Floats, edges: NDArray[np.int64]) -> Floats:
-    """Sum of a map inside each box, edges (n, 4) as xmin, ymin, xmax, ymax.
+def _map_sums_in_boxes(values: Floats, edges: NDArray[np.int64]) -> Floats:
+    """Sums of a ground-truth map inside each box of a picture, edges (n, 4) as xmin, ymin, xmax, ymax.
 
     The map is first summed into the cells between all edges, which sliding windows share.
     """
@@ -141,7 +141,7 @@ class PlaceTruth:
                 "pictures were encoded: see their rejected.parquet."
             )
         sounding = np.array([len(sample.boxes) > 0 for sample in samples])
-        chance = self._chance(questions, sounding)
+        chance = self._random_proposal_scores(questions, sounding)
 
         def run(sounds: Array, parts: Array) -> TaskScore:
             located = locate(questions, sounding, sounds, parts)
@@ -172,8 +172,8 @@ class PlaceTruth:
             return np.zeros(len(boxes))
         return box_ciou(boxes, truth_map(sample.boxes, self.task.agreement))
 
-    def _chance(self, questions: Sequence[_Question], sounding: NDArray[np.bool_]) -> dict[str, float]:
-        """What a proposal drawn at random is expected to earn; how sure it would be nobody knows."""
+    def _random_proposal_scores(self, questions: Sequence[_Question], sounding: NDArray[np.bool_]) -> dict[str, float]:
+        """Expected scores of a proposal drawn at random, without `ap` and `max_f1`, which need a confidence."""
         cious = [one.ciou if len(one.ciou) else np.zeros(1) for one, s in zip(questions, sounding, strict=True) if s]
         hit = float(np.mean([np.mean(one >= 0.5) for one in cious]))
         if self.task.counterfactual:

@@ -227,7 +227,7 @@ def _key(value: Any) -> str | int:
 
 
 def _contained_value(value: Any) -> Any:
-    """A value that may stand in a container: the inert records may not, object arrays become lists."""
+    """Value of a pickle as it may stand in a list or dict: object arrays as lists, never a stand-in for a name."""
     if isinstance(value, ObjectArray):
         return value.items if value.shape else value.items[0]
     if isinstance(value, tuple):

@@ -7,24 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.modality import IMAGE, TEXT
+from isthmus.core.modality import IMAGE
 from isthmus.errors import FormatError
 from isthmus.evaluation.benchmarks.readers.shared.annotations import field, read_json_file, whole_number
 from isthmus.evaluation.benchmarks.readers.shared.captions import (
     Captioned,
     Folder,
-    caption_items,
     caption_retrieval,
     group_captions,
 )
 from isthmus.evaluation.benchmarks.readers.shared.languages import (
+    caption_files_by_language,
     captions_by_language,
     chosen_languages,
-    language_files,
+    retrieval_by_language,
 )
 from isthmus.evaluation.benchmarks.readers.shared.lookup import IMAGES, option, require
-from isthmus.evaluation.benchmarks.task import ItemSet, Reading, Retrieval
-from isthmus.items import Item
+from isthmus.evaluation.benchmarks.task import Reading
 
 OPTIONS: dict[str, Any] = {"source": "val2017", "split": "test", "captions": "all", "images": "", "languages": ""}
 
@@ -72,7 +71,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
 def _by_language(data: Path, options: Mapping[str, Any]) -> Reading:
     """Pictures with captions in several languages, one file a language."""
     most = {"all": None, "five": 5}[option(options, "captions", ("all", "five"))]
-    files = language_files(data)
+    files = caption_files_by_language(data)
     if not files:
         raise FormatError(f"{data}: has no captions_LL.json, such as captions_de.json. Put one a language there.")
     records = captions_by_language(files)
@@ -81,21 +80,7 @@ def _by_language(data: Path, options: Mapping[str, Any]) -> Reading:
     media = {key: file for key in records if (file := folder.find([key, *_numbered(key)]))}
     if not media:
         raise FormatError(f"{data}: none of the {len(records):,} pictures of the captions is there. Put them beside.")
-    texts: list[Item] = []
-    pairs: list[tuple[str, str]] = []
-    groups: dict[str, list[str]] = {}
-    for language in chosen_languages(records, str(options["languages"])):
-        entries = [Captioned(f"{key}/{language}", records[key].get(language, [])[:most], ()) for key in media]
-        items, own = caption_items(entries)
-        texts += items
-        pairs += [(text, key.rpartition("/")[0]) for text, key in own]
-        groups[language] = [item.id for item in items]
-    gallery = ItemSet(IMAGE, [Item(key, str(file)) for key, file in media.items()])
-    return Reading(
-        Retrieval(ItemSet(TEXT, texts), gallery, pairs, groups),
-        missing=[key for key in records if key not in media],
-        notes=[f"{len(texts):,} captions in {len(groups)} languages; figures are means over languages"],
-    )
+    return retrieval_by_language(records, chosen_languages(records, str(options["languages"])), media, most=most)
 
 
 def _numbered(key: str) -> list[str]:

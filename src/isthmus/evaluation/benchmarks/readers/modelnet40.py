@@ -250,8 +250,8 @@ def _category(record: Any, path: Path, number: int) -> str:
     return name
 
 
-def _off(data: Path, split: str, options: Mapping[str, Any]) -> _Found:
-    """Meshes with z up: points are drawn by area."""
+def _off_meshes(data: Path, split: str, options: Mapping[str, Any]) -> _Found:
+    """ModelNet40 as the .off meshes of its authors, z up, whose points are drawn by area."""
     root = require(data, "ModelNet40", ".", what="the folders of ModelNet40")
     names, labels = [], []
     sources: dict[str, Path] = {}
@@ -284,5 +284,5 @@ _LAYOUTS: dict[str, Callable[[Path, str, Mapping[str, Any]], _Found]] = {
     "ulip2": _pair("ulip2"),
     "openshape": _pair("openshape"),
     "h5": _h5,
-    "off": _off,
+    "off": _off_meshes,
 }

@@ -176,8 +176,8 @@ def _npy(data: Path, options: Mapping[str, Any]) -> Loaded:
     return names, numbers, load, path, [note], []
 
 
-def _bin(data: Path, options: Mapping[str, Any]) -> Loaded:
-    """Raw scans: `id.bin`, a tab, the label, and `t` for a test object."""
+def _raw_scans(data: Path, options: Mapping[str, Any]) -> Loaded:
+    """ScanObjectNN as raw scans: `id.bin`, a tab, the label, and `t` for a test object."""
     split = option(options, "split", tuple(_SPLITS))
     path = require(data, *_LISTS, what="the split of ScanObjectNN's raw scans")
     root = require(data, "object_dataset", ".", what="the raw scans of ScanObjectNN")
@@ -222,4 +222,4 @@ def _read_bin(path: Path, *, colours: bool) -> Cloud:
     return with_colours(cloud, rows[:, 6:9], str(path), scale=255.0) if colours else cloud
 
 
-_LAYOUTS: dict[str, Callable[[Path, Mapping[str, Any]], Loaded]] = {"h5": _h5, "npy": _npy, "bin": _bin}
+_LAYOUTS: dict[str, Callable[[Path, Mapping[str, Any]], Loaded]] = {"h5": _h5, "npy": _npy, "bin": _raw_scans}

@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.modality import IMAGE, TEXT
 from isthmus.errors import FormatError
 from isthmus.evaluation.benchmarks.readers.shared.annotations import read_lines
-from isthmus.evaluation.benchmarks.readers.shared.captions import Captioned, Folder, caption_items
+from isthmus.evaluation.benchmarks.readers.shared.captions import Folder
 from isthmus.evaluation.benchmarks.readers.shared.languages import (
+    caption_files_by_language,
     captions_by_language,
     chosen_languages,
-    language_files,
+    retrieval_by_language,
 )
 from isthmus.evaluation.benchmarks.readers.shared.lookup import IMAGES, option, require
-from isthmus.evaluation.benchmarks.task import ItemSet, Reading, Retrieval
-from isthmus.items import Item
+from isthmus.evaluation.benchmarks.task import Reading
 
 OPTIONS: dict[str, Any] = {"languages": "all", "captions": "all", "images": ""}
 
@@ -38,7 +37,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
     """
     most = {"all": None, "first": 1}[option(options, "captions", ("all", "first"))]
     names = ("captions.jsonl", "captions/captions.jsonl")
-    files = {} if any((data / name).is_file() for name in names) else language_files(data)
+    files = {} if any((data / name).is_file() for name in names) else caption_files_by_language(data)
     what = "the captions of Crossmodal-3600"
     records = captions_by_language(files) if files else _records(require(data, *names, what=what))
     languages = chosen_languages(records, str(options.get("languages", "all")))
@@ -50,22 +49,8 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
             f"{data}: none of the {len(records):,} pictures of Crossmodal-3600 is there (looked for "
             f"images/{next(iter(records), 'KEY')}.jpg). Expected the content of images.tgz there."
         )
-    texts: list[Item] = []
-    pairs: list[tuple[str, str]] = []
-    groups: dict[str, list[str]] = {}
-    for language in languages:
-        entries = [Captioned(f"{key}/{language}", records[key].get(language, [])[:most], ()) for key in media]
-        items, own = caption_items(entries)
-        texts += items
-        pairs += [(text, key.rpartition("/")[0]) for text, key in own]
-        groups[language] = [item.id for item in items]
-    gallery = ItemSet(IMAGE, [Item(key, str(file)) for key, file in media.items()])
     how = "the first caption of a picture" if most else "all captions"
-    return Reading(
-        Retrieval(ItemSet(TEXT, texts), gallery, pairs, groups),
-        missing=[key for key in records if key not in media],
-        notes=[f"{how}: {len(texts):,} in {len(groups)} languages; figures are means over languages"],
-    )
+    return retrieval_by_language(records, languages, media, most=most, note=f"{how}: ")
 
 
 def _records(path: Path) -> dict[str, dict[str, list[str]]]:

@@ -7,8 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from isthmus.core.modality import IMAGE, TEXT
 from isthmus.errors import ConfigError, FormatError
 from isthmus.evaluation.benchmarks.readers.shared.annotations import field, read_json_file
+from isthmus.evaluation.benchmarks.readers.shared.captions import Captioned, caption_items
+from isthmus.evaluation.benchmarks.task import ItemSet, Reading, Retrieval
+from isthmus.items import Item
 
 _NAME = re.compile(r"(?:.*_)?captions[_-]([a-z]{2,3}(?:[-_][A-Za-z]{2,4})?)\.json")
 _SPLITS = ("val", "dev")
@@ -18,8 +22,8 @@ Captions = dict[str, dict[str, list[str]]]
 """By picture and language."""
 
 
-def language_files(data: Path) -> dict[str, Path]:
-    """The files of captions in a folder by language: `captions_de.json`, or `crossmodal3600_captions-de.json`."""
+def caption_files_by_language(data: Path) -> dict[str, Path]:
+    """Caption files of a benchmark folder by language: `captions_de.json`, or `crossmodal3600_captions-de.json`."""
     by_language: dict[str, Path] = {}
     for folder in _FOLDERS:
         for path in sorted((data / folder).glob("*.json")):
@@ -99,3 +103,38 @@ def chosen_languages(records: Mapping[str, Mapping[str, Any]], wanted: str) -> l
         if language not in known:
             raise ConfigError(f"option 'languages' got {language!r}. Expected all, or some of {', '.join(known)}.")
     return chosen
+
+
+def retrieval_by_language(
+    records: Mapping[str, Mapping[str, list[str]]],
+    languages: Iterable[str],
+    media: Mapping[str, Path],
+    *,
+    most: int | None,
+    note: str = "",
+) -> Reading:
+    """Retrieval between pictures and their captions in several languages, each a group of queries of its own.
+
+    Args:
+        records: Captions by picture and language.
+        languages: Those that are scored.
+        media: The file of each picture that is there.
+        most: Captions of a picture and language at most; None is all.
+        note: What stands before the counts in the notes.
+    """
+    texts: list[Item] = []
+    pairs: list[tuple[str, str]] = []
+    groups: dict[str, list[str]] = {}
+    for language in languages:
+        entries = [Captioned(f"{key}/{language}", records[key].get(language, [])[:most], ()) for key in media]
+        items, own = caption_items(entries)
+        texts += items
+        pairs += [(text, key.rpartition("/")[0]) for text, key in own]
+        groups[language] = [item.id for item in items]
+    gallery = ItemSet(IMAGE, [Item(key, str(file)) for key, file in media.items()])
+    counts = f"{len(texts):,} {'in' if note else 'captions in'} {len(groups)} languages"
+    return Reading(
+        Retrieval(ItemSet(TEXT, texts), gallery, pairs, groups),
+        missing=[key for key in records if key not in media],
+        notes=[f"{note}{counts}; figures are means over languages"],
+    )

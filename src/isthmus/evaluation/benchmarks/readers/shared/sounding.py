@@ -36,7 +36,7 @@ def localization(clips: Clips, samples: Sequence[Sample], *, agreement: int = 1)
 
 
 def read_silent(data: Path, name: str) -> Silent:
-    """Pairs of a picture and a sound that do not belong together.
+    """Non-sounding samples of a localisation benchmark: pictures with a sound that does not belong to them.
 
     In spite of its name the published file holds these alone, so the list of the test is needed beside it.
 
