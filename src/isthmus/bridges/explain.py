@@ -59,7 +59,7 @@ class Explanation:
     basis: str = "the posteriors of the bridge's own routes"
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {100 * share:.0f} %" for name, share in self.shares if share >= LEAST_SHOWN)
+        return ", ".join(f"{name} ({100 * share:.0f} %)" for name, share in self.shares if share >= LEAST_SHOWN)
 
 
 class Explainer:

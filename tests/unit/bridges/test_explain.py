@@ -26,7 +26,7 @@ def test_shares_are_the_summands_of_the_mixture():
     found = explanation(p, q, ["a photo of a violin", "Violin.", "drum"])
     assert found.same == pytest.approx(0.05 + 0.03 + 0.16)
     assert dict(found.shares) == {"drum": pytest.approx(16 / 24), "a photo of a violin": pytest.approx(8 / 24)}
-    assert str(found) == "drum 67 %, a photo of a violin 33 %"
+    assert str(found) == "drum (67 %), a photo of a violin (33 %)"
 
 
 def test_templates_and_articles_do_not_tell_names_apart():

@@ -98,7 +98,7 @@ def test_it_says_why_and_what_is_to_be_expected(bridge_and_task: Any, tmp_path: 
         assert expected in text
         assert "mine" in text.split("\n\n")[0] if suffix == ".md" else "<h1>mine</h1>" in text
     # The texts of the surest answers match by themselves.
-    found = re.findall(r"- (t\d+): \1 .*; by (t\d+) (\d+) %", text)
+    found = re.findall(r"- (t\d+): \1 .*; by (t\d+) \((\d+) %\)", text)
     assert found
     assert all(name == reason for name, reason, _ in found)
 

@@ -218,6 +218,8 @@ def _with_interval(side: Mapping[str, Any], name: str) -> str:
     value, interval = side.get(name), side.get(f"{name}_ci95")
     if value is None:
         return "-"
+    if name == "median_rank":
+        return f"{value:,g}"
     return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 

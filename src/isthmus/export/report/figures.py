@@ -54,16 +54,19 @@ def bars(values: Mapping[str, tuple[float | None, float | None]]) -> Markup:
     """Pairs of bars, before and after, one row a name."""
     rows = list(values.items())
     top = max([abs(v) for pair in values.values() for v in pair if v is not None] or [1.0]) or 1.0
-    height = 18 + 40 * len(rows)
+    shown = [
+        [(v, kind) for v, kind in zip(pair, ("before", "after"), strict=True) if v is not None] for _, pair in rows
+    ]
+    height = 18 + sum(20 + 10 * len(each) for each in shown)
     parts = [
         f'<svg class="plot" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="modality gaps before and after">'
     ]
-    for place, (name, (before, after)) in enumerate(rows):
-        y = 14 + 40 * place
+    y = 14
+    for (name, _), drawn in zip(rows, shown, strict=True):
         parts.append(f'<text x="0" y="{y}">{escape(name)}</text>')
-        for row, (value, kind) in enumerate(((before, "before"), (after, "after"))):
-            if value is not None:
-                long = (WIDTH - 70) * abs(value) / top
-                parts.append(f'<rect x="0" y="{y + 4 + 10 * row}" width="{long:.1f}" height="8" class="{kind}"/>')
-                parts.append(f'<text x="{long + 5:.1f}" y="{y + 12 + 10 * row}" class="small">{value:.3f}</text>')
+        for row, (value, kind) in enumerate(drawn):
+            long = (WIDTH - 70) * abs(value) / top
+            parts.append(f'<rect x="0" y="{y + 4 + 10 * row}" width="{long:.1f}" height="8" class="{kind}"/>')
+            parts.append(f'<text x="{long + 5:.1f}" y="{y + 12 + 10 * row}" class="small">{value:.3f}</text>')
+        y += 20 + 10 * len(drawn)
     return Markup("").join([Markup(part) for part in parts] + [Markup("</svg>")])

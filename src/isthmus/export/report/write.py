@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
 
 TEMPLATES = Path(__file__).parent / "templates"
+HEADS = {"r@1": "R@1", "r@5": "R@5", "r@10": "R@10", "map": "mAP", "median_rank": "median rank"}
+HEADS |= {name: name for name in FIGURES if name not in HEADS}
+"""By figure, what heads its column."""
+TRIED = (
+    "Each was scored on pseudo pairs of shared items, once fitted without their items (uncovered) and once with them "
+    "(covered); the estimate takes both together, as mAP of new pairs."
+)
 SUFFIXES = (".html", ".htm", ".md")
 MARK = "isthmus report"
 """Stands at the beginning of every report, so that one is known again before it is replaced."""
@@ -88,6 +95,7 @@ def render(content: Content, *, html: bool = True) -> str:
     )
     environment.filters["figure"] = figure
     environment.filters["cell"] = cell
+    environment.filters["rank"] = rank
     record = content.record
     return environment.get_template("report.html" if html else "report.md").render(
         content=content,
@@ -96,6 +104,9 @@ def render(content: Content, *, html: bool = True) -> str:
         made=record.get("versions", {}),
         today=datetime.date.today().isoformat(),
         figures=FIGURES,
+        heads=HEADS,
+        winner=str(_mapping(record.get("chosen")).get("method", "")),
+        tried_words=TRIED,
         estimate=_mapping(record.get("estimate")),
         estimated=estimate_words(_mapping(record.get("estimate"))),
         chosen=chosen_rows(record.get("chosen")),
@@ -120,9 +131,8 @@ def estimate_words(estimate: Mapping[str, Any]) -> list[str]:
         words.append(f"Expected mAP of pairs that were never trained: {figure(float(value))}{interval}.")
     words += [f"{str(reason)[:1].upper()}{str(reason)[1:]}." for reason in estimate.get("reasons") or ()]
     if dropped := estimate.get("dropped"):
-        words.append(
-            f"{dropped:,} shared items were left out: their neighbours in the two spaces have nothing in common."
-        )
+        items = "1 shared item was left out: its" if dropped == 1 else f"{dropped:,} shared items were left out: their"
+        words.append(f"{items} neighbours in the two spaces have nothing in common.")
     if source := estimate.get("from"):
         words.append(f"Taken from {source}.")
     return words
@@ -151,6 +161,11 @@ def figure(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:,.3f}" if isinstance(value, float) and abs(value) < 100 else f"{value:,.4g}"
+
+
+def rank(value: Any) -> str:
+    """A rank of a table, with one place after the point where it needs it; a dash where there is none."""
+    return "-" if value is None else f"{round(float(value), 1):,g}"
 
 
 def cell(value: Any) -> str:
