@@ -121,6 +121,77 @@ def test_ray_encodes_the_space_that_one_process_encodes(tmp_path, monkeypatch):
     assert not ray.is_initialized()
 
 
+@pytest.fixture
+def cluster(monkeypatch):
+    """Two nodes of a core each on this machine, and the one of them that may be killed."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        doomed = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        ray.init(address=cluster.address, log_to_driver=False)
+        yield cluster, doomed
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.mark.parametrize(("rows", "dim"), [(200_000, 256)])
+def test_a_projection_of_which_a_node_is_killed_has_the_same_bytes(tmp_path, cluster, rows, dim):
+    """200,000 rows in 40 parts on two nodes, one of them killed while parts lie half done."""
+    from isthmus.bridges.project import project
+    from isthmus.core.distribution import Distribution
+    from small_bridge import linear_bridge
+
+    nodes, doomed = cluster
+    bridge, space = linear_bridge(tmp_path, rows, dim, modalities=("image",))
+    project(bridge, space, into=tmp_path / "whole" / "u.space")
+    into, killed = tmp_path / "u.space", threading.Event()
+
+    def kill():
+        while len(list(into.glob(".parts/image/*/done.json"))) < 8:
+            time.sleep(0.02)
+        nodes.remove_node(doomed, allow_graceful=False)
+        killed.set()
+
+    threading.Thread(target=kill, daemon=True).start()
+    report = project(bridge, space, into=into, distribution=Distribution(engine="ray", tasks=40))
+    assert killed.is_set()
+    assert report.rows == {"image": rows}
+    assert files(into) == files(tmp_path / "whole" / "u.space")
+
+
+def test_a_load_on_ray_leaves_every_row_once(tmp_path, cluster):
+    from isthmus.core.distribution import Distribution
+    from isthmus.search.stores.load import load_spaces, open_store_of
+    from small_bridge import linear_bridge
+
+    pytest.importorskip("lancedb")
+    bridge, space = linear_bridge(tmp_path, 30_000, 16, modalities=("image",))
+    url, work = f"lance:{tmp_path / 'db'}", Distribution(engine="ray", tasks=4)
+    (report,) = load_spaces(bridge, [space], url, distribution=work)
+    assert (report.rows, report.written) == (30_000, 30_000)
+    store = open_store_of(bridge, url)
+    assert store.contents(report.gallery).keys() == set(space["image"].ids)
+    assert store.count() == 30_000
+    (again,) = load_spaces(bridge, [space], url)
+    assert (again.written, again.unchanged) == (0, 30_000), "one process projects to the same bits"
+
+
+def test_a_fault_of_a_part_is_told_in_its_own_words(tmp_path, cluster):
+    from isthmus.bridges.project import project
+    from isthmus.core.distribution import Distribution
+    from isthmus.errors import SpaceError
+    from small_bridge import linear_bridge
+
+    bridge, space = linear_bridge(tmp_path, 50, 4, modalities=("image",))
+    project(bridge, space, into=tmp_path / "u.space", distribution=Distribution("0/4"))
+    with pytest.raises(SpaceError, match=r"^[^\n]*holds parts of another number \(00000-of-00004\)[^\n]*$"):
+        project(bridge, space, into=tmp_path / "u.space", distribution=Distribution(engine="ray", tasks=2))
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 

@@ -52,6 +52,10 @@ class LazyArrays(Mapping[str, NDArray[Any]]):
             if dtype not in DTYPES:
                 raise BridgeError(f"{path}: array {name!r} is {dtype}. Expected {' or '.join(DTYPES.values())}.")
 
+    def __reduce__(self) -> tuple[type[LazyArrays], tuple[Path]]:
+        # Another process opens the file for itself.
+        return LazyArrays, (self.path.resolve(),)
+
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self._read:
             if name not in self._shapes:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from isthmus.bridges.bridge import Bridge
 from isthmus.bridges.fingerprint import bridge_fingerprint
 from isthmus.bridges.folder import LazyArrays
 from isthmus.bridges.opening import as_bridge
-from isthmus.core.files import sha256_file
+from isthmus.bridges.projected import PARTS, waiting_for, write_part, write_whole
+from isthmus.core.distribution import Distribution
 from isthmus.core.modality import via_list
-from isthmus.core.replace import replaced_folder
-from isthmus.core.result import Result
-from isthmus.errors import SpaceError
+from isthmus.core.replace import claim_folder, replaced_folder
+from isthmus.core.result import OPTIONAL, Result
+from isthmus.errors import ConfigError, SpaceError
 from isthmus.spaces.embeddings import Embeddings
 from isthmus.spaces.manifest import MANIFEST, WRITING, read_manifest
-from isthmus.spaces.product import SPACE
-from isthmus.spaces.space import Space, as_space
-from isthmus.spaces.writer import ModalityWriter
+from isthmus.spaces.product import SPACE, SPACE_FILES
+from isthmus.spaces.selection import Selection
+from isthmus.spaces.space import Space, as_space, open_space
+
+SPACE_OF_PARTS = re.compile(rf"{SPACE_FILES.pattern}|{re.escape(PARTS)}/.*")
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class ProjectReport(Result):
         path: The new space.
         rows: Rows written, by modality.
         seconds: Time that it took.
+        waiting_for: Of a run of one part: parts that are missing still, by modality. None once all are joined.
     """
 
     path: str
     rows: dict[str, int]
     seconds: float
+    waiting_for: dict[str, list[int]] | None = field(default=None, metadata=OPTIONAL)
 
 
 def project(
@@ -49,6 +53,7 @@ def project(
     modalities: str | Sequence[str] | None = None,
     overwrite: bool = False,
     force: bool = False,
+    distribution: Distribution | None = None,
 ) -> ProjectReport:
     """Write a space of projected embeddings, block by block, with the ids and metadata of the source.
 
@@ -63,6 +68,8 @@ def project(
             the first one's is taken.
         overwrite: Replace what lies at `into`.
         force: Project embeddings of another encoder too.
+        distribution: One part of the rows, or all parts on a Ray cluster; the space that they end in is, byte for byte,
+            the one that a single process writes. None is this process.
 
     Raises:
         SpaceError: Something else lies at `into`, or the bridge has a route for no modality of the spaces.
@@ -77,17 +84,53 @@ def project(
     inputs = [*(one.path for one in sources), folder_of, *(known.path for known in through.spaces)]
     there = set() if overwrite or not target.exists() else _projected_modalities(through, target)
     new = {name: one[name] for name, one in wanted.items() if name not in there}
+    if distribution is not None and distribution.cuts:
+        if overwrite:
+            raise ConfigError("overwrite is of a run without parts. Remove the folder first, or give another.")
+        joined = {name: len(one[name]) for name, one in wanted.items() if name in there}
+        place = claim_folder(target, SPACE_OF_PARTS, "space", inputs=inputs, option="--into", fault=SpaceError)
+        return _project_parts(through, new, place, distribution, joined, started, force)
     if not new:
         raise SpaceError(
             f"--into {into} holds {', '.join(sorted(wanted))} already. Give another folder, other modalities, or "
             "--overwrite."
         )
     if there:
-        rows = {name: _write(through, one, target, name=target.stem, force=force) for name, one in new.items()}
+        rows = {name: write_whole(through, one, target, name=target.stem, force=force) for name, one in new.items()}
     else:
         with replaced_folder(target, SPACE, overwrite=overwrite, inputs=inputs, option="--into") as folder:
-            rows = {name: _write(through, one, folder, name=target.stem, force=force) for name, one in new.items()}
+            rows = {name: write_whole(through, one, folder, name=target.stem, force=force) for name, one in new.items()}
     return ProjectReport(str(target), rows, time.monotonic() - started)
+
+
+def _project_parts(
+    bridge: Bridge,
+    new: Mapping[str, Embeddings],
+    into: Path,
+    distribution: Distribution,
+    joined: dict[str, int],
+    started: float,
+    force: bool,
+) -> ProjectReport:
+    """Project one part of each modality, or deal all parts out; parts that are there already are not done again."""
+    rows, waiting = dict(joined), {}
+    for name, one in new.items():
+        next(bridge.project_blocks(Selection(one, [0]), force=force))  # what is wrong is told before machines are asked
+        work = partial(_part_of, bridge, one.path.resolve(), into.resolve(), force)
+        part = distribution.part
+        found = distribution.on_ray(work) if part is None else [work(part)]
+        done = [count for count in found if count is not None]
+        if done:
+            rows[name] = done[0]
+        else:
+            assert part is not None
+            waiting[name] = waiting_for(into, name, part[1])
+    return ProjectReport(str(into), rows, time.monotonic() - started, waiting or None)
+
+
+def _part_of(bridge: Bridge, modality: Path, into: Path, force: bool, part: tuple[int, int]) -> int | None:
+    """One part of the modality in a folder, which every machine opens for itself."""
+    return write_part(bridge, open_space(modality.parent)[modality.name], into, part, force=force)
 
 
 def _wanted(bridge: Bridge, spaces: Sequence[Space], modalities: Sequence[str] | None) -> dict[str, Space]:
@@ -113,6 +156,8 @@ def _projected_modalities(bridge: Bridge, into: Path) -> set[str]:
     Raises:
         SpaceError: It is something else.
     """
+    if not (into / MANIFEST).is_file() and [one.name for one in into.iterdir()] == [PARTS]:
+        return set()
     entries = read_manifest(into)["modalities"] if (into / MANIFEST).is_file() else {}
     made_by = {(entry.get("unified") or {}).get("fingerprint") for entry in entries.values()}
     if made_by != {bridge_fingerprint(bridge)}:
@@ -121,37 +166,3 @@ def _projected_modalities(bridge: Bridge, into: Path) -> set[str]:
             "--overwrite."
         )
     return {name for name, entry in entries.items() if entry["state"] != WRITING}
-
-
-def _identity(bridge: Bridge) -> tuple[str, str]:
-    """Name and hash of what makes the embeddings: of the folder and its file of arrays, or of a bridge in memory."""
-    if isinstance(bridge.arrays, LazyArrays):
-        return bridge.arrays.path.parent.resolve().name, sha256_file(bridge.arrays.path)
-    digest = hashlib.sha256()
-    for name in sorted(bridge.arrays):
-        array = np.ascontiguousarray(bridge.arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.data)
-    return bridge.method, digest.hexdigest()
-
-
-def _write(bridge: Bridge, x: Embeddings, folder: Path, *, name: str, force: bool) -> int:
-    """Project one modality into a space folder; rows that an interrupted run left there are kept."""
-    maker, weights = _identity(bridge)
-    source = f"{x.space_name}/{x.modality}"
-    info = {
-        "encoder": {"library": "isthmus", "id": f"{maker}:{source}", "weights_sha256": weights},
-        "preprocessing": dict(x.info.get("preprocessing") or {}),
-        "unified": {"fingerprint": bridge_fingerprint(bridge), "bridge": maker, "source": source},
-    }
-    start = 0
-    with ModalityWriter(folder, x.modality, dim=bridge.dim, dtype="float32", info=info, name=name) as writer:
-        written = writer.rows  # whole shards of an interrupted run: the same rows, in the same order
-        for block in bridge.project_blocks(x, force=force):
-            stop = start + len(block)
-            first = max(start, written)
-            if first < stop:
-                rows = x.metadata.slice(first, stop - first)
-                writer.append(x.ids[first:stop], block[first - start :], rows, checked=True)
-            start = stop
-    return start

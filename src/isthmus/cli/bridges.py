@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from isthmus.cli.making import Making, share_listed_texts, share_texts_with_base
 from isthmus.cli.output import output
 from isthmus.cli.settings_help import print_settings
 from isthmus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from isthmus.core.distribution import Distribution
 
 METHODS = ("ex-mcr", "posterior", "cca", "dictionary", "ridge", "procrustes")
 CONNECT_METHODS = ("auto", "posterior", "cca", "c-mcr", "dictionary", "ridge", "procrustes", "mean_offset")
@@ -202,8 +205,18 @@ def project(
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Into a store: only part I of N, such as 0/8.", show_default=False),
+        typer.Option(
+            metavar="I/N", help="Only part I of N, such as 0/8; a folder is joined by the last.", show_default=False
+        ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="local|ray", help="Where the work runs: this process, or a Ray cluster.")
+    ] = "local",
+    tasks: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Parts that Ray deals out (default: one a core).", show_default=False),
+    ] = None,
+    address: o.Address = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Into a store: delete rows that the space does not hold any more.")
     ] = False,
@@ -213,21 +226,27 @@ def project(
     as_json: o.Json = False,
 ) -> None:
     """Project spaces through a bridge, into a folder or a store."""
+    from isthmus.core.distribution import Distribution
     from isthmus.search.stores.load import is_store
 
+    work = Distribution(shard, engine, tasks, address)
     if is_store(into):
         if overwrite:
             raise ConfigError("--overwrite is of folders. A store is brought up to date; --prune drops the rest.")
-        load_store(bridge, space, into, modality, shard, prune, force, quiet, as_json)
+        load_store(bridge, space, into, modality, work, prune, force, quiet, as_json)
         return
-    if shard or prune:
-        raise ConfigError("--shard and --prune are of stores (lance:DIR, postgresql://..., qdrant:...).")
+    if prune:
+        raise ConfigError("--prune is of stores (lance:DIR, postgresql://..., qdrant:...).")
     from isthmus.bridges import project as verb
 
     with output(as_json=as_json, quiet=quiet) as out:
-        found = verb.project(bridge, space, into=into, modalities=modality, overwrite=overwrite, force=force)
+        found = verb.project(
+            bridge, space, into=into, modalities=modality, overwrite=overwrite, force=force, distribution=work
+        )
         out.report, rows = found, found.rows
         out.table(["modality", "rows"], list(rows.items()))
+        for name, missing in (found.waiting_for or {}).items():
+            out.say(f"{name}: {len(missing):,} parts are missing still, the first is {missing[0]}")
         out.note(f"Next: isthmus inspect {into}")
 
 
@@ -236,7 +255,7 @@ def load_store(
     spaces: list[Path],
     url: str,
     modality: list[str] | None,
-    shard: str | None,
+    work: Distribution,
     prune: bool,
     force: bool,
     quiet: bool,
@@ -256,7 +275,7 @@ def load_store(
             opened,
             url,
             modalities=modality,
-            shard=shard,
+            distribution=work,
             prune=prune,
             force=force,
             quiet=quiet,

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from isthmus.core.ray import ray_session
 from isthmus.encoders.pipeline.options import EncodeOptions
 from isthmus.encoders.pipeline.settings import EncodeReport
 
@@ -32,12 +32,8 @@ def encode_parts(call: Callable[..., EncodeReport], options: EncodeOptions) -> l
     Raises:
         DependencyError: Ray is not installed.
     """
-    with ray_session(options.address) as ray:
-        number = options.tasks or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        task = ray.remote(num_cpus=1, max_retries=8)(_encode_part)
-        alone = replace(options, engine="local", tasks=None, address=None, workers=0, max_rejected=1.0, quiet=True)
-        reports: list[EncodeReport] = ray.get([task.remote(call, alone, (part, number)) for part in range(number)])
-    return reports
+    alone = replace(options, engine="local", tasks=None, address=None, workers=0, max_rejected=1.0, quiet=True)
+    return options.distribution.on_ray(partial(_encode_part, call, alone))
 
 
 def joined_report(reports: list[EncodeReport]) -> EncodeReport:
@@ -55,8 +51,4 @@ def joined_report(reports: list[EncodeReport]) -> EncodeReport:
 
 
 def _encode_part(call: Callable[..., EncodeReport], options: EncodeOptions, part: tuple[int, int]) -> EncodeReport:
-    import torch
-
-    # A task a core leaves a core a task, for decoding too.
-    torch.set_num_threads(1)
     return call(options=replace(options, shard=part))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from isthmus.core.messages import unknown_name
+from isthmus.core.distribution import Distribution
 from isthmus.errors import ConfigError
 
-ENGINES = ("local", "ray")
 DUPLICATES = ("each", "once")
 
 
@@ -73,32 +71,18 @@ class EncodeOptions:
             raise ConfigError(f"max_rejected is {self.max_rejected}. Expected a share from 0 to 1, such as 0.01.")
         if self.duplicates not in DUPLICATES:
             raise ConfigError(f"duplicates is {self.duplicates!r}. Expected 'each' or 'once'.")
-        if self.engine not in ENGINES:
-            raise ConfigError(unknown_name("unknown engine", self.engine, ENGINES))
-        part = self.part
-        if self.engine == "ray" and part is not None:
-            raise ConfigError(
-                "shard is of a run without an engine: 'ray' deals out the parts itself. Give one of them."
-            )
-        if self.engine == "local" and (self.tasks is not None or self.address is not None):
-            raise ConfigError("tasks and address are of the engine 'ray'. Give engine='ray' with them.")
-        if self.tasks is not None and self.tasks < 1:
-            raise ConfigError(f"tasks is {self.tasks}. Expected at least 1.")
+        _ = self.distribution
+
+    @property
+    def distribution(self) -> Distribution:
+        """Which part is encoded, and where.
+
+        Raises:
+            ConfigError: A value is out of range, or contradicts another.
+        """
+        return Distribution(self.shard, self.engine, self.tasks, self.address)
 
     @property
     def part(self) -> tuple[int, int] | None:
-        """The shard as (number, of how many), numbers from 0; None is the whole.
-
-        Raises:
-            ConfigError: It is neither "0/8" nor (0, 8), or out of range.
-        """
-        if self.shard is None:
-            return None
-        if isinstance(self.shard, str):
-            match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", self.shard)
-            number, count = (int(part) for part in match.groups()) if match else (0, 0)
-        else:
-            number, count = self.shard
-        if not 0 <= number < count:
-            raise ConfigError(f"shard is {self.shard!r}. Expected I/N with I from 0 to N - 1, such as 0/8 to 7/8.")
-        return number, count
+        """The shard as (number, of how many), numbers from 0; None is the whole."""
+        return self.distribution.part

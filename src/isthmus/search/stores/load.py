@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from isthmus.bridges.fingerprint import bridge_fingerprint
+from isthmus.bridges.projected import part_bounds
+from isthmus.core.distribution import Distribution
 from isthmus.core.geometry import Array
 from isthmus.core.runtime import Progress
-from isthmus.encoders.pipeline.options import EncodeOptions
 from isthmus.errors import ConfigError
 from isthmus.search.stores.protocol import (
     INDEX_ROWS,
@@ -24,6 +27,7 @@ from isthmus.search.stores.protocol import (
     split_table,
 )
 from isthmus.spaces.selection import Selection
+from isthmus.spaces.space import open_space
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
@@ -138,7 +142,7 @@ def load(
         raise ConfigError("--prune looks at a whole gallery, got --shard too. Prune in a run without it.")
     name = gallery or f"{embeddings.space_name}/{embeddings.modality}"
     there = store.contents(name)
-    first, last = shard_bounds(len(embeddings), part)
+    first, last = part_bounds(len(embeddings), part)
     wanted = embeddings if part is None else Selection(embeddings, np.arange(first, last))
     written = start = 0
     with Progress(f"load {name}", len(wanted), unit="rows", quiet=quiet) as progress:
@@ -150,12 +154,6 @@ def load(
     if deleted:
         store.delete(name, deleted)
     return LoadReport(name, len(wanted), written, len(wanted) - written, len(deleted))
-
-
-def shard_bounds(rows: int, part: tuple[int, int] | None) -> tuple[int, int]:
-    """First and past-last row of a part: parts are runs of rows of nearly one length."""
-    number, count = part or (0, 1)
-    return rows * number // count, rows * (number + 1) // count
 
 
 def _batch(gallery: str, x: Embeddings | Selection, vectors: Array, start: int) -> Batch:
@@ -190,7 +188,7 @@ def load_spaces(
     url: str,
     *,
     modalities: Sequence[str] | None = None,
-    shard: str | tuple[int, int] | None = None,
+    distribution: Distribution | None = None,
     prune: bool = False,
     force: bool = False,
     quiet: bool = True,
@@ -202,7 +200,8 @@ def load_spaces(
         spaces: What to project.
         url: `lance:DIR`, `postgresql://...` or `qdrant:URL_OR_DIR`, with `#TABLE` behind; made where it is missing.
         modalities: Which; None is every modality that the bridge has a route for.
-        shard: "0/8" or (0, 8): only this part of each modality; the index is then left to a last run without it.
+        distribution: One part of each modality, whose index is then left to a last run without it, or all parts on a
+            Ray cluster. None is this process.
         prune: Delete rows of the galleries that the spaces do not hold any more.
         force: Project embeddings of another encoder too.
         quiet: Show no progress.
@@ -211,18 +210,44 @@ def load_spaces(
         ConfigError: No modality has a route, or as `load`.
         FingerprintError: The store holds rows of another bridge.
     """
-    part = EncodeOptions(shard=shard).part
+    work = distribution or Distribution()
+    if prune and work.cuts:
+        raise ConfigError("--prune looks at a whole gallery, got a run in parts. Prune in a run without them.")
     routed = {key.rpartition("/")[2] for key in bridge.routes}
     wanted = [one[name] for one in spaces for name in one.modalities if name in (modalities or routed)]
     if not wanted:
         raise ConfigError(
             f"the spaces have no modality that the bridge has a route for ({', '.join(sorted(routed))}). Give others."
         )
+    # Made here, so that parts side by side do not all make it.
     store = open_store_of(bridge, url, create=True)
     try:
-        reports = [load(store, bridge, one, part=part, prune=prune, force=force, quiet=quiet) for one in wanted]
-        if part is None:
+        if work.engine == "ray":
+            places = [one.path.resolve() for one in wanted]
+            loads = work.on_ray(partial(_load_part, bridge, url, places, force))
+            reports = [_summed(parts) for parts in zip(*loads, strict=True)]
+        else:
+            reports = [
+                load(store, bridge, one, part=work.part, prune=prune, force=force, quiet=quiet) for one in wanted
+            ]
+        if work.part is None:
             finish(store)
         return reports
     finally:
         store.close()
+
+
+def _load_part(
+    bridge: Bridge, url: str, places: Sequence[Path], force: bool, part: tuple[int, int]
+) -> list[LoadReport]:
+    """One part of the modalities in these folders, in a process that opens everything for itself."""
+    store = open_store_of(bridge, url)
+    try:
+        return [load(store, bridge, open_space(one.parent)[one.name], part=part, force=force) for one in places]
+    finally:
+        store.close()
+
+
+def _summed(parts: Sequence[LoadReport]) -> LoadReport:
+    counts = ("rows", "written", "unchanged", "deleted")
+    return LoadReport(parts[0].gallery, *(sum(getattr(part, name) for part in parts) for name in counts))
