@@ -24,6 +24,9 @@ slowly. The type of products is that for which the processor has instructions, n
 """
 
 
+AUTO = "16 bits or the same"
+"""The step of `precision = "auto"` in the result files."""
+
 HALF = {
     "int16": "This processor has no bf16 instructions that beat float32; the method multiplies 16-bit integers, by "
     "compiled loops. Each query here has one near row, at a random place in the memory: once it is found, weights "
@@ -142,26 +145,30 @@ def pool_section(pool: Results, table: Table) -> str:
 
 def step_section(found: Results, table: Table) -> str:
     """The training step."""
+    # Without such instructions "auto" is float32, the fused step again.
+    bf16 = found["machine"]["bf16_gflops"] > found["machine"]["float32_gflops"]
+    names = {"plain": "plain", "fused": "fused", **({AUTO: "fused, bf16"} if bf16 else {})}
     rows = []
     for row in (found["step"], found["small"]):
-        rows += [
-            [f"{row['batch']:,} x {row['dim']}", name, f"{taken:.3f}", f"{row['seconds']['plain'] / taken:.2f}",
-             f"{row['floor_seconds'] / taken:.0%}"]
-            for name, taken in row["seconds"].items()
-        ]  # fmt: skip
+        size, plain, floor = f"{row['batch']:,} x {row['dim']}", row["seconds"]["plain"], row["floor_seconds"]
+        taken = {name: row["seconds"][step] for step, name in names.items() if step in row["seconds"]}
+        rows += [[size, name, f"{s:.3f}", f"{plain / s:.2f}", f"{floor / s:.0%}"] for name, s in taken.items()]
     loss = found["loss"]
     terms = ", and ".join(
-        f"{ratio:.2f} times as fast in {'float32' if name == 'fused' else '16 bits'} (gradients apart by "
+        f"{ratio:.2f} times as fast in {'float32' if name == 'fused' else 'bf16'} (gradients apart by "
         f"{loss['gradients_apart'][name]:.0e})"
         for name, ratio in loss["plain_over"].items()
+        if name in names
+    )
+    auto = (
+        "is the last of these here" if bf16 else "is the fused step here, since this processor has no bf16 instructions"
     )
     return (
-        "## The training step\n\nNoise, projectors, the dense alignment of four InfoNCE terms, AdamW. The last column "
-        "is the time that the products of a step take at the float32 peak as a share of the step; a float32 step can "
-        f"not pass 100 %, which here is {found['step']['plain_over_floor']:.2f} times the plain one. *16 bits* is "
-        '`precision = "auto"`: bfloat16 where the processor has instructions for it. The '
-        f"four terms alone, beside the same written out: {terms}.\n\n"
-        + table(["batch", "step", "seconds", "times plain", "products' share"], rows)
+        "## The training step\n\nNoise, projectors, the dense alignment of four InfoNCE terms, AdamW. *Plain* is the "
+        f'step in ordinary PyTorch; `precision = "auto"` {auto}. The last column is the time that the products of a '
+        "step take at the float32 peak as a share of the step; a float32 step can not pass 100 %, which here is "
+        f"{found['step']['plain_over_floor']:.2f} times the plain one. The four terms alone, beside the same written "
+        f"out: {terms}.\n\n" + table(["batch", "step", "seconds", "times plain", "products' share"], rows)
     )
 
 

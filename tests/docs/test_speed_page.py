@@ -50,6 +50,7 @@ RESULTS = {
         ],
     },
     "train_step": {
+        "machine": {"bf16_gflops": 200.0, "float32_gflops": 100.0},
         "loss": {
             "plain_over": {"fused": 2.1, "16 bits or the same": 3.4},
             "gradients_apart": {"fused": 3e-7, "16 bits or the same": 4e-5},
@@ -82,7 +83,7 @@ def test_the_page_says_what_the_files_hold(scripts: tuple[ModuleType, ModuleType
         "| text to image | 0.01 | 17,427 x 20,000 | compressed | 4.25 | 1.0e-03 | 4.0e-03 | 0.9987 |",
         "| 4,096 x 512 | fused | 2.500 | 2.00 | 80% |",
         "which here is 2.50 times the plain one",
-        "2.10 times as fast in float32 (gradients apart by 3e-07), and 3.40 times as fast in 16 bits",
+        "2.10 times as fast in float32 (gradients apart by 3e-07), and 3.40 times as fast in bf16",
         "| bf16, times exact | 1.84 |",
         "the method multiplies 16-bit integers, by compiled loops",
         "| equal | 40.0 | 2.75 | 0.450 | +0.001 |",
@@ -97,6 +98,14 @@ def test_the_page_says_what_the_files_hold(scripts: tuple[ModuleType, ModuleType
     assert "Why not an index" not in page
     assert "The papers' text-image size" not in page
     assert speed.speed_page(lambda name: None, results.table) == speed.INTRO
+
+
+def test_a_processor_without_bf16_shows_no_step_in_it(scripts: tuple[ModuleType, ModuleType]) -> None:
+    speed, results = scripts
+    found = {**RESULTS["train_step"], "machine": {"bf16_gflops": 10.0, "float32_gflops": 100.0}}
+    page = speed.speed_page({**RESULTS, "train_step": found}.get, results.table)
+    assert "since this processor has no bf16 instructions" in page
+    assert "times as fast in bf16" not in page
 
 
 def test_the_same_numbers_give_the_same_plots(scripts: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:

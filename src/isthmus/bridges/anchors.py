@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from isthmus.spaces.space import Space
 
 TEMPERATURE = 0.05
-"""Of the posteriors, as of the method posterior."""
+"""Temperature of the posteriors; the default of the method posterior."""
 MOST_NAMES, MEAN_ROWS = 20_000, 5_000
 """Most named items that are looked among, and rows behind a modality's mean, both evenly spaced."""
 

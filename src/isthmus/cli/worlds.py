@@ -32,7 +32,7 @@ def join(
     method: Annotated[
         str | None, typer.Option(metavar="NAME", help="How spaces are connected (see connect).", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
     retrain: Annotated[bool, typer.Option("--retrain", help="Connect again although nothing asks for it.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be fetched, encoded and written, and leave.")

@@ -39,8 +39,8 @@ def paired_projector_row(
         test: Query and gallery of the evaluation.
         real_pairs: Pairs of the memories, query_id and gallery_id.
         truth: Pairs of the test.
-        seed: Of training.
-        steps: Of training.
+        seed: Seed of training.
+        steps: Steps of training.
     """
     started = time.perf_counter()
     names = [Names.of(each.modality, each.ids, len(each)) for each in memory]
@@ -57,8 +57,8 @@ def paired_projector(x: Array, y: Array, query: Array, *, seed: int, steps: int)
         x: (n, d) unit rows of the leaf.
         y: (n, dim) unit rows of the base, row i the partner of row i.
         query: (q, d) rows of the leaf to project.
-        seed: Of initialisation, batches and noise.
-        steps: Of AdamW, with cosine decay.
+        seed: Seed of initialisation, batches and noise.
+        steps: Steps of AdamW, with cosine decay.
 
     Returns:
         (q, dim) unit rows.

@@ -77,7 +77,7 @@ def run(
     Args:
         out: Folder for everything that the demo makes: `raw`, `spaces`, `pairs`, `unified.bridge`, `demo.png` and
             `demo.json`. An earlier demo in it is replaced.
-        seed: Of the world's drawing and of training.
+        seed: Seed of the world's drawing and of training.
         quiet: Say nothing.
         say: Where lines go; None prints them.
         size: How much to draw; None is all.

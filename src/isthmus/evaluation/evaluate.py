@@ -85,7 +85,7 @@ def evaluate_retrieval(
             a list of 2-tuples. An id may stand in many pairs.
         ks: The cut-offs of recall.
         bootstrap: Resamples for the 95 % intervals; 0 is no intervals.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Raises:
         EvaluationError: An id is unknown or stands twice, a column is missing, shapes do not fit, or values are NaN.
@@ -113,7 +113,7 @@ def evaluate_zero_shot(
             `class` column or the id of a prompt. Or an integer array with the class number of each query.
         ks: The cut-offs of accuracy.
         bootstrap: Resamples for the 95 % intervals; 0 is no intervals.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Raises:
         EvaluationError: An id is unknown, a column is missing, shapes do not fit, or values are NaN.
@@ -157,7 +157,7 @@ def evaluate_bridge(
         space_paths: Where those spaces lie now, by name, if not where they lay.
         force: Project embeddings of another encoder too.
         bootstrap: Resamples for the 95 % intervals; 0 is no intervals.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Raises:
         EvaluationError: Neither or both of the tasks are given, or as the functions of the task.

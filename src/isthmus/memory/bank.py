@@ -101,7 +101,7 @@ class MemoryBank:
             tolerance: Largest relative error of an approximate method (its mean and 99th percentile; three times this
                 for the percentile of bf16) and largest loss of cosine, on 256 random queries that are done exactly
                 too; over it the exact method is used.
-            seed: Of those queries.
+            seed: Seed of those queries.
             out: Array or memory map to write the result into (a list of them where `values` is a list), float32 or
                 float16; then it is returned, and the results are never held whole.
 
@@ -214,7 +214,7 @@ class MemoryBank:
                 that hold the tolerance.
             max_k: MatrixReader per query at most.
             tolerance: Largest 99th percentile of the relative error of the recomposed averages, on 256 random queries.
-            seed: Of those queries.
+            seed: Seed of those queries.
 
         Raises:
             CheckFailed: The tolerance is not held; at high temperatures the weights are not sparse.

@@ -51,7 +51,7 @@ class FloatScores:
 
     Args:
         sketched: (q, r) float32 sketched queries.
-        dtype: Of the products.
+        dtype: Number type of the products.
     """
 
     def __init__(self, sketched: torch.Tensor, dtype: torch.dtype) -> None:

@@ -83,7 +83,7 @@ class Scan:
 
     Args:
         work: Keys and temperature.
-        sketch: Of the memory and such queries.
+        sketch: Sketch of the memory and such queries.
         threshold: Logits below a query's largest at which rows stop to matter.
         queries: (q, d) float32.
         most: Rows found, of all queries together, beyond which the rest of the memory is left alone.
@@ -143,7 +143,7 @@ def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold
     Args:
         work: What to average.
         queries: (q, d) float32.
-        sketch: Of the memory and such queries.
+        sketch: Sketch of the memory and such queries.
         threshold: Logits below a query's largest at which rows stop to matter.
         tail: Weight of the rows beyond it, as a share of the last band's.
     """

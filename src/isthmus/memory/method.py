@@ -70,7 +70,7 @@ def choose_method(work: Work, queries: MatrixReader, method: str, tolerance: flo
         queries: All queries of the run.
         method: "exact", "bf16", "compressed" or "auto".
         tolerance: What the errors are held to.
-        seed: Of the sample.
+        seed: Seed of the sample.
     """
     report: dict[str, Any] = {
         "asked": method, "used": "exact", "fell_back": None, "queries": queries.n, "rows": work.keys.n,

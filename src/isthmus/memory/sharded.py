@@ -57,7 +57,7 @@ def open_engine(name: str = "local", *, workers: int | None = None, address: str
     Args:
         name: "local" (this process), "processes" or "ray".
         workers: Processes; None is one per core. Ray decides for itself.
-        address: Of a Ray cluster; None is the one this process is connected to, or else a local one.
+        address: Address of a Ray cluster; None is the one this process is connected to, or else a local one.
 
     Raises:
         ConfigError: The engine is unknown.

@@ -42,7 +42,7 @@ def sparse_weights(
         mass: Share of the weight; None takes the least that holds the tolerance on the sample.
         max_k: MatrixReader per query at most.
         tolerance: Largest 99th percentile of the relative error.
-        seed: Of the sample.
+        seed: Seed of the sample.
 
     Raises:
         CheckFailed: The averages miss the tolerance: the weights are not sparse at this temperature.

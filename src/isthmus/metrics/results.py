@@ -26,7 +26,7 @@ class Settings:
     Attributes:
         ks: The cut-offs.
         bootstrap: Resamples for the 95 % intervals; 0 is no intervals.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
     """
 
     ks: tuple[int, ...] = (1, 5, 10)

@@ -128,7 +128,7 @@ def _named_as_here(table: Any, columns: tuple[str, str]) -> Any:
 
 
 def _relevant(table: Any, name: str) -> list[bool] | None:
-    """Of each row whether its score says that the pair is a true one, by the rule of TREC: above 0; None without one.
+    """Whether the score of each row says that its pair is a true one, by the rule of TREC: above 0; None without one.
 
     Raises:
         EvaluationError: A score is no number; its row is named.

@@ -28,7 +28,7 @@ from isthmus.pairs.sparse_columns import compose, from_block, to_arrays, weigh_k
 _COPIED = 65536
 """Rows that are copied at a time: a memory map is then never read whole."""
 _FORMAT = 2
-"""Of kept blocks; one of another format is made again."""
+"""Format of kept blocks; one of another format is made again."""
 
 
 class Builder:

@@ -51,7 +51,7 @@ class Recomposed:
     """Averages of the rows of a memory, made of their sparse weights when they are asked for.
 
     Args:
-        weights: Of n queries over m rows.
+        weights: Weights of n queries over m rows.
         values: The (m, dim) rows that are averaged, as `value_rows` gives them.
         unit: Scale the averages to unit length.
     """

@@ -25,7 +25,7 @@ class Side:
     """The memory of one space, or of a bridge's unified space.
 
     Attributes:
-        name: Of the space, for messages and per-space settings.
+        name: Name of the space, for messages and per-space settings.
         ids: Per modality, the ids of the rows.
         embeddings: Per modality, (n, dim) float32 unit rows.
         content: Per modality, hash of what its rows were computed from; without one the rows are hashed themselves.

@@ -50,8 +50,9 @@ class ConnectConfig(RecipeConfig):
         dim: Width of the new space.
         head: What a projector is: "mlp" (two layers, the released CLAP-CLIP head) or "half" (Linear, BatchNorm, ReLU,
             the released ULIP-CLIP head, whose embeddings are never negative).
-        temperature: Of InfoNCE between the overlap's two embeddings (tau 2).
-        pseudo_temperature: Of InfoNCE between the modalities that only one space has (tau 3); None is `temperature`.
+        temperature: Temperature of InfoNCE between the overlap's two embeddings (tau 2).
+        pseudo_temperature: Temperature of InfoNCE between the modalities that only one space has (tau 3); None is
+            `temperature`.
     """
 
     dim: int = Field(512, ge=2)
@@ -234,7 +235,7 @@ class InterIntra:
 
     Args:
         projectors: f_1 and f_2.
-        slots: Of the pseudo pairs.
+        slots: Slots of the pseudo pairs.
         via: Overlap modalities; the first is what the others are drawn to.
         config: Temperatures, lambda, the intra norm, BatchNorm batching.
     """

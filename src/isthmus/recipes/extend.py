@@ -56,7 +56,7 @@ class ExtendConfig(RecipeConfig):
     """Settings of `extend`; those of `RecipeConfig`, and:
 
     Attributes:
-        temperature: Of the InfoNCE losses (the paper's tau 2).
+        temperature: Temperature of the InfoNCE losses (the paper's tau 2).
         learning_rate: As in `RecipeConfig`; twice the papers', with which half of the steps are enough.
         modalities: Modalities of the leaf, beside the overlap, that are brought in; None is all. Each is a column of
             the pseudo pairs and a term of the loss.
@@ -293,7 +293,7 @@ class DenseAlignment:
 
     Args:
         projector: f_l and f_m.
-        slots: Of the pseudo pairs.
+        slots: Slots of the pseudo pairs.
         via: Overlap modalities; the first is what f_l is drawn to.
         config: Temperature, lambda, the intra norm, BatchNorm batching.
     """

@@ -68,7 +68,7 @@ def warn_of_overlap(
     """Warn of shared items that have their neighbours in common no more often than chance, as `inspect` does.
 
     Args:
-        names: Of the two spaces.
+        names: Names of the two spaces.
         via: The modality that they share.
         x: (n, d) unit rows of the first.
         y: (m, e) unit rows of the second.

@@ -22,7 +22,7 @@ from isthmus.errors import ConfigError
 METHODS = ("dictionary", "ridge", "procrustes", "mean_offset", "cca")
 TEMPERATURES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
-"""Of ridge and CCA, as multiples of the mean variance of a coordinate, strongest first."""
+"""Penalties of ridge and CCA, as multiples of the mean variance of a coordinate, strongest first."""
 SLACK = 0.05
 """The strongest regularisation that gives up at most this share of the best held-out score is taken: what is to be
 mapped in the end lies off the overlap, where a smoother map is the safer one."""
@@ -46,11 +46,11 @@ class ClosedFormConfig:
             its image in the other space, so that the cosines of both spaces add up; "average" carries base items, too,
             to averages of the base's overlap. For cca, True is the canonical space, False the same products from the
             leaf's side alone. None is False for a dictionary and True for cca.
-        temperature: Of the softmax over the leaf's overlap; None chooses.
-        base_temperature: Of the softmax over the base's overlap, where two-sided; None chooses.
-        strength: Of the penalty of ridge and cca, as a multiple of the mean variance of a coordinate; None chooses.
+        temperature: Temperature of the softmax over the leaf's overlap; None chooses.
+        base_temperature: Temperature of the softmax over the base's overlap, where two-sided; None chooses.
+        strength: Penalty of ridge and cca, as a multiple of the mean variance of a coordinate; None chooses.
         dim: Canonical directions kept; None is all.
-        seed: Of the held-out split.
+        seed: Seed of the held-out split.
     """
 
     method: str = "dictionary"

@@ -97,7 +97,7 @@ def build(
         places: (m,) the places that hold a row.
         kind: `ivf` or `hnsw`.
         target: Recall at 10 to reach on the sample, 0 to 1.
-        seed: Of k-means and of the sample.
+        seed: Seed of k-means and of the sample.
         queries: (q, d) unit rows such as will be searched with; None takes a sample of the rows and of sums of two.
 
     Raises:

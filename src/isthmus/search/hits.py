@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from isthmus.bridges.explain import Explanation
 
 PIXELS, SECONDS, SHOWN = 140, 4.0, 24
-"""Of a picture, a sound and the hits that a notebook shows."""
+"""Width of a picture in pixels, length of a sound in seconds, and the hits that a notebook shows."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class SearchIndex(ItemCollection):
         Args:
             queries: (q, d) rows of any length, or one (d,).
             k: How many; all, if fewer items pass.
-            modality: Of the queries; in a centred index, whose centroid is removed from them.
+            modality: Modality of the queries; in a centred index, whose centroid is removed from them.
             mean: (d,) that centroid, for a modality that the index does not hold.
             filter: Only items whose metadata pass, such as `year > 2010 and label in ("dog", "cat")`
                 (see `isthmus.search.filter_parser`).
@@ -209,7 +209,7 @@ class SearchIndex(ItemCollection):
         Args:
             kind: "ivf" or "hnsw" (see `isthmus.search.approximate.AnnSettings`).
             recall: Share of the exact 10 nearest to find, on the sample.
-            seed: Of k-means and of the sample.
+            seed: Seed of k-means and of the sample.
             queries: (q, d) queries to measure recall on, such as will be asked; None takes a sample of the items.
 
         Returns:

@@ -25,7 +25,7 @@ _MAX_DIM = 2**20
 
 
 def check_modality(name: object) -> str:
-    """Return `name` if it can be a modality, that is a plain lower-case word, and raise SpaceError otherwise."""
+    """Return `name` if it can be a modality, that is a lower-case identifier, and raise SpaceError otherwise."""
     if not isinstance(name, str) or not _MODALITY.fullmatch(name) or len(name) > 64:
         raise SpaceError(
             f"{name!r} cannot name a modality. Expected a lower-case word such as text, image, audio or point_cloud."

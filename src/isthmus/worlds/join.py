@@ -78,7 +78,7 @@ def join(
         texts: What spaces are joined through: "builtin", a file, or None: the texts among the paths where they are
             many, else the vocabulary that ships.
         method: How spaces are connected; None is the default of `connect`.
-        seed: Of everything random.
+        seed: Seed of everything random.
         retrain: Connect again although spaces, texts and method are as they were.
         dry_run: Only say what would be done.
         device: Where the models go.

@@ -158,7 +158,7 @@ def denoise(x: Array, memory: NDArray[Any], neighbours: int, weight: float) -> A
         x: (n, d) unit rows.
         memory: (m, d) unit rows, float16 or float32.
         neighbours: How many of the memory's rows, by cosine.
-        weight: Of their mean.
+        weight: Weight of their mean.
 
     Returns:
         (n, d) float32 unit rows.

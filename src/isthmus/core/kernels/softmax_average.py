@@ -70,7 +70,7 @@ def _moment(codes: NDArray[np.int16], scores: NDArray[np.int32]) -> float:
 
 @njit(nogil=True, cache=True)
 def _gather(lanes: NDArray[np.int32], n: int, kept: NDArray[np.int32], which: NDArray[np.int64]) -> int:
-    """Of the first n groups of (4, groups) lanes those that hold anything: lanes, numbers, and how many."""
+    """Groups that hold anything among the first n of (4, groups) lanes: lanes, numbers, and how many."""
     count = 0
     for g in range(n):
         # Where one near row outweighs the rest, most groups are zeros of all four queries: leaving them out is what

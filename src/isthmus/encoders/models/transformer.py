@@ -42,10 +42,10 @@ class Block(nn.Module):
     """Attention and MLP, each on normalised tokens and added to what went in.
 
     Args:
-        width: Of a token.
+        width: Width of a token.
         hidden: Width of the MLP's middle.
         bias: Whether queries, keys and values have one.
-        eps: Of the layer norms.
+        eps: Epsilon of the layer norms.
     """
 
     def __init__(self, width: int, hidden: int, *, bias: bool, eps: float) -> None:

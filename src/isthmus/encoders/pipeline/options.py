@@ -37,7 +37,7 @@ class EncodeOptions:
         engine: "local" is this process and its decoding workers; "ray" the machines of a Ray cluster, which must see
             the files and the space by the same paths (see `isthmus.encoders.pipeline.on_ray`).
         tasks: Parts that Ray deals out; None is one for each core. Each loads the model.
-        address: Of the Ray cluster; None is a local one.
+        address: Address of the Ray cluster; None is a local one.
 
     Raises:
         ConfigError: A value is out of range, or contradicts another.

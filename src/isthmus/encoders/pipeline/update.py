@@ -29,7 +29,7 @@ class Source:
     Attributes:
         size: Bytes.
         modified: Time of its last change, nanoseconds; it only saves hashing a file that nobody touched.
-        sha256: Of its bytes, the first 32 hexadecimal digits.
+        sha256: SHA-256 of its bytes, the first 32 hexadecimal digits.
     """
 
     size: int
@@ -79,7 +79,7 @@ def update_space(
         drop: Remove rows whose item is not named any more.
         content: Look for changed files; texts whose id is their hash cannot change.
         max_rejected: Share of the items above which the run ends as failed, after all good work is kept.
-        **options: Of `encode`.
+        **options: Options of `encode`.
 
     Raises:
         CheckFailed: More than `max_rejected` of the items were rejected.

@@ -214,7 +214,7 @@ class ToySpace(nn.Module):
         """Set the last map from (n, dim) embeddings made without it.
 
         Args:
-            embeddings: Of all modalities together.
+            embeddings: Embeddings of all modalities together.
             floor: Added to the variances of the principal directions, the largest being 1, before they are evened out.
         """
         mean = embeddings.double().mean(0)

@@ -130,13 +130,13 @@ class Grid(_Strict):
     """A whole grid.
 
     Attributes:
-        title: Of the table.
+        title: Title of the table.
         spaces: What is joined.
         method: "ex-mcr", "c-mcr", or a closed form ("dictionary", "ridge", "procrustes", "cca",
             "mean_offset").
         via: Overlap modalities, "text" or "text,image".
         seeds: Every row is trained once for each.
-        settings: Of every row; those that a row's own method does not have are left out there.
+        settings: Settings of every row; those that a row's own method does not have are left out there.
         base: Name of the base row, which changes nothing.
         rows: Rows that are named one by one.
         grid: By setting (or "method", "via") a list of values; their product makes rows too.

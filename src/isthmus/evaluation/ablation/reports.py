@@ -15,11 +15,11 @@ class AblationReport(Result):
     """The table of a grid; see `isthmus.evaluation.ablation.ablation_table.tabulate`.
 
     Attributes:
-        title: Of the grid.
-        method: Of its base row.
+        title: Title of the grid.
+        method: Method of its base row.
         via: Through which modalities.
         seeds: Over which it was trained.
-        settings: Of the base row.
+        settings: Settings of the base row.
         columns: Names of the figures.
         noise: By column, the pooled deviation of differences; None where one seed tells none.
         resolution: By column, the least difference that counts.
@@ -59,7 +59,7 @@ class AblationEstimate(Result):
     """What a grid trains and how long that takes; see `isthmus.evaluation.ablation.estimate.estimate`.
 
     Attributes:
-        title: Of the grid.
+        title: Title of the grid.
         rows: Each with `pseudo_pairs`, `batch_size`, `epochs`, `steps`, or the `fault` of one that cannot be trained.
         cells: How many there are: `all`, `found`, `left`.
         pools: Distinct centric kinds to aggregate.

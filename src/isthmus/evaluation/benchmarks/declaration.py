@@ -92,7 +92,7 @@ class Benchmark(_Strict):
         task: One of `TASKS`.
         reader: Module of `isthmus.evaluation.benchmarks.readers`, or `module:function` (by default the function
             `read`).
-        modalities: Of the query (or picture) and the other side.
+        modalities: Modalities of the query (or picture) and the other side.
         templates: Classification: the default prompt set.
         headline: Figures that the table shows.
         metric: Which direction of a retrieval the published figures are of.

@@ -79,7 +79,7 @@ class Comparison(Result):
         head: What was asked and found; in JSON keys of their own.
         figures: By figure `a`, `b`, `difference` (b - a), `ci95` and `p`; for retrieval the means of both directions.
         directions: The same for either direction, by its name; in JSON keys of their own.
-        resamples: Of the bootstrap.
+        resamples: Resamples of the bootstrap.
         seconds: Time that it took.
     """
 

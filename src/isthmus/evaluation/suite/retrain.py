@@ -31,7 +31,7 @@ def trained(bridge: Bridge, recipe: str, seed: int, ends: Sequence[str], setting
     Args:
         bridge: The bridge whose spaces and overlaps are taken.
         recipe: One of `RECIPES`.
-        seed: Of the training.
+        seed: Seed of the training.
         ends: Names of the spaces that the benchmark's two sides are embedded in.
         settings: Cache, places of spaces, settings of the training.
 

@@ -38,11 +38,11 @@ class SuiteSettings:
         max_rejected: Share of a side's items above which a run ends as failed.
         baselines: Add the simple methods, each encoder's own pair, and the retention of its score.
         train_pairs: True pairs of the training spaces, for the paired oracle.
-        recipes: Of `RECIPES`, what to train beside the bridge.
-        seeds: Of those trainings.
+        recipes: Recipes to train beside the bridge, some of `RECIPES`.
+        seeds: Seeds of those trainings.
         train: Settings of those trainings over their own.
         bootstrap: Resamples for the 95 % intervals; 0 is none.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
         quiet: Show no progress.
     """
 

@@ -97,7 +97,7 @@ class PlyElement:
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """Of records without lists, little-endian and packed; None where there are lists."""
+        """Type of records without lists, little-endian and packed; None where there are lists."""
         if any(len(one) > 2 for one in self.properties):
             return None
         return np.dtype([(name, f"<{kind}") for name, kind in self.properties])

@@ -68,7 +68,7 @@ def _turned(frame: Any) -> Any:
 
 
 def _sign(value: int) -> int:
-    """Of a number of 16 bits before and 16 behind the point."""
+    """Value of a number of 16 bits before and 16 behind the point."""
     return 0 if abs(value) < 1 << 12 else (1 if value > 0 else -1)
 
 

@@ -78,12 +78,12 @@ def add_space(
     """Add a space to a bridge of posteriors.
 
     Args:
-        bridge: Of `recipes.posterior.join`; its routes and arrays stay bit for bit.
+        bridge: Bridge of `recipes.posterior.join`; its routes and arrays stay bit for bit.
         leaf: The space.
         via: Modalities of the bridge's shared items that the leaf has; or others, that the leaf shares with a space of
             the bridge, which is then opened.
         space_paths: Where spaces of the bridge lie now, by name.
-        settings: Of `PosteriorConfig`, where they are to differ from the bridge's: memory, support and denoising.
+        settings: Settings of `PosteriorConfig` that are to differ from the bridge's: memory, support, denoising.
 
     Raises:
         OverlapError: Too few ids are shared, or `via` names a modality that one of them lacks.

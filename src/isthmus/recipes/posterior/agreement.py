@@ -40,7 +40,7 @@ def common_neighbours(
         neighbours: How many nearest items.
         others: Items among which they are sought, drawn at random; every item is counted.
         among: (n,) which items may be drawn; None is all.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         (n,) from 0 to `neighbours`.
@@ -73,7 +73,7 @@ def agreeing(x: Array, y: Array, *, neighbours: int, doubtful: float, seed: int 
         y: (n, e) unit rows of the same items in the other.
         neighbours: How many nearest items.
         doubtful: The share from which they are sought once more.
-        seed: Of draws.
+        seed: Seed of draws.
     """
     some = common_neighbours(x, y, neighbours=neighbours, seed=seed) > 0
     none = float(1 - some.mean()) if len(some) else 0.0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Matrix = NDArray[np.float64]
 
 TEMPERATURE = 0.03
-"""Of the averages through a third space."""
+"""Temperature of the averages through a third space."""
 MOST_ROWS = 20_000
 """Most rows of an overlap that are averaged through a third space, evenly spaced."""
 

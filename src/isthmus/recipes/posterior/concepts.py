@@ -41,7 +41,7 @@ def spherical_kmeans(x: Array, clusters: int, *, steps: int, seed: int) -> Numbe
         x: (n, d) unit rows.
         clusters: How many; at most n.
         steps: Iterations.
-        seed: Of the rows that clusters start from.
+        seed: Seed of the rows that clusters start from.
 
     Returns:
         (n,) number of each row's cluster.

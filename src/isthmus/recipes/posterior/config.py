@@ -23,20 +23,20 @@ class PosteriorConfig(BaseModel):
             engines with sparse vectors) or "full".
         dim: Leading directions of a compact posterior.
         top: Entries of a sparse posterior.
-        temperature: Of the posterior.
-        two_sided_temperature: Of the averages of `two_sided`.
+        temperature: Temperature of the posterior.
+        two_sided_temperature: Temperature of the averages of `two_sided`.
         support_weight: What the support adds to the logits.
         support_neighbours: Memory rows that support is the mean cosine of.
-        denoising_weight: Of the neighbours' mean.
+        denoising_weight: Weight of the neighbours' mean.
         denoising_neighbours: How many.
         concept_items: Shared items a concept, on average.
         concept_runs: Clusterings, each from another seed.
         concept_steps: Iterations of a clustering.
         memory_rows: Most rows of a modality that are kept as its memory, drawn at random.
-        cca_weight: Of the canonical directions beside the posterior, in standard deviations; 0 leaves them out.
+        cca_weight: Weight of the canonical directions beside the posterior, in standard deviations; 0 leaves them out.
         strength: What shrinks the covariances of cca, as a multiple of their mean variance.
         agreement: Leave out shared items whose neighbourhoods in two spaces have nothing in common.
-        seed: Of memories, clusterings and pseudo pairs.
+        seed: Seed of memories, clusterings and pseudo pairs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Weights of the description that are tried."""
 TEXTS = 0.5
-"""Of the shared items' average within the description."""
+"""Weight of the shared items' average within the description."""
 POWER = 2.0
-"""Of the mixture: 1 over the temperature of its logarithm."""
+"""Power of the mixture: 1 over the temperature of its logarithm."""
 SETTINGS: dict[str, Any] = {
     "concepts": False, "two_sided": False, "denoising": False, "support": False, "temperature": 0.06, "dim": 512,
 }  # fmt: skip
@@ -65,8 +65,8 @@ def describe_leaf(
         leaf: The leaf's rows.
         name: The leaf's name in the bridge.
         via: Overlap modalities.
-        weight: Of the description; None chooses, 0 leaves the routes as they are.
-        seed: Of draws.
+        weight: Weight of the description; None chooses, 0 leaves the routes as they are.
+        seed: Seed of draws.
 
     Returns:
         The bridge; its record says what was chosen (`description`), and what is expected of it (`estimate`).

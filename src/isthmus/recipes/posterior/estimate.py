@@ -65,8 +65,8 @@ def pseudo_pairs(joint: Joint, a: int, b: int, modalities: tuple[str, str], seed
         joint: The spaces.
         a: Number of the first.
         b: Number of the second.
-        modalities: Of the items, in the first and in the second.
-        seed: Of the clustering.
+        modalities: Modalities of the items, in the first and in the second.
+        seed: Seed of the clustering.
     """
     items = [joint.members[n].items for n in (a, b)]
     memories = [joint.members[n].memories[m].rows for n, m in zip((a, b), modalities, strict=True)]

@@ -102,7 +102,7 @@ def estimate_pair(
         first: A space.
         second: The other.
         via: What they share.
-        seed: Of clusterings and draws.
+        seed: Seed of clusterings and draws.
 
     Returns:
         The better of the closed forms posterior and cca, as `connect` would have it; training may be better or worse.
@@ -141,7 +141,7 @@ def estimate_bridge(
         first: A space of it that holds what the second was joined through.
         second: The space that was joined last.
         via: What they share.
-        seed: Of clusterings and draws.
+        seed: Seed of clusterings and draws.
     """
     try:
         joint, health, model = _fit(first, second, via, seed)
@@ -198,7 +198,7 @@ def with_estimate(
         base: What the leaf was joined to; of a bridge the space that has the overlap is looked at, if it is there.
         leaf: The space that was joined last.
         via: Through what.
-        seed: Of clusterings and draws.
+        seed: Seed of clusterings and draws.
         space_paths: Where spaces of a base bridge lie now, by name.
     """
     started, names = time.monotonic(), via_list(via)

@@ -50,7 +50,7 @@ def extend_frozen(
         via: Modalities that both have, matched by id.
         method: One of `METHODS`.
         space_paths: Where spaces of a base bridge lie now, by name.
-        **settings: Of `isthmus.recipes.posterior.config.PosteriorConfig`.
+        **settings: Settings of `isthmus.recipes.posterior.config.PosteriorConfig`.
 
     Raises:
         OverlapError: Too few ids are shared, or `via` names a modality that one of them lacks.

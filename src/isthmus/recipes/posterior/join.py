@@ -46,7 +46,7 @@ def join(
         via: Modalities that all share, or, pair by pair, texts such as "clap,clip:text". Posteriors are over the items
             of one: of several that all pairs share, `choose_family` takes one.
         method: One of `METHODS`.
-        settings: Of `PosteriorConfig`.
+        settings: Settings of `PosteriorConfig`.
 
     Raises:
         OverlapError: Too few ids are shared, or `via` names a modality that a space lacks.

@@ -23,7 +23,7 @@ def kinship(items: Array, memory: Array, *, neighbours: int = 5, seed: int = 0) 
         items: (n, d) centred unit rows.
         memory: (m, d) centred unit rows of another modality of the space.
         neighbours: Cosines that support is the mean of.
-        seed: Of rows and turns.
+        seed: Seed of rows and turns.
 
     Returns:
         Mean support over the mean of turned items, minus 1; about 0 where the two have nothing to do with each other.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAXIMUM_ITEMS = 50_000
 """Most shared items that a posterior is over, drawn at random."""
 VIRTUAL_TEMPERATURE = 0.03
-"""Of the average that stands for a shared item in a space that lacks it."""
+"""Temperature of the average that stands for a shared item in a space that lacks it."""
 
 Rows = NDArray[np.int64]
 
@@ -42,7 +42,7 @@ def gather(spaces: Sequence[Space], vias: Vias, *, memory_rows: int, seed: int) 
         spaces: Two or more.
         vias: How they are joined; every space must be reached.
         memory_rows: Most rows of a memory.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         OverlapError: Too few ids are shared, or a modality of `vias` is missing in a space.

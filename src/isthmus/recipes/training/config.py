@@ -19,15 +19,15 @@ class TrainingConfig(BaseModel):
         intra_norm: Distance of the intra loss, "l2" as Ex-MCR prints it or "l2sq" as C-MCR does.
         batch_norm: "joint" passes all modalities of a side through BatchNorm in one batch, "separate" one by one.
         hidden_ratio: Width of hidden layers as a multiple of their input.
-        initialization: Of MLP blocks, "torch" or the authors' "xavier".
-        members: Projectors trained from different draws, their unit outputs averaged; each is the method's own. Open
-            epochs share out the steps of one among them (FreeBind averages seven).
+        initialization: First weights of MLP blocks, "torch" or the authors' "xavier".
+        members: Ensemble size: projectors trained from different draws, whose unit outputs are averaged (FreeBind
+            averages seven). Where `epochs` is None the members share the steps of one.
         epochs: Passes over the pool.
         batch_size: Pseudo pairs per step.
         learning_rate: Step size of AdamW at the start; it falls to 0 along a cosine. `extend` starts at 0.002.
         weight_decay: Weight decay of AdamW.
-        precision: Of the matrix products in training: "float32", "bf16", or "auto", which is bf16 where the processor
-            has instructions for it (what was used is recorded).
+        precision: Number type of the matrix products in training: "float32", "bf16", or "auto", which is bf16 where
+            the processor has instructions for it (what was used is recorded).
         held_out: Share of the pool that chooses the best checkpoint and is never trained on.
         checkpoint_seconds: Time between checkpoints.
     """

@@ -42,7 +42,7 @@ class TrainingResult:
         history: A row per epoch.
         steps: Steps of the run.
         best_step: The step whose checkpoint was kept.
-        seconds: Of training, in this process.
+        seconds: Seconds of training, in this process.
         products: Type of the matrix products, "float32" or "bf16".
         arithmetic: What decided the last digits, once for every machine that the run was on.
     """

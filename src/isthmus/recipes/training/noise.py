@@ -30,7 +30,7 @@ def add_noise(batch: Batch, deviations: Mapping[Slot, float], generator: torch.G
     Args:
         batch: Unit rows.
         deviations: Standard deviation per coordinate; 0 leaves a slot as it is.
-        generator: Of the batch's device, or of the CPU, where the noise is then drawn and moved to the device.
+        generator: Generator of the batch's device, or of the CPU, where the noise is then drawn before it is moved.
     """
     noisy: Batch = {}
     for slot, x in batch.items():

@@ -142,8 +142,8 @@ def initialize(module: nn.Module, generator: torch.Generator, *, scheme: str = "
     Args:
         module: Projectors.
         generator: What the draws come from.
-        scheme: Of weights, "torch", the default of torch's linear layers, or "xavier" (`xavier_uniform_`); biases are
-            torch's default either way.
+        scheme: Initialisation of weights: "torch", the default of torch's linear layers, or "xavier"
+            (`xavier_uniform_`); biases are torch's default either way.
     """
     for layer in module.modules():
         if not isinstance(layer, nn.Linear):

@@ -30,8 +30,8 @@ class TrainingState:
 
     Args:
         module: The projectors.
-        optimizer: Of their parameters.
-        identity: Of the run, from `run_identity`: a checkpoint with another one is refused.
+        optimizer: Optimizer of their parameters.
+        identity: Identity of the run, from `run_identity`: a checkpoint with another one is refused.
         arithmetic: What decides the last digits here; the state lists that of every machine that the run was on.
     """
 

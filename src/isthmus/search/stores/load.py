@@ -45,7 +45,7 @@ class LoadReport:
 
     Attributes:
         gallery: The gallery that they are in.
-        rows: Of the modality.
+        rows: Rows of the modality.
         written: New or changed, written now.
         unchanged: That were there as they are.
         deleted: That the modality does not hold any more, and were deleted.

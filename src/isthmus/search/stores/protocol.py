@@ -43,9 +43,9 @@ class Record:
     """What a store's metadata says of its rows.
 
     Attributes:
-        fingerprint: Of the bridge whose unified space they are in.
+        fingerprint: Fingerprint of the bridge whose unified space they are in.
         dim: Dimension of that space.
-        version: Of this layout.
+        version: Version of this layout.
     """
 
     fingerprint: str

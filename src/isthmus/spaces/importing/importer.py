@@ -85,7 +85,7 @@ def import_embeddings(
         dtype: "float16" or "float32" on disk, by default as in the source or as in the modality already there.
         column: Column or array that holds the embeddings, where its name does not say so; "*" takes each array of a
             .npz, .pt or .h5 as one embedding and its name as the id.
-        shape: Of a raw map of numbers, such as "200000x512:float16".
+        shape: Shape of a raw map of numbers, such as "200000x512:float16".
         normalized: Declares that rows are of unit length (True) or not (False): checked against what is measured.
         shard_rows: Most rows of a shard.
         restart: Drop the rows of an interrupted import instead of going on from them.

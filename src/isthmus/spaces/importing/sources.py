@@ -155,7 +155,7 @@ def open_source(path: str | Path, modality: str, column: str | None = None, shap
         path: A file, a folder of files, or a clip-retrieval folder (`img_emb/`, `text_emb/`, `metadata/`).
         modality: Which of a clip-retrieval folder's embeddings are wanted.
         column: Column or array that holds the embeddings, where its name does not say so.
-        shape: Of a raw map of numbers, such as "200000x512:float16".
+        shape: Shape of a raw map of numbers, such as "200000x512:float16".
 
     Raises:
         FormatError: Nothing is there, files differ in dim, or metadata and embeddings differ in rows.
@@ -264,7 +264,7 @@ def _dataset_files(path: Path) -> list[Path]:
 
 
 def _split(files: list[Path], column: str | None) -> tuple[list[Path], list[Path]]:
-    """Of files in one folder: those with embeddings, and parquets beside them that hold only metadata."""
+    """Files of one folder in two lists: those with embeddings, and parquets beside them that hold only metadata."""
     arrays = [file for file in files if file.suffix.lower() != ".parquet"]
     parquets = [file for file in files if file.suffix.lower() == ".parquet"]
     if not arrays:

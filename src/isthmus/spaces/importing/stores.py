@@ -29,7 +29,8 @@ _IDS = ("uuid", "_id", "pk")
 """What Weaviate's client, Elasticsearch and Milvus call an id; taken for one where no two rows share a value."""
 
 _SMALL_TABLE, _FEW_ROWS, _MANY_ROWS = 64 * 2**20, 16, 256
-"""Of a small LanceDB table so few rows are read at once that even its longest possible text fits; of others more."""
+"""Bytes of a small LanceDB table, the rows of one that are read at once, so few that its longest possible text fits,
+and the rows of others."""
 
 
 def read_vectors(path: Path) -> pa.Table:

@@ -54,7 +54,7 @@ def read_rows(
         delimiter: Between values.
         quoting: Whether `"` quotes a value.
         blanks: Strip names and values, and take a quote after a blank for a quote.
-        encoding: Of the file.
+        encoding: Encoding of the file.
 
     Raises:
         FormatError: A column is missing or a row has another number of values.

@@ -86,7 +86,7 @@ def caption_retrieval(
     Args:
         entries: What the annotations hold.
         folder: Where the media lie.
-        modality: Of the media.
+        modality: Modality of the media.
         what: What they are, for messages, such as "clips of AudioCaps".
         notes: Said first in the reading's notes.
 

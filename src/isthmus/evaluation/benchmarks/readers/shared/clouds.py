@@ -57,8 +57,8 @@ def sample(xyz: NDArray[Any], sampling: str, points: int, *, seed: int, name: st
         xyz: (n, 3) points.
         sampling: "fps" (farthest points from a seeded start), "first" or "all".
         points: How many.
-        seed: Of the start.
-        name: Of the object: each has a start of its own, whatever stands before it.
+        seed: Seed of the start.
+        name: Name of the object: each has a start of its own, whatever stands before it.
     """
     if sampling == "all":
         return np.arange(len(xyz))
