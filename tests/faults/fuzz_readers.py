@@ -54,6 +54,8 @@ COUNT = 100
 """Cases whose outcomes are written at once: at most so many go uncounted with a crash."""
 SLOW = 20.0
 """Seconds after which a case counts as one that hangs."""
+ENDLESS = 120.0
+"""Seconds after which a process that does not hear of it is killed, and its case counts as a crash."""
 
 VALUES: list[Any] = [
     *(None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, 1.5, -0.0, 1e308, float("nan"), float("inf")),
@@ -344,10 +346,10 @@ def campaign(options: argparse.Namespace) -> dict[str, Any]:
         options.mark.write_bytes(start.to_bytes(8, "little"))
         arguments = [sys.executable, __file__, *options.again, "--start", str(start)]
         process = os.posix_spawn(sys.executable, arguments, os.environ)
-        status = _wait(process, begin + options.seconds)
+        status = _wait(process, begin + options.seconds, options.mark)
         start = int.from_bytes(options.mark.read_bytes(), "little") + 1
         if status != 0 and start < options.cases and time.monotonic() - begin < options.seconds:
-            crashes.append(f"case {start - 1}: status {status}")
+            crashes.append(f"case {start - 1}: {'no end' if status == -signal.SIGKILL else f'status {status}'}")
     seconds = round(time.monotonic() - begin)
     with options.notes.open("a") as stream:
         stream.write(json.dumps({"wall seconds": seconds, "crashes": crashes}) + "\n")
@@ -359,12 +361,20 @@ def known_notes(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def _wait(process: int, until: float) -> int:
-    """Wait for a process, at most until a time, when it is asked to end."""
+def _wait(process: int, until: float, mark: Path) -> int:
+    """Wait for a process, at most until a time, when it is asked to end; one whose case has no end is killed.
+
+    Native code hears no alarm: it is seen here that the mark of the process stands still.
+    """
+    case, since = mark.read_bytes(), time.monotonic()
     while True:
         done, status = os.waitpid(process, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
+        if mark.read_bytes() != case:
+            case, since = mark.read_bytes(), time.monotonic()
+        elif time.monotonic() - since > ENDLESS:
+            os.kill(process, signal.SIGKILL)
         if time.monotonic() > until:
             os.kill(process, signal.SIGINT)
             _, status = os.waitpid(process, 0)

@@ -246,6 +246,55 @@ def test_faces_of_a_ply_that_end_in_their_count():
         mixed_polygons(data)
 
 
+def test_a_heap_of_hdf5_whose_free_piece_has_no_length(tmp_path: Path):
+    """libhdf5 looks at such a piece for ever, and hears no signal meanwhile."""
+    import h5py
+
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["embeddings"] = np.ones((3, 4), np.float32)
+        file["id"] = ["a", "bb", "ccc"]
+    assert open_file(path).column("id").to_pylist() == ["a", "bb", "ccc"]
+    raw = bytearray(path.read_bytes())
+    piece = raw.index(b"GCOL") + 16
+    while raw[piece] or raw[piece + 1]:  # each of the texts, then what is free
+        piece += 16 + -(-int.from_bytes(raw[piece + 8 : piece + 16], "little") // 8) * 8
+    for length in (0, 10**9, 2**64 - 1):
+        raw[piece + 8 : piece + 16] = length.to_bytes(8, "little")
+        path.write_bytes(raw)
+        code = "import sys, pathlib, isthmus.spaces.importing.formats as f; f.open_file(pathlib.Path(sys.argv[1]))"
+        run = subprocess.run(
+            [sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert "cannot be read as HDF5 (its heap at byte" in run.stderr
+
+
+def test_metadata_of_parquet_at_which_pyarrow_ends_the_process(tmp_path: Path):
+    """Of each byte of a footer some values: a fault or a table, and the process lives."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    whole = tmp_path / "whole.parquet"
+    pq.write_table(pa.table({"id": ["a", "b"], "embedding": [[0.5, 1.5], [2.5, 3.5]]}), whole, store_schema=False)
+    code = """
+import pathlib, sys
+from isthmus.core.table_files import read_table
+from isthmus.errors import FormatError
+raw = pathlib.Path(sys.argv[1]).read_bytes()
+path = pathlib.Path(sys.argv[1]).with_name("a.parquet")
+for at in range(len(raw) - 8 - int.from_bytes(raw[-8:-4], "little"), len(raw)):
+    for value in range(at % 64, 256, 64):
+        path.write_bytes(raw[:at] + bytes([value]) + raw[at + 1 :])
+        try:
+            read_table(path)
+        except FormatError:
+            pass
+print("alive")
+"""
+    run = subprocess.run([sys.executable, "-c", code, whole], capture_output=True, text=True, check=False)
+    assert run.stdout == "alive\n", run.stderr[-500:]
+
+
 # ------------------------------------------------------------------------------ what a few bytes may take once unpacked
 
 PEAK = """
@@ -279,6 +328,8 @@ def _small_files(folder: Path) -> dict[str, str]:
     text = "x" * 2_000_000
     pq.write_table(pa.table({"id": [text] * 900, "embedding": [[0.5, 1.5]] * 900}), folder / "texts.parquet")
     torch.save({"embeddings": torch.zeros(1, 4).expand(200_000_000, 4)}, folder / "expanded.pt")
+    options = {"compression": "zstd", "use_dictionary": False, "data_page_size": 2**31 - 1}
+    pq.write_table(pa.table({"id": [text] * 900, "embedding": [[0.5, 1.5]] * 900}), folder / "page.parquet", **options)
     with h5py.File(folder / "zeros.h5", "w") as file:
         file.create_dataset("embeddings", (3_000_000, 300), "f4", compression="gzip", chunks=(10_000, 300))
     lines = "\n".join(f'{{"k{i}":1}}' for i in range(100_000))
@@ -287,6 +338,7 @@ def _small_files(folder: Path) -> dict[str, str]:
     (folder / "columns.csv").write_text(",".join(f"c{i}" for i in range(100_000)) + "\n" + ",".join("1" * 100_000))
     return {
         "texts.parquet": "takes|read",
+        "page.parquet": "takes",
         "expanded.pt": "a tensor of shape",
         "zeros.h5": "dataset 'embeddings' of shape",
         "keys.jsonl": "Expected the same keys in every line",

@@ -18,6 +18,7 @@ from isthmus.core.csv_files import CHUNK, COLUMN_LIMIT, read_csv
 from isthmus.core.json_text import check_characters, parsed_bytes
 from isthmus.core.limits import excess, special_file, unpacked_limit
 from isthmus.core.messages import listed, one_line
+from isthmus.core.parquet_pages import page_sizes
 from isthmus.core.text_lines import filled_lines
 from isthmus.errors import FormatError
 
@@ -99,34 +100,43 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
     packed = path.stat().st_size
     with parquet_faults(path):
+        rows = text_rows(path, CHUNK // 8)
         file = pq.ParquetFile(path, memory_map=True)
         names = file.schema_arrow.names
         if len(set(names)) < len(names):
             raise FormatError(f"{path}: two columns have one name ({listed(names)}). Rename one of them.")
         size, batches = 0, []
         wanted = None if columns is None else list(columns)
-        for batch in file.iter_batches(batch_size=batch_rows(file, CHUNK // 8, packed), columns=wanted):
+        for batch in file.iter_batches(batch_size=rows, columns=wanted):
             batch.validate(full=True)  # texts that are no UTF-8 are found here, and not by whoever uses one
             size += rows_bytes(batch)
             if fault := excess(size, packed):
                 raise FormatError(f"{path}: {fault}.")
             batches.append(batch)
-        schema = file.schema_arrow if columns is None else pa.schema([file.schema_arrow.field(n) for n in columns])
+        known = [name for name in (names if columns is None else columns) if name in names]
+        schema = pa.schema([file.schema_arrow.field(name) for name in known])
         return pa.Table.from_batches(batches, schema=batches[0].schema if batches else schema)
 
 
-def batch_rows(file: Any, rows: int, packed: int) -> int:
-    """How many rows of a `pyarrow.parquet.ParquetFile` may be read at once, at most `rows`.
+def text_rows(path: Path, rows: int) -> int:
+    """How many rows of a .parquet may be read at once, at most `rows`, so that its pages and its texts fit.
 
-    A text that a dictionary holds once can stand in every row: no text is longer than its column is unpacked, so that
-    so many rows stay within an eighth of what the file may take.
+    A text that a dictionary holds once can stand in every row: no text is longer than its page is unpacked, so that so
+    many rows stay within an eighth of what the file may take.
+
+    Raises:
+        FormatError: Its pages are damaged, or the largest of all columns take too much memory once unpacked.
     """
-    metadata, longest = file.metadata, 1
-    for group in range(metadata.num_row_groups):
-        chunks = [metadata.row_group(group).column(at) for at in range(metadata.num_columns)]
-        texts = [one.total_uncompressed_size for one in chunks if one.physical_type == "BYTE_ARRAY"]
-        longest = max([longest, *texts])
-    return max(min(rows, unpacked_limit(packed) // 8 // longest), 1)
+    packed = path.stat().st_size
+    try:
+        sizes = page_sizes(path)
+    except (ValueError, TypeError, IndexError) as error:
+        raise FormatError(
+            f"{path}: cannot be read as parquet ({one_line(error)}). The file is cut short, damaged or of another kind."
+        ) from error
+    if fault := excess(sizes.at_once, packed):
+        raise FormatError(f"{path}: {fault}.")
+    return max(min(rows, unpacked_limit(packed) // 8 // sizes.longest_text), 1)
 
 
 def read_records(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from isthmus.core.arrays import NPY_FAULTS
 from isthmus.core.files import read_json, sha256_file, write_json
 from isthmus.core.messages import one_line
 from isthmus.core.replace import Product, check_place, replaced_folder
-from isthmus.core.table_files import parquet_faults
+from isthmus.core.table_files import read_parquet
 from isthmus.core.version import __version__
 from isthmus.errors import FormatError
 from isthmus.search.approximate import AnnSettings, Approximate, load_faiss
@@ -167,11 +167,7 @@ def _array(path: Path, shape: tuple[int, ...], dtype: Any, *, mmap: bool = False
 
 
 def _table(path: Path, rows: int, columns: tuple[str, ...]) -> Any:
-    import pyarrow.parquet as pq
-
-    with parquet_faults(path):
-        table = pq.ParquetFile(path).read()
-        table.validate(full=True)
+    table = read_parquet(path)
     if table.num_rows != rows or set(columns) - set(table.column_names):
         raise FormatError(f"{path}: has {table.num_rows:,} rows, expected {rows:,} with {columns}. Make it again.")
     return table

@@ -16,7 +16,8 @@ from isthmus.core.files import sha256_json
 from isthmus.core.geometry import normalize
 from isthmus.core.html import html_table
 from isthmus.core.messages import one_line
-from isthmus.errors import SpaceError
+from isthmus.core.table_files import read_parquet
+from isthmus.errors import FormatError, SpaceError
 from isthmus.spaces.manifest import fingerprint
 from isthmus.spaces.shards import Layout, Shard, read_shard, verify_shard
 
@@ -261,14 +262,14 @@ def read_metadata(shards: Sequence[Shard], columns: Sequence[str] | None = None)
         SpaceError: A file cannot be read, or has other rows than its shard.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     tables = []
     for shard in shards:
         try:
-            table = pq.ParquetFile(shard.metadata, memory_map=True).read(columns=columns)
-            table.validate(full=True)
-        except (pa.ArrowException, OSError) as error:
+            table = read_parquet(shard.metadata, columns)
+        except FormatError as error:
+            raise SpaceError(f"{error} Restore the file from a copy.") from error
+        except OSError as error:
             raise SpaceError(
                 f"{shard.metadata}: cannot be read as parquet ({one_line(error)}). Restore the file from a copy."
             ) from error

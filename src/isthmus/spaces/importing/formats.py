@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from isthmus.core.limits import special_file
 from isthmus.core.messages import listed, one_line
-from isthmus.core.table_files import batch_rows, parquet_faults, read_parquet, unstorable
+from isthmus.core.table_files import parquet_faults, read_parquet, text_rows, unstorable
 from isthmus.errors import FormatError
 from isthmus.spaces.importing.arrays import (
     EACH_ARRAY,
@@ -38,6 +38,7 @@ FOLDER_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix not in (".csv", 
 """Kinds that are taken of a folder; beside embeddings the others are notes and metadata."""
 
 LANCE = ".lance"
+_ROWS_AT_ONCE = 65_536
 Block = tuple[NDArray[Any], "pa.Table | None"]
 
 
@@ -210,6 +211,7 @@ class ParquetFile:
 
         self.path = path
         with parquet_faults(path):
+            self._most_rows = text_rows(path, _ROWS_AT_ONCE)
             self._file = pq.ParquetFile(path, memory_map=True)
         schema = self._file.schema_arrow
         if len(set(schema.names)) < len(schema.names):
@@ -240,8 +242,7 @@ class ParquetFile:
 
         groups, row = self._groups_from(start)
         with parquet_faults(self.path):
-            size = batch_rows(self._file, size, self.path.stat().st_size)
-            for batch in self._file.iter_batches(batch_size=size, row_groups=groups):
+            for batch in self._file.iter_batches(batch_size=min(size, self._most_rows), row_groups=groups):
                 batch.validate(full=True)
                 skip = min(max(start - row, 0), batch.num_rows)
                 row += batch.num_rows

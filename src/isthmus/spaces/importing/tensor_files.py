@@ -6,6 +6,7 @@ The size is checked before memory is taken.
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Read = tuple[NDArray[Any], "pa.Table | None", str | None]
 """Embeddings (rows, dim), the columns beside them, and the name of the array that they were."""
 
+_HEAP = b"GCOL\1\0\0\0"
 _TEXT_BYTES = 64
 """Least that a text takes as an object of Python."""
 
@@ -97,6 +99,9 @@ def read_hdf5(path: Path, column: str | None) -> Read:
     try:
         with h5py.File(path, "r") as file:
             found = _datasets(h5py, file, path)
+            if any(h5py.check_vlen_dtype(one.dtype) or h5py.check_string_dtype(one.dtype) for one in found.values()):
+                with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                    check_heaps(data, file.id.get_create_plist().get_sizes()[1])
 
             def loaded(name: str) -> NDArray[Any]:
                 dataset = found[name]
@@ -116,6 +121,31 @@ def read_hdf5(path: Path, column: str | None) -> Read:
         raise FormatError(
             f"{path}: cannot be read as HDF5 ({one_line(error)}). The file is cut short, damaged or of another kind."
         ) from error
+
+
+def check_heaps(data: bytes | mmap.mmap, width: int) -> None:
+    """Look at the heaps in which an HDF5 file keeps texts: a piece of no length holds its library for ever.
+
+    A heap is `GCOL`, its version, its size and its pieces: number, references, length, content. Piece 0 is what is
+    free, and its length counts its head too.
+
+    Args:
+        data: The file.
+        width: Bytes of a length in it.
+
+    Raises:
+        ValueError: A piece has no length, or ends outside its heap.
+    """
+    head, at = 8 + width, -1
+    while (at := data.find(_HEAP, at + 1)) >= 0:
+        end = at + int.from_bytes(data[at + 8 : at + head], "little")
+        piece = at + head
+        while piece + head <= end:
+            number = int.from_bytes(data[piece : piece + 2], "little")
+            length = int.from_bytes(data[piece + 8 : piece + head], "little")
+            piece += head + -(-length // 8) * 8 if number else length
+            if piece > min(end, len(data)) or (not number and length < 1):
+                raise ValueError(f"its heap at byte {at:,} is damaged")
 
 
 def _datasets(h5py: Any, group: Any, path: Path, prefix: str = "", depth: int = 0) -> dict[str, Any]:
