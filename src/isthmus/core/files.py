@@ -268,17 +268,17 @@ def expand_paths(paths: str | Path | Iterable[str | Path], suffixes: Sequence[st
         FormatError: A path does not exist, has another suffix, or nothing was found at all.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for path in given:
         for file in _expand(Path(path), tuple(suffixes)):
-            found.setdefault(file)
-    if not found:
+            files.setdefault(file)
+    if not files:
         where = ", ".join(map(str, given[:3])) or "no path"
         raise FormatError(
             f"{where}: no file with one of the suffixes {', '.join(suffixes)}. Give a file, a folder or a glob that "
             "holds some."
         )
-    return sorted(found, key=natural_key)
+    return sorted(files, key=natural_key)
 
 
 def _expand(path: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:

@@ -118,8 +118,8 @@ def _model_of(model: type[BaseModel], place: Iterable[Any]) -> type[BaseModel]:
 
 def _nested(annotation: Any) -> type[BaseModel] | None:
     if hasattr(annotation, "model_fields"):
-        found: type[BaseModel] = annotation
-        return found
+        model: type[BaseModel] = annotation
+        return model
     return next((nested for part in get_args(annotation) if (nested := _nested(part))), None)
 
 

@@ -73,14 +73,14 @@ def arithmetic(device: torch.device) -> dict[str, Any]:
     """
     import torch
 
-    found: dict[str, Any] = {"device": device.type, "products": low_precision_type(device), "scan": scan_type(device)}
+    facts: dict[str, Any] = {"device": device.type, "products": low_precision_type(device), "scan": scan_type(device)}
     if device.type == "cpu":
-        found |= {
+        facts |= {
             "compiled_loops": kernels.numba_version(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
         }
-    return found
+    return facts
 
 
 def _integers(device: torch.device) -> bool:
@@ -96,8 +96,8 @@ def _processor_has_bf16() -> bool:
     import torch
 
     if platform.machine().lower() in ("x86_64", "amd64"):
-        asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-        return bool(asked()) if asked is not None else "avx512_bf16" in _linux_flags()
+        torch_answer = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return bool(torch_answer()) if torch_answer is not None else "avx512_bf16" in _linux_flags()
     return "bf16" in _linux_flags()
 
 

@@ -309,14 +309,14 @@ def _check_whole(place: Path, product: Product, label: str) -> None:
 
 def _inside(folder: Path, *, hidden: bool = False) -> list[str]:
     """Relative paths of all that lies in a folder: files, links, and empty folders with a slash behind them."""
-    found = []
+    names_inside = []
     for parent, folders, names in os.walk(folder):
         base = Path(parent)
         links = [name for name in folders if (base / name).is_symlink()]
-        found += [(base / name).relative_to(folder).as_posix() for name in [*names, *links]]
+        names_inside += [(base / name).relative_to(folder).as_posix() for name in [*names, *links]]
         if not folders and not names and base != folder:
-            found.append(base.relative_to(folder).as_posix() + "/")
-    return sorted(name for name in found if hidden or not _OURS.fullmatch(name))
+            names_inside.append(base.relative_to(folder).as_posix() + "/")
+    return sorted(name for name in names_inside if hidden or not _OURS.fullmatch(name))
 
 
 def _some(names: list[str]) -> str:

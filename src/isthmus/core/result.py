@@ -35,9 +35,9 @@ class Result(dict[str, Any]):
         out: dict[str, Any] = {}
         for each in fields(cast("DataclassInstance", self)):
             value = getattr(self, each.name)
-            found = value.to_dict() if isinstance(value, Result) else value
+            plain_value = value.to_dict() if isinstance(value, Result) else value
             if each.metadata.get("spread"):
-                out |= found
-            elif found is not None or not each.metadata.get("optional"):
-                out[each.name] = found
+                out |= plain_value
+            elif plain_value is not None or not each.metadata.get("optional"):
+                out[each.name] = plain_value
         return out

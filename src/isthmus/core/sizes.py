@@ -9,7 +9,7 @@ _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "
 
 def parse_bytes(text: str) -> int:
     """Read a size such as "4GB", "512 MiB" or "1000000"."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", text.lower())
-    if not found:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", text.lower())
+    if not match:
         raise ValueError(f"expected a size such as 4GB or 512MiB, got {text!r}")
-    return int(float(found[1]) * _SIZES[found[2] or ""])
+    return int(float(match[1]) * _SIZES[match[2] or ""])

@@ -26,8 +26,8 @@ def _command() -> str:
     """How to call isthmus from here: by its name where the shell finds this very one, else by its path."""
     name = "isthmus.exe" if os.name == "nt" else "isthmus"
     here = Path(sys.executable).parent / name
-    found = shutil.which("isthmus")
-    if not here.exists() or (found and Path(found).resolve() == here.resolve()):
+    on_path = shutil.which("isthmus")
+    if not here.exists() or (on_path and Path(on_path).resolve() == here.resolve()):
         return "isthmus"
     relative = os.path.relpath(here)
     return shlex.quote(str(here) if relative.startswith("..") else relative)

@@ -233,13 +233,13 @@ def _reasons(out: Path, bridge: Bridge, test: raw.Drawn, count: int = 3) -> list
     from isthmus.spaces.selection import Selection
 
     sounds, images = _test(out, "audio"), _test(out, "image")
-    explainer, found = Explainer(bridge), []
+    explainer, reasons = Explainer(bridge), []
     for name in [test.ids["audio"][len(test.ids["audio"]) * n // count] for n in range(count)]:
         query = Selection.of_ids(sounds, [name])
         hit = Selection(images, [int((bridge.project(images) @ bridge.project(query)[0]).argmax())])
         why = explainer.explain(explainer.item(query), explainer.item(hit), top=3)
-        found.append({"query": name, "hit": hit.ids[0], "why": why.shares, "words": str(why), "basis": why.basis})
-    return found
+        reasons.append({"query": name, "hit": hit.ids[0], "why": why.shares, "words": str(why), "basis": why.basis})
+    return reasons
 
 
 def _network_oracle(out: Path, files: tuple[Path, Path], seed: int, steps: int) -> dict[str, Any]:

@@ -82,13 +82,13 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The weight files below a model's folder: of each folder its safetensors, else its `.bin`; sorted."""
-    found: dict[Path, list[Path]] = {}
+    by_folder: dict[Path, list[Path]] = {}
     for pattern in ("**/*.safetensors", "**/*.bin"):
         for file in sorted(folder.glob(pattern)):
             ours = file.suffix == ".safetensors" or file.name.startswith("pytorch_model")
             if ours and not {"onnx", "openvino"} & set(file.relative_to(folder).parts):
-                found.setdefault(file.parent, []).append(file)
-    chosen = (_preferred(files) for files in found.values())
+                by_folder.setdefault(file.parent, []).append(file)
+    chosen = (_preferred(files) for files in by_folder.values())
     return tuple(sorted(file for files in chosen for file in files))
 
 

@@ -117,9 +117,9 @@ def load_named(
         options: The user's own options, which go before the record's.
     """
     kind = name.partition(":")[0]
-    found = record.get("options") if isinstance(record, Mapping) else None
+    recorded = record.get("options") if isinstance(record, Mapping) else None
     known = OPTIONS.get(kind, {})
-    plain = {k: v for k, v in found.items() if k in known and known[k](v)} if isinstance(found, Mapping) else {}
+    plain = {k: v for k, v in recorded.items() if k in known and known[k](v)} if isinstance(recorded, Mapping) else {}
     if "@" in name:
         plain.pop("revision", None)
     return load_encoder(name, device=device, **{**plain, **(options or {})})

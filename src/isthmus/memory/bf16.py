@@ -36,6 +36,8 @@ def bf16_sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
     look = _even(work.keys)
     mean = look.mean(dim=0)
     scaled = queries / work.temperature
+    # bfloat16 has 8 bits: logits are taken relative to the mean row and to each query's largest among a look, so that
+    # the bits go to what differs. The reference itself is rounded, for it goes through the product as one column more.
     reference = (scaled @ (look - mean).T).amax(dim=1).bfloat16().float()
     state = empty(work, len(queries), 0.0)
     state.shift.copy_(reference + scaled @ mean)

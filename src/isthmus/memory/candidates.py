@@ -96,6 +96,7 @@ class FloatScores:
         torch.mm(sketched, tile.T, out=buffers.scores)
         queries, rows, above = _positive(buffers.scores, buffers.over)
         if sketched.dtype != torch.float32:
+            # The product holds the floor as it was rounded; what is reported is relative to the floor itself.
             above -= (sketched[:, -1].float() + floor)[queries]
         return queries, rows, above
 
@@ -126,6 +127,7 @@ class ByteScores:
         self._zeros = codes.sum(dim=1, dtype=torch.int32).mul_(_ZERO).numpy()
         self._packed: dict[int, NDArray[np.int32]] = {}
         self._per_thread = threading.local()
+        # Rounding errors are uniform over one unit, so that their variance is a twelfth of its square.
         noise = scales**2 * look.square().sum(1).mean() + _scale(look) ** 2 * sketched.square().sum(1)
         self.missed = (noise / 12.0).sqrt()
 

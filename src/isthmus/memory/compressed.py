@@ -98,6 +98,7 @@ class Scan:
         self.queries, self.scale = queries, 1.0 / work.temperature
         sketched, few = sketch.of_queries(queries), self._few_rows()
         look = sketch.of_memory(few)
+        # Floors start from a few rows of the whole memory; from nothing, the whole first chunk would pass.
         self.best = torch.cat([(part @ look.T).amax(dim=1) for part in torch.split(sketched, 4096)] or [sketched[:, 0]])
         missed = sketch.query_error(queries)
         self.query_error = _SLACK * missed
@@ -155,9 +156,12 @@ def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold
         block = slice_of(state, part)
         largest = block.shift.clone()
         candidates.raise_largest(largest)
+        # Online softmax: what was summed before shrinks to the new largest logit.
         rescale(block, largest, moment=True)
         relative = candidates.logits - largest[candidates.queries]
+        # A row within the error of the sketch was rescored too; it counts only where its own logit is high enough.
         weights = torch.exp(relative).mul_(relative >= -threshold)
+        # The rows beyond the threshold, which were never seen, are put on those of the last band before it.
         weights += (tail * weights) * (relative < BAND - threshold)
         block.total.add_(candidates.per_query(weights))
         if block.moment is not None:
@@ -194,6 +198,7 @@ def probe(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float, m
         float(shares[(relative < high) & (relative >= high - BAND)].sum())
         for high in (BAND - threshold, 2 * BAND - threshold)
     )
+    # A geometric series: the bands beyond weigh ratio, ratio^2, ... of the last one.
     ratio = min(0.5, last / before) if before > 0.0 else 0.0
     return scan.hits / max(1, len(queries)), ratio / (1.0 - ratio)
 
@@ -243,11 +248,12 @@ def _compiled(device: torch.device) -> bool:
 
 @cache
 def _hush() -> None:
-    """Let torch say once, unheard, that its sparse tensors are young; it says so once in a process."""
+    """Silence torch's warning that CSR tensors are in beta, by letting it come, once in a process, where none hears."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.zeros(0, dtype=torch.int64), torch.zeros(0), (1, 1))
 
 
 def _widen(x: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+    """(n, d + 1) a matrix with one column more."""
     return torch.cat([x, column[:, None]], dim=1)

@@ -86,6 +86,7 @@ def redo_weak(work: Work, queries: torch.Tensor, sums: OnlineSoftmax) -> OnlineS
 
 
 def _pass(work: Work, queries: torch.Tensor, *, constant: bool) -> OnlineSoftmax:
+    # Cosines are at most 1, so that 1 / temperature is a shift that no logit passes: no running maximum is needed.
     highest = 1.0 / work.temperature + (0.0 if work.bias is None else float(work.bias.max()))
     state = empty(work, len(queries), highest - _HEADROOM if constant else -torch.inf)
     scaled = queries * (1.0 / work.temperature)

@@ -53,6 +53,7 @@ def int16_partial_sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
     means = [mean if v is None else _mean(v) for v in work.values]
     moment = torch.zeros(len(queries)) if state.moment is None else state.moment
     per_query = (state.shift.numpy(), state.total.numpy(), moment.numpy())
+    # Filled up to whole tiles: the loops have no case for a rest.
     rows = packing.filled(len(queries), packing.TILE_ROWS)
     sums = [np.zeros((rows, packing.filled(width, packing.TILE_COLUMNS)), np.float32) for width in work.widths]
     query_blocks = _pack_queries(work, queries.numpy(), per_query, sums, BLOCK)
@@ -64,6 +65,8 @@ def int16_partial_sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
             lows = range(0, len(chunk), ROWS)
             row_blocks = list(each(partial(_pack_rows, chunk, values, mean, means), lows))
             list(each(partial(_absorb, row_blocks), parts))
+    # The keys were packed minus their mean, so that fewer bits are lost; logits get it back, and so do the sums of
+    # values, whose columns were centred too.
     offset = (queries @ torch.from_numpy(mean)) / work.temperature
     state.shift.add_(offset)
     if state.moment is not None:

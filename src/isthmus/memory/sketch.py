@@ -108,6 +108,7 @@ class Spectrum:
         floor = 1e-4 * moment.diagonal().mean()
         values, vectors = torch.linalg.eigh(moment)
         roots = (values.clamp_(min=0.0) + floor).sqrt()
+        # Q^(1/2) and its inverse, then the spectrum of Q^(1/2) K Q^(1/2): see the module.
         root, inverse = vectors * roots @ vectors.T, vectors / roots @ vectors.T
         power, turn = torch.linalg.eigh(root @ covariance @ root)
         turn = turn.flip(1)
@@ -124,6 +125,7 @@ class Spectrum:
 
     def sketch(self, rank: int) -> Sketch:
         """The sketch of that many directions."""
+        # Half of each direction's spread on either side, so that rounding costs queries and rows alike.
         balance = (self.spread[:rank] * self.temperature).sqrt().clamp_(min=1e-6)
         left, right = (self.left[:, :rank] * balance).float(), (self.right[:, :rank] / balance).float()
         shift = -(self.mean @ right)

@@ -53,6 +53,7 @@ def sparse_weights(
     sketch = spectrum.sketch(spectrum.rank(_RESIDUAL))
     chosen = numpy_generator(seed, 256).choice(queries.n, min(CHECKED, queries.n), replace=False)
     sample = queries.take(torch.from_numpy(chosen))
+    # A cheap first look: where the strictest mass needs too many rows, nothing else is tried.
     strictest = _MASSES[-1] if mass is None else mass
     most = _TOO_MANY * max_k
     first = Scan(work, sketch, _threshold(strictest), sample[:_FIRST], most * len(sample[:_FIRST]))
@@ -120,6 +121,7 @@ def _collect(scan: Scan, n: int) -> _Entries:
 
     scan.run(keep)
     queries, columns, logits = (np.concatenate(x) for x in zip(*pieces, strict=True))
+    # By query, the heaviest rows first, so that a cut keeps a prefix.
     order = np.lexsort((-logits, queries))
     queries, columns, logits = queries[order], columns[order], logits[order]
     starts = np.concatenate([[0], np.cumsum(np.bincount(queries, minlength=n))])

@@ -136,9 +136,9 @@ class Aggregation:
         side = self.sides[hop.memory.side]
         if self.config.preset != "auto":
             return self.config.temperature_of(side.name)
-        key = hop.asking, hop.memory
+        key = hop.query_slot, hop.memory
         if key not in self._temperatures:
-            self._temperatures[key] = find_temperature(self._bank(hop.memory), self.memory(hop.asking))
+            self._temperatures[key] = find_temperature(self._bank(hop.memory), self.memory(hop.query_slot))
         return self._temperatures[key]
 
     def _average_here(

@@ -113,9 +113,9 @@ class Builder:
 
         Weights that are cut are off by up to 1 %: what has to be exact stays dense, and beyond the limit on disk.
         """
-        asked = self.config.pair_storage
+        wish = self.config.pair_storage
         exact = self.config.engine != "local" or self.config.aggregation_method == "exact"
-        return "dense" if asked == "auto" and (fits or exact) else asked
+        return "dense" if wish == "auto" and (fits or exact) else wish
 
     # What a kind comes down to before anything is averaged
 
@@ -213,11 +213,12 @@ class Builder:
     def _fill(self, plan: KindPlan, columns: Mapping[Slot, NDArray[Any]]) -> dict[str, dict[str, Any]]:
         """Fill the columns of a kind, hop after hop, and return the record of each hop."""
         self.notify(_line(plan))
+        # What the queries are is copied, block by block; everything else is averaged, each hop by what is known before.
         for slot, own in plan.own.items():
             for low in range(0, len(plan), _COPIED):
                 columns[slot][low : low + _COPIED] = own[plan.rows[low : low + _COPIED]]
         return {
-            hop.name: self.aggregation.average(hop, columns[hop.asking], [columns[slot] for slot in hop.filled])
+            hop.name: self.aggregation.average(hop, columns[hop.query_slot], [columns[slot] for slot in hop.filled])
             for hop in plan.hops
         }
 
@@ -245,8 +246,8 @@ class Builder:
             block = Block(to_arrays(weights), records, arithmetic(self.device))
             if store:
                 store.save(_store_key(plan, "sparse"), block)
-                kept = store.load(_store_key(plan, "sparse"))
-                weights = (from_block(plan, kept, self.aggregation) if kept else None) or weights
+                stored = store.load(_store_key(plan, "sparse"))
+                weights = (from_block(plan, stored, self.aggregation) if stored else None) or weights
         self._note(block)
         return compose(plan, weights, self.aggregation)
 
@@ -255,6 +256,7 @@ class Builder:
     def _load(self, plan: KindPlan, form: str, store: PairStore | None = None) -> Block | None:
         store = store or self.store
         block = store.load(_store_key(plan, form)) if store else None
+        # A block of an older run that does not fit is made again, never repaired.
         if block is None or (form == "dense" and not self._whole(plan, block)):
             return None
         if form == "sparse" and from_block(plan, block, self.aggregation) is None:

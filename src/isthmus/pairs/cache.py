@@ -42,17 +42,17 @@ class Block:
 
 def digest(array: NDArray[Any]) -> str:
     """Hash of an array's shape, type and values."""
-    told = hashlib.blake2b(f"{array.shape} {array.dtype}".encode(), digest_size=16)
-    told.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return told.hexdigest()
+    hasher = hashlib.blake2b(f"{array.shape} {array.dtype}".encode(), digest_size=16)
+    hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return hasher.hexdigest()
 
 
 def digest_blocks(blocks: Iterable[NDArray[Any]]) -> str:
     """Hash of the blocks of a matrix that is not read whole."""
-    told = hashlib.blake2b(digest_size=16)
+    hasher = hashlib.blake2b(digest_size=16)
     for block in blocks:
-        told.update(digest(block).encode())
-    return told.hexdigest()
+        hasher.update(digest(block).encode())
+    return hasher.hexdigest()
 
 
 def open_store(pairs_dir: str | Path | None, checkpoints: Path | None) -> PairStore | None:

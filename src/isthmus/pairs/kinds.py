@@ -35,13 +35,13 @@ class Hop(NamedTuple):
 
     Attributes:
         name: As the record of a bridge has it; of hops that start from an average it says from which query.
-        asking: The slot whose rows are the queries, known by then.
+        query_slot: The slot whose rows are the queries, known by then.
         memory: The slot whose memory they attend to, in the same space.
         filled: The slots that are averaged under those weights, row-aligned with the memory.
     """
 
     name: str
-    asking: Slot
+    query_slot: Slot
     memory: Slot
     filled: tuple[Slot, ...]
 
@@ -55,7 +55,7 @@ class KindPlan:
         label: Its name, with the spaces' names in it.
         rows: (n,) rows of the query's memory that become pseudo pairs.
         own: What the queries are: embeddings of one space, or of both where they are an overlap.
-        hops: The aggregations, each asking with what is known by then.
+        hops: The aggregations, each with queries that are known by then.
         key: Hash of the embeddings, the overlap, the rows and the settings that the kind's pseudo pairs depend on.
     """
 
@@ -85,14 +85,14 @@ def hops_of(kind: Kind, slots: Sequence[Slot], via: Sequence[str], names: Sequen
     second = []
     for slot in slots:
         if slot not in reached:
-            asking = Slot(slot.side, kind.pivot)
-            origin = "" if asking in known else f" (from {names[query.side]}/{query.modality})"
-            second.append(Hop(_hop_name(asking, slot.modality, names) + origin, asking, slot, (slot,)))
+            pivot = Slot(slot.side, kind.pivot)
+            origin = "" if pivot in known else f" (from {names[query.side]}/{query.modality})"
+            second.append(Hop(_hop_name(pivot, slot.modality, names) + origin, pivot, slot, (slot,)))
     return (*first, *second)
 
 
-def _hop_name(asking: Slot, memory: str, names: Sequence[str]) -> str:
-    return f"{names[asking.side]}: {asking.modality} to {memory}"
+def _hop_name(query: Slot, memory: str, names: Sequence[str]) -> str:
+    return f"{names[query.side]}: {query.modality} to {memory}"
 
 
 def centric_kinds(base: Side, leaf: Side, via: Sequence[str]) -> list[Kind]:

@@ -45,8 +45,8 @@ class PseudoPairs:
     def __post_init__(self) -> None:
         if not self.identity:
             every = np.arange(len(self))
-            held = [[*slot, digest(pick(column, every))] for slot, column in self.columns.items()]
-            object.__setattr__(self, "identity", sha256_json(held))
+            digests = [[*slot, digest(pick(column, every))] for slot, column in self.columns.items()]
+            object.__setattr__(self, "identity", sha256_json(digests))
 
     def __len__(self) -> int:
         return int(self.columns[self.slots[0]].shape[0])
@@ -82,8 +82,8 @@ def to_device_if_it_fits(pairs: PseudoPairs, device: torch.device) -> PseudoPair
 
 def _moved(column: Column, device: torch.device) -> Tensor:
     n, width = column.shape
-    held = torch.empty((n, width), device=device)
+    column_on_device = torch.empty((n, width), device=device)
     for start in range(0, n, _MOVED):
         rows = np.arange(start, min(start + _MOVED, n))
-        held[start : start + len(rows)] = torch.from_numpy(pick(column, rows))
-    return held
+        column_on_device[start : start + len(rows)] = torch.from_numpy(pick(column, rows))
+    return column_on_device

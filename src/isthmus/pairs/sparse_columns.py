@@ -16,7 +16,7 @@ from isthmus.pairs.side import Slot
 
 
 def weigh_kind(plan: KindPlan, aggregation: Aggregation) -> tuple[list[SparseWeights], dict[str, dict[str, object]]]:
-    """The weights of a kind's hops, each asking with what the ones before it give, and their records by name.
+    """Weights of a kind's hops, each of queries that the hops before it give, and their records by name.
 
     Raises:
         CheckFailed: The weights of a hop are not sparse.
@@ -24,8 +24,8 @@ def weigh_kind(plan: KindPlan, aggregation: Aggregation) -> tuple[list[SparseWei
     weights: list[SparseWeights] = []
     records: dict[str, dict[str, object]] = {}
     for hop in plan.hops:
-        found, records[hop.name] = aggregation.weigh(hop, compose(plan, weights, aggregation)[hop.asking])
-        weights.append(found)
+        hop_weights, records[hop.name] = aggregation.weigh(hop, compose(plan, weights, aggregation)[hop.query_slot])
+        weights.append(hop_weights)
     return weights, records
 
 
@@ -33,9 +33,9 @@ def compose(plan: KindPlan, weights: Sequence[SparseWeights], aggregation: Aggre
     """The columns that a kind's own rows and its first hops give."""
     columns: dict[Slot, Column] = {slot: OwnRows(own, plan.rows) for slot, own in plan.own.items()}
     unit = aggregation.config.normalize_aggregates
-    for hop, found in zip(plan.hops, weights, strict=False):
+    for hop, hop_weights in zip(plan.hops, weights, strict=False):
         for slot in hop.filled:
-            columns[slot] = Recomposed(found, aggregation.values(slot), unit=unit)
+            columns[slot] = Recomposed(hop_weights, aggregation.values(slot), unit=unit)
     return columns
 
 

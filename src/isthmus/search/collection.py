@@ -147,6 +147,7 @@ class ItemCollection:
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise EvaluationError(f"the id {twice!r} is given twice. Give each once.")
+        # Everything is checked before the first change, so that a refusal leaves the index as it was.
         there = [name for name in names if (gallery, name) in known]
         if there and not replace:
             raise EvaluationError(

@@ -42,6 +42,7 @@ def _approximate(ann: Approximate, matrix: Array, queries: Array, k: int, wanted
     neighbours = ann.nearest(queries, k, wanted)
     which, column = np.nonzero(neighbours >= 0)
     rows = neighbours[which, column]
+    # The approximate index only chooses: every hit of it is scored exactly.
     parts = [(which, rows, exact_cosines(queries, which, matrix, rows))]
     unknown = wanted & ~ann.covered(len(matrix))
     if unknown.any():

@@ -198,6 +198,8 @@ def candidate_hits(scores: Array, k: int) -> tuple[RowNumbers, RowNumbers, Array
     close, they are ties.
     """
     width = scores.shape[1]
+    # Two float32 products of equal vectors may differ in their last bits: nobody within that of the k-th best is left
+    # out before exact scores decide.
     worst = np.partition(scores, width - k, axis=1)[:, width - k]
     rows, columns = np.nonzero(scores >= (worst - ROUNDING)[:, None])
     band = scores[rows, columns] <= (worst + ROUNDING)[rows]

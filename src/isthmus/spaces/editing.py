@@ -48,26 +48,26 @@ def remove_items(space: str | Path, modality: str, ids: Iterable[str], *, missin
     """
     folder, wanted = Path(space), set(ids)
     embeddings = _whole(folder, modality)
-    found = wanted & set(embeddings.ids)
-    if missing == "refuse" and wanted - found:
-        name = min(wanted - found)
+    present = wanted & set(embeddings.ids)
+    if missing == "refuse" and wanted - present:
+        absent = wanted - present
         raise SpaceError(
-            f"{folder}: {modality!r} has no id {name!r} ({len(wanted - found):,} of {len(wanted):,} ids are missing). "
+            f"{folder}: {modality!r} has no id {min(absent)!r} ({len(absent):,} of {len(wanted):,} ids are missing). "
             "Nothing was removed; check the ids."
         )
-    if not found:
+    if not present:
         return 0
-    if len(found) == len(embeddings):
+    if len(present) == len(embeddings):
         raise SpaceError(
             f"{folder}: no row of {modality!r} would be left. Remove the folder itself, if that is what you want."
         )
 
     def edit(table: pa.Table) -> tuple[pa.Table, NDArray[np.bool_]] | None:
-        stay = np.array([name not in found for name in table.column("id").to_pylist()], bool)
+        stay = np.array([name not in present for name in table.column("id").to_pylist()], bool)
         return None if stay.all() else (table.filter(stay), stay)
 
     _edit(folder, modality, embeddings, edit)
-    return len(found)
+    return len(present)
 
 
 def rename_items(space: str | Path, modality: str, names: Mapping[str, str]) -> int:

@@ -229,8 +229,8 @@ def find_rows(wanted: pa.ChunkedArray, ids: pa.ChunkedArray) -> RowNumbers:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    found = pc.index_in(wanted, value_set=ids).fill_null(-1).cast(pa.int64())
-    return np.asarray(found.to_numpy(), np.int64)
+    numbers = pc.index_in(wanted, value_set=ids).fill_null(-1).cast(pa.int64())
+    return np.asarray(numbers.to_numpy(), np.int64)
 
 
 def read_shards(layout: Layout, entry: Mapping[str, Any], dim: int) -> list[Shard]:
@@ -244,15 +244,15 @@ def read_shards(layout: Layout, entry: Mapping[str, Any], dim: int) -> list[Shar
 
 def pending_shards(layout: Layout, entry: Mapping[str, Any], dim: int, counted: Sequence[Shard]) -> list[Shard]:
     """The whole shards that an interrupted writer left after those that count."""
-    found: list[Shard] = []
+    pending: list[Shard] = []
     start = counted[-1].start + counted[-1].rows if counted else 0
-    while layout.marker(index := len(counted) + len(found)).is_file():
+    while layout.marker(index := len(counted) + len(pending)).is_file():
         try:
-            found.append(read_shard(layout, index, start=start, dim=dim, dtype=entry["dtype"]))
+            pending.append(read_shard(layout, index, start=start, dim=dim, dtype=entry["dtype"]))
         except SpaceError:  # sealed, but damaged since: it is written again
             break
-        start += found[-1].rows
-    return found
+        start += pending[-1].rows
+    return pending
 
 
 def read_metadata(shards: Sequence[Shard], columns: Sequence[str] | None = None) -> pa.Table:

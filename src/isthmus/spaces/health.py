@@ -64,14 +64,14 @@ def inspect(
     """
     started = time.monotonic()
     first, second = as_space(space), None if other is None else as_space(other)
-    found = _space_report(first, sample, seed)
+    report = _space_report(first, sample, seed)
     if second is not None:
-        found["other"] = _space_report(second, sample, seed)
+        report["other"] = _space_report(second, sample, seed)
         names = None if via is None else via_list(via)
-        found["overlap"] = _overlaps(first, second, names, min(sample, _NEIGHBOUR_SAMPLE), k, seed)
-        found["warnings"] += found["other"].pop("warnings")
-        found["warnings"] += _overlap_warnings(first, second, found["overlap"])
-    return HealthReport(**found, seconds=round(time.monotonic() - started, 3))
+        report["overlap"] = _overlaps(first, second, names, min(sample, _NEIGHBOUR_SAMPLE), k, seed)
+        report["warnings"] += report["other"].pop("warnings")
+        report["warnings"] += _overlap_warnings(first, second, report["overlap"])
+    return HealthReport(**report, seconds=round(time.monotonic() - started, 3))
 
 
 @dataclass(frozen=True)

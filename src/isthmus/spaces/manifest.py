@@ -215,20 +215,20 @@ def check_target(
         if folder.is_file() or any(path.is_file() and not _hidden(path, folder) for path in folder.rglob("*")):
             raise SpaceError(f"{folder}: exists and is no space. Give a new path, such as NAME.space.")
         return None
-    found = read_manifest(folder)
-    if found["dim"] != dim:
+    known = read_manifest(folder)
+    if known["dim"] != dim:
         raise SpaceError(
-            f"{folder}: embeddings of dim {dim} do not belong in a space of dim {found['dim']}. Give another folder."
+            f"{folder}: embeddings of dim {dim} do not belong in a space of dim {known['dim']}. Give another folder."
         )
-    if name is not None and name != found["name"]:
+    if name is not None and name != known["name"]:
         raise SpaceError(
-            f"{folder}: the space is named {found['name']!r}, got the name {name!r}. Leave the name out, or give "
+            f"{folder}: the space is named {known['name']!r}, got the name {name!r}. Leave the name out, or give "
             "another folder."
         )
-    entry = found["modalities"].get(modality)
+    entry = known["modalities"].get(modality)
     if entry is None:
-        return found
-    pairs = [("encoder", identity(info["encoder"], name=found["name"]))] if info.get("encoder") is not None else []
+        return known
+    pairs = [("encoder", identity(info["encoder"], name=known["name"]))] if info.get("encoder") is not None else []
     pairs += [("preprocessing", info["preprocessing"])] if info.get("preprocessing") is not None else []
     for key, new in pairs:
         old = {k: entry[key].get(k) for k in new} if key == "encoder" else entry[key]
@@ -237,7 +237,7 @@ def check_target(
                 f"{folder}: {modality!r} was made with {key} {_brief(old)}, got {_brief(new)}. "
                 "Embeddings of two encoders are two spaces: give another folder."
             )
-    return found
+    return known
 
 
 def _brief(value: Mapping[str, Any]) -> str:

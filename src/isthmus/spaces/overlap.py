@@ -82,8 +82,8 @@ def match_ids(
         OverlapError: They share fewer than `least` ids.
     """
     (name_a, ids_a), (name_b, ids_b) = (a[0], _large_strings(a[1])), (b[0], _large_strings(b[1]))
-    found = find_rows(ids_a, ids_b)
-    rows = np.flatnonzero(found >= 0).astype(np.int64)
+    rows_b = find_rows(ids_a, ids_b)
+    rows = np.flatnonzero(rows_b >= 0).astype(np.int64)
     if len(rows) < max(least, 1):
         examples = ", ".join(
             f"{name}: {ids[0].as_py()!r}" for name, ids in ((name_a, ids_a), (name_b, ids_b)) if len(ids)
@@ -94,7 +94,7 @@ def match_ids(
             f'({examples}). via="{via}" needs {wanted} {_plural(via)} encoded by both spaces. '
             "Encode one file with both encoders, or give ids with --ids."
         )
-    return Overlap(ids_a.take(rows).to_pylist(), rows, found[rows])
+    return Overlap(ids_a.take(rows).to_pylist(), rows, rows_b[rows])
 
 
 def _large_strings(ids: Sequence[str] | pa.ChunkedArray) -> pa.ChunkedArray:

@@ -78,15 +78,15 @@ def open_galleries(references: Iterable[str], *, option: str = "--gallery") -> d
     Raises:
         SpaceError: A folder is no whole space, or lacks the modality.
     """
-    found: dict[str, Embeddings] = {}
+    galleries: dict[str, Embeddings] = {}
     for reference in references:
         if not (Path(reference) / "space.json").is_file():
-            found[reference] = open_reference(reference, option=option)
+            galleries[reference] = open_reference(reference, option=option)
             continue
         space = open_space(reference)
         names = [name for name in space.modalities if name != "text" or len(space.modalities) == 1]
-        found |= {f"{reference.rstrip('/')}/{name}": space[name] for name in names}
-    return found
+        galleries |= {f"{reference.rstrip('/')}/{name}": space[name] for name in names}
+    return galleries
 
 
 def split_reference(reference: str, *, option: str) -> tuple[Path, str, str | None]:

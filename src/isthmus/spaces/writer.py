@@ -260,13 +260,13 @@ class ModalityWriter:
         if self._shard is not None:
             self._shard.abort()
             self._shard = None
-        kept = self._entry["shards"]
-        self._layout.remove(kept)
-        if not kept:
+        committed = self._entry["shards"]
+        self._layout.remove(committed)
+        if not committed:
             self._layout.remove_folders()
         with manifest.change(self.space, name=self.name, dim=self.dim) as whole:
             entry = whole["modalities"].pop(self.modality)
-            if kept:
+            if committed:
                 entry.pop("pending", None)
                 whole["modalities"][self.modality] = {**entry, "state": WHOLE}
             empty = not whole["modalities"]

@@ -95,8 +95,8 @@ def join(
     """
     begin, folder = time.monotonic(), Path(out)
     check_world(folder)
-    found = survey(paths)
-    plan = make_plan(found, encoders=dict(encoders or {}), texts=texts)
+    surveyed = survey(paths)
+    plan = make_plan(surveyed, encoders=dict(encoders or {}), texts=texts)
     if dry_run:
         return JoinReport(str(folder), plan_rows(plan), "to make", 0, round(time.monotonic() - begin, 3))
     check_at_hand(plan)

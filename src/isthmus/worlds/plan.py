@@ -70,11 +70,11 @@ class WorldPlan:
     shown: dict[str, set[str] | None]
 
 
-def make_plan(found: Survey, *, encoders: Mapping[str, str], texts: str | Path | None) -> WorldPlan:
+def make_plan(surveyed: Survey, *, encoders: Mapping[str, str], texts: str | Path | None) -> WorldPlan:
     """Choose an encoder for every modality and say what each embeds.
 
     Args:
-        found: What the paths hold.
+        surveyed: What the paths hold.
         encoders: By modality, the encoder where it is not the default.
         texts: "builtin", a file of texts, or None: the user's own where they are many, else the vocabulary that ships.
 
@@ -83,8 +83,8 @@ def make_plan(found: Survey, *, encoders: Mapping[str, str], texts: str | Path |
         EncoderError: An encoder is unknown, or does not embed its modality.
         DependencyError: Its packages are not installed.
     """
-    own = [item.text or "" for item in found.items.get(TEXT, [])]
-    chosen = _chosen_encoders(found, encoders)
+    own = [item.text or "" for item in surveyed.items.get(TEXT, [])]
+    chosen = _chosen_encoders(surveyed, encoders)
     listed, source = _texts(own, texts, bool(chosen))
     spaces: dict[str, SpacePlan] = {}
     for modality, name in chosen.items():
@@ -95,27 +95,27 @@ def make_plan(found: Survey, *, encoders: Mapping[str, str], texts: str | Path |
                 f"{modality}=NAME."
             )
         plan = spaces.setdefault(name, SpacePlan(_space_name(name, spaces), name, modalities, dim=dim))
-        plan.items[modality] = found.items[modality]
+        plan.items[modality] = surveyed.items[modality]
     every = _text_items([*dict.fromkeys([*own, *listed])])
     for plan in spaces.values():
         if TEXT in plan.modalities:
             plan.items[TEXT] = every
         else:  # no text tower: it is joined through what another space sees too
             for modality in plan.modalities:
-                if modality in found.items and modality != TEXT:
-                    plan.items.setdefault(modality, found.items[modality])
+                if modality in surveyed.items and modality != TEXT:
+                    plan.items.setdefault(modality, surveyed.items[modality])
     shown: dict[str, set[str] | None] = dict.fromkeys(chosen)
     if own:
         shown[TEXT] = {text_id(text) for text in read_texts(own)}
-    return WorldPlan(list(spaces.values()), list(found.spaces), listed, source, shown)
+    return WorldPlan(list(spaces.values()), list(surveyed.spaces), listed, source, shown)
 
 
-def _chosen_encoders(found: Survey, encoders: Mapping[str, str]) -> dict[str, str]:
+def _chosen_encoders(surveyed: Survey, encoders: Mapping[str, str]) -> dict[str, str]:
     """The encoder of every modality of raw files but text, which every text tower embeds."""
     if unknown := [name for name in encoders if name not in (*DEFAULTS, TEXT)]:
         raise ConfigError(f"--encoder names the modality {unknown[0]!r}, expected one of {', '.join(DEFAULTS)}, text.")
-    chosen = {name: encoders.get(name, DEFAULTS[name]) for name in found.items if name in DEFAULTS}
-    if not chosen and TEXT in found.items:
+    chosen = {name: encoders.get(name, DEFAULTS[name]) for name in surveyed.items if name in DEFAULTS}
+    if not chosen and TEXT in surveyed.items:
         if TEXT not in encoders:
             raise ConfigError(
                 "only texts were found. Name an encoder for them, --encoder text=NAME, or give more paths."

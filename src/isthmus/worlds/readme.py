@@ -31,11 +31,11 @@ def write_readme(folder: Path, plan: WorldPlan, spaces: Sequence[Space], bridge:
 
 def _lines(folder: Path, plan: WorldPlan, spaces: Sequence[Space], bridge: Bridge, index: SearchIndex) -> list[str]:
     counts = Counter(index.modalities)
-    held = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    contents = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     lines = [
         f"# {folder.name}",
         "",
-        f"Made by `isthmus join`: {held} in one space, to be searched with any of them.",
+        f"Made by `isthmus join`: {contents} in one space, to be searched with any of them.",
         "",
         "| space | modality | rows | encoder |",
         "|---|---|---|---|",

@@ -51,11 +51,11 @@ def survey(paths: str | Path | Iterable[str | Path]) -> Survey:
     given = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
     if not given:
         raise ConfigError("join needs paths, got none. Give folders of files, lists of texts, or spaces.")
-    found = Survey()
+    result = Survey()
     raw = []
     for path in given:
         if (path / MANIFEST).is_file():
-            found.spaces.append(path)
+            result.spaces.append(path)
         elif path.is_file() and path.suffix.lower() in EMBEDDINGS:
             raise ConfigError(
                 f"{path}: holds embeddings. Import them first, and give the space: isthmus import {path} --into "
@@ -64,15 +64,15 @@ def survey(paths: str | Path | Iterable[str | Path]) -> Survey:
         else:
             raw.append(path)
     if raw:
-        _look(raw, found)
-    if raw and not found.items:
+        _look(raw, result)
+    if raw and not result.items:
         raise FormatError(
             f"{', '.join(map(str, raw[:3]))}: holds no image, sound, point cloud or list of texts. Check the path."
         )
-    return found
+    return result
 
 
-def _look(raw: Sequence[Path], found: Survey) -> None:
+def _look(raw: Sequence[Path], result: Survey) -> None:
     """Find the raw files of every modality."""
     for modality in SEEN:
         try:
@@ -81,6 +81,6 @@ def _look(raw: Sequence[Path], found: Survey) -> None:
             if " and nothing of " not in str(error):
                 raise
             continue
-        found.items[modality] = items
+        result.items[modality] = items
         files = {item.path for item in items if item.path is not None}
-        found.bytes[modality] = sum(os.path.getsize(file) for file in files if os.path.isfile(file))
+        result.bytes[modality] = sum(os.path.getsize(file) for file in files if os.path.isfile(file))

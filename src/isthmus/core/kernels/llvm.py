@@ -38,12 +38,14 @@ def load_broadcast(builder: Any, pointer: Any, offset: int) -> Any:
 
 
 def splat(builder: Any, lane: Any) -> Any:
+    """A lane that is held already, in all eight lanes of a vector."""
     nothing = ir.Constant(INT32X8, ir.Undefined)
     first = builder.insert_element(nothing, lane, ir.Constant(I32, 0))
     return builder.shuffle_vector(first, nothing, ir.Constant(INT32X8, [0] * 8))
 
 
 def call_instruction(builder: Any, name: str, result: Any, operands: list[Any]) -> Any:
+    """An AVX2 instruction, declared once in a module, to be called with vectors of the types of `operands`."""
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, operands), f"llvm.x86.avx2.{name}")
 
 
@@ -71,6 +73,7 @@ def inner_loop(builder: Any, groups: Any, step: int, body: Callable[[Any, list[l
 
 
 def store_tile(builder: Any, tile: list[list[Any]], pointer: Any, width: Any) -> None:
+    """Write a tile of int32 sums; `width` is from the start of a row to that of the next."""
     for i, row in enumerate(tile):
         line = builder.gep(pointer, [builder.mul(width, ir.Constant(I64, i))])
         for j, value in enumerate(row):
@@ -79,6 +82,7 @@ def store_tile(builder: Any, tile: list[list[Any]], pointer: Any, width: Any) ->
 
 
 def add_scaled(builder: Any, tile: list[list[Any]], row_scales: Any, column_scales: Any, out: Any, width: Any) -> None:
+    """Add a tile of int32 sums to floats, each times the quantisation scales of its row and its column."""
     floats = ir.VectorType(ir.FloatType(), 8)
     by = []
     for j in range(VECTORS):

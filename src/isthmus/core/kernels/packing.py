@@ -65,12 +65,12 @@ def nearest(x: np.float32) -> np.int32:
 @njit(nogil=True, cache=True)
 def largest(x: NDArray[np.float32], mean: NDArray[np.float32]) -> float:
     """The largest |x - mean| of a (n, d) matrix."""
-    found = _SMALLEST
+    highest_seen = _SMALLEST
     for i in range(len(x)):
         row = x[i]
         for k in range(len(row)):
-            found = max(found, abs(row[k] - mean[k]))
-    return found
+            highest_seen = max(highest_seen, abs(row[k] - mean[k]))
+    return highest_seen
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nnan", "nsz"})

@@ -77,13 +77,13 @@ def scan_tile(
         if count + TILE_ROWS * TILE_COLUMNS * query_panels.shape[0] > len(rows):
             return -1
         for i in range(query_panels.shape[0]):
-            found = int8_tile(
+            hit_bits = int8_tile(
                 b_panel, j * groups * TILE_COLUMNS, a_panel, i * groups * TILE_ROWS, groups, floors, i * TILE_ROWS, out
             )
             # One bit a product: only what exceeds its floor leaves the registers, a few of each thousand.
-            while found != 0:
-                bit = lowest_bit(found)
-                found &= found - 1
+            while hit_bits != 0:
+                bit = lowest_bit(hit_bits)
+                hit_bits &= hit_bits - 1
                 query, row = i * TILE_ROWS + bit // TILE_COLUMNS, j * TILE_COLUMNS + bit % TILE_COLUMNS
                 if row >= n or out[bit] <= floors[query]:
                     continue

@@ -69,7 +69,7 @@ def _moment(codes: NDArray[np.int16], scores: NDArray[np.int32]) -> float:
 
 
 @njit(nogil=True, cache=True)
-def _gather(lanes: NDArray[np.int32], n: int, kept: NDArray[np.int32], which: NDArray[np.int64]) -> int:
+def _gather(lanes: NDArray[np.int32], n: int, panel: NDArray[np.int32], which: NDArray[np.int64]) -> int:
     """Groups that hold anything among the first n of (4, groups) lanes: lanes, numbers, and how many."""
     count = 0
     for g in range(n):
@@ -78,7 +78,7 @@ def _gather(lanes: NDArray[np.int32], n: int, kept: NDArray[np.int32], which: ND
         if lanes[0, g] | lanes[1, g] | lanes[2, g] | lanes[3, g]:
             which[count] = g
             for own in range(TILE_ROWS):
-                kept[count * TILE_ROWS + own] = lanes[own, g]
+                panel[count * TILE_ROWS + own] = lanes[own, g]
             count += 1
     return count
 
@@ -122,8 +122,9 @@ def absorb(
     largest, totals, moments = state
     q, groups = len(units), query_panels.shape[1]
     a_panel, b_panel = query_panels.reshape(-1), keys.reshape(-1)
-    scores, weights, codes, kept, which, counts, inverses, _, fades = scratch
+    scores, weights, codes, panels, which, counts, inverses, _, fades = scratch
     lanes = codes.view(np.int32)
+    # All products first: the largest of a query decides on what scale its weights are rounded.
     for j in range(-(-n // TILE_COLUMNS)):
         for i in range(query_panels.shape[0]):
             at = i * TILE_ROWS * ROWS + j * TILE_COLUMNS
@@ -165,7 +166,8 @@ def absorb(
                 inverses[query] = np.float32(1.0) / factor
                 totals[query] += total / factor
                 moments[query] += _moment(codes[own, :n], mine) * (per / factor)
-        counts[i] = _gather(lanes, (n + 1) // 2, kept[i], which[i]) if some else 0
+        # Most weights round to nothing; only pairs of rows of which one is left take part in the second product.
+        counts[i] = _gather(lanes, (n + 1) // 2, panels[i], which[i]) if some else 0
 
 
 @njit(nogil=True, cache=True)
@@ -181,17 +183,18 @@ def add_values(
         q: Queries that there are.
         scratch: As `absorb` left it.
     """
-    _, _, _, kept, which, counts, inverses, _, fades = scratch
+    _, _, _, panels, which, counts, inverses, _, fades = scratch
+    # What was summed before was relative to a smaller largest logit.
     for i in range(q):
         if fades[i] != 1.0:
             sums[i] *= fades[i]
-    b_panel, a_panel, numbers, out = values.reshape(-1), kept.reshape(-1), which.reshape(-1), sums.reshape(-1)
+    b_panel, a_panel, numbers, out = values.reshape(-1), panels.reshape(-1), which.reshape(-1), sums.reshape(-1)
     groups, width = values.shape[1], sums.shape[1]
     for k in range(values.shape[0]):
         for i in range(len(sums) // TILE_ROWS):
             if counts[i]:
                 add_gathered_int16_tile(
-                    b_panel, k * groups * TILE_COLUMNS, a_panel, i * kept.shape[1],
+                    b_panel, k * groups * TILE_COLUMNS, a_panel, i * panels.shape[1],
                     counts[i], numbers, i * which.shape[1], inverses, i * TILE_ROWS, scales, k * TILE_COLUMNS,
                     out, i * TILE_ROWS * width + k * TILE_COLUMNS, width,
                 )  # fmt: skip

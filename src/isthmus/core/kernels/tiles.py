@@ -73,6 +73,7 @@ def int8_tile(
         query_panels = address(context, builder, kinds[2], args[2], args[3])
         floor = address(context, builder, kinds[5], args[5], args[6])
         into = address(context, builder, kinds[7], args[7], ir.Constant(I64, 0))
+        # Unsigned by signed bytes, neighbours added into 16 bits; then, times one, neighbours of these into 32.
         multiply_add_int8 = call_instruction(builder, "pmadd.ub.sw", INT16X16, [INT8X32, INT8X32])
         multiply_add_int16 = call_instruction(builder, "pmadd.wd", INT32X8, [INT16X16, INT16X16])
         ones = ir.Constant(INT16X16, [1] * 16)
@@ -92,6 +93,7 @@ def int8_tile(
                 both = [builder.bitcast(load_broadcast(builder, a_panel, TILE_ROWS * g + i), INT8X32) for g in range(2)]
                 newer = []
                 for j, total in enumerate(row):
+                    # Two groups still fit into 16 bits together (see `a_panel`), which saves every second widening.
                     first, second = (builder.call(multiply_add_int8, [vectors[g][j], both[g]]) for g in range(2))
                     pairs_of_sums = builder.add(first, second)
                     newer.append(builder.add(total, builder.call(multiply_add_int16, [pairs_of_sums, ones])))
@@ -100,14 +102,15 @@ def int8_tile(
 
         tile = inner_loop(builder, args[4], 2, body)
         store_tile(builder, tile, into, ir.Constant(I64, TILE_COLUMNS))
-        found = ir.Constant(I64, 0)
+        hit_bits = ir.Constant(I64, 0)
         for i, row in enumerate(tile):
             least = splat(builder, builder.load(builder.gep(floor, [ir.Constant(I64, i)])))
             for j, value in enumerate(row):
+                # A comparison of eight lanes is a mask of eight bits: one byte of the answer.
                 over = builder.bitcast(builder.icmp_signed(">", value, least), I8)
                 shift = ir.Constant(I64, TILE_COLUMNS * i + 8 * j)
-                found = builder.or_(found, builder.shl(builder.zext(over, I64), shift))
-        return found
+                hit_bits = builder.or_(hit_bits, builder.shl(builder.zext(over, I64), shift))
+        return hit_bits
 
     return signature, generate
 

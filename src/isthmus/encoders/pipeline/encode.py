@@ -80,18 +80,18 @@ def encode(
     for path in paths:
         if not isinstance(path, Item):
             check_exists(Path(path))
-    found = _find(paths, modality, None, chosen) if modality else None
+    listed = _find(paths, modality, None, chosen) if modality else None
     loaded = _load(encoder, chosen)
-    found = found or _find(paths, None, loaded.modalities, chosen)
-    if found.modality not in loaded.modalities:
+    listed = listed or _find(paths, None, loaded.modalities, chosen)
+    if listed.modality not in loaded.modalities:
         known = ", ".join(loaded.modalities)
-        raise EncoderError(f"encoder {loaded.name!r} has no modality {found.modality!r}. Expected one of: {known}.")
+        raise EncoderError(f"encoder {loaded.name!r} has no modality {listed.modality!r}. Expected one of: {known}.")
     into = Path(into)
-    settings = _settings(loaded, found, into, chosen)
-    tally, total, waiting = _run(found.items, into, settings, chosen.part)
+    settings = _settings(loaded, listed, into, chosen)
+    tally, total, waiting = _run(listed.items, into, settings, chosen.part)
     report = _report(tally, total, waiting, into, settings)
     report["seconds"] = round(time.monotonic() - begin, 3)
-    report["passed_over"], report["notes"] = dict(found.passed_over), list(found.notes)
+    report["passed_over"], report["notes"] = dict(listed.passed_over), list(listed.notes)
     _check_rejected(report, len(tally.rejected), chosen.max_rejected, f" Reasons: {reasons(tally.rejected)}.")
     return report
 
@@ -109,18 +109,18 @@ def _load(encoder: str | Encoder, options: EncodeOptions) -> Encoder:
     return encoder
 
 
-def _settings(encoder: Encoder, found: FoundItems, into: Path, options: EncodeOptions) -> Settings:
+def _settings(encoder: Encoder, listed: FoundItems, into: Path, options: EncodeOptions) -> Settings:
     """How the items are encoded into the space, which takes them or says why not."""
-    info = encoder_info(encoder, found.modality, dict(options.encoder_options or {}))
-    info = as_declared(into, found.modality, info)
-    target = check_target(into, found.modality, dim=encoder.dim, info=info, name=options.name)
+    info = encoder_info(encoder, listed.modality, dict(options.encoder_options or {}))
+    info = as_declared(into, listed.modality, info)
+    target = check_target(into, listed.modality, dim=encoder.dim, info=info, name=options.name)
     if not options.same_space:
         check_one_space(into, target, info)
     return Settings(
         encoder,
-        found.modality,
+        listed.modality,
         info,
-        found.types,
+        listed.types,
         name=options.name or (target["name"] if target else default_name(into)),
         dtype=options.dtype,
         shard_rows=options.shard_rows,
@@ -183,9 +183,9 @@ def _report(tally: Tally, total: int, waiting: list[int], into: Path, settings: 
 def _check_rejected(report: EncodeReport, count: int, max_rejected: float, why: str) -> None:
     total = report["items"]
     if total and count / total > max_rejected:
-        kept = f"the other {total - count:,} are in {report['space']}" if total > count else "nothing is left"
+        rest = f"the other {total - count:,} are in {report['space']}" if total > count else "nothing is left"
         raise CheckFailed(
             f"{count:,} of {total:,} {report['modality']} items ({count / total:.1%}) were rejected, more than "
-            f"{max_rejected:.1%}; {kept}.{why} See {report['rejected_file']}; "
+            f"{max_rejected:.1%}; {rest}.{why} See {report['rejected_file']}; "
             "mend the files and run again, or allow more with --max-rejected."
         )

@@ -76,8 +76,8 @@ def encode_items(items: Sequence[Item], into: Path, settings: Settings, *, skip:
     begin = time.monotonic()
     work = work_folder(into, settings.modality)
     work.mkdir(parents=True, exist_ok=True)
-    with manifest.lock(work, wait=False) as held:
-        if not held:
+    with manifest.lock(work, wait=False) as is_ours:
+        if not is_ours:
             raise SpaceError(f"{into}: another process is encoding {settings.modality!r}. Wait for it, or stop it.")
         committed = committed_ids(into, settings.modality)
         todo = [item for item in items if item.id not in committed and item.id not in skip]
@@ -172,9 +172,9 @@ class _Run:
                 known[item.id] = self._same_as(self._first[item.id], known)
                 self._tally.duplicates += 1
         ids = [item.id for item in batch if not isinstance(known[item.id], str)]
-        found = np.stack([known[name] for name in ids]) if ids else np.empty((0, self._settings.encoder.dim))
+        matrix = np.stack([known[name] for name in ids]) if ids else np.empty((0, self._settings.encoder.dim))
         rejected = [Rejection(i.id, i.place, str(known[i.id])) for i in batch if isinstance(known[i.id], str)]
-        self._journal.add(ids, np.asarray(found, dtype=np.float32), rejected)
+        self._journal.add(ids, np.asarray(matrix, dtype=np.float32), rejected)
 
     def _same_as(self, first: str, known: dict[str, Floats | str]) -> Floats | str:
         """The row, or the reason of rejection, of an item whose content came before."""

@@ -178,7 +178,7 @@ def as_declared(into: Path, modality: str, info: dict[str, Any]) -> dict[str, An
     return {"encoder": entry["encoder"], "preprocessing": entry.get("preprocessing") or {}}
 
 
-def check_one_space(into: Path, found: dict[str, Any] | None, info: dict[str, Any]) -> None:
+def check_one_space(into: Path, manifest: dict[str, Any] | None, info: dict[str, Any]) -> None:
     """Refuse an encoder that is not the one of the space's other modalities. Identities that were only declared, or are
     unknown, cannot be compared.
 
@@ -186,7 +186,7 @@ def check_one_space(into: Path, found: dict[str, Any] | None, info: dict[str, An
         EncoderError: Another modality was made by another encoder.
     """
     new = info["encoder"]
-    for other, entry in (found or {"modalities": {}})["modalities"].items():
+    for other, entry in (manifest or {"modalities": {}})["modalities"].items():
         old = {key: entry["encoder"].get(key) for key in new}
         if old["library"] not in ("unknown", "declared") and old != new:
             differs = next(key for key in new if old[key] != new[key])

@@ -104,8 +104,8 @@ def update_space(
         remove_items(folder, modality, changed | gone, missing="pass")
     report = encode(items, into=folder, **given)
     if content and _ids(folder, modality):
-        held = _ids(folder, modality)
-        write_ledger(folder, modality, {name: source for name, source in now.items() if name in held})
+        present = _ids(folder, modality)
+        write_ledger(folder, modality, {name: source for name, source in now.items() if name in present})
     return UpdateReport(
         report["rows"], len(_ids(folder, modality) - before), len(changed), len(gone), report["rejected"]
     )
@@ -119,8 +119,8 @@ def _unfinished(folder: Path, modality: str) -> bool:
 def _entry(folder: Path, modality: str) -> Mapping[str, Any] | None:
     if not (folder / MANIFEST).is_file():
         return None
-    found: Mapping[str, Any] | None = read_manifest(folder)["modalities"].get(modality)
-    return found
+    entry: Mapping[str, Any] | None = read_manifest(folder)["modalities"].get(modality)
+    return entry
 
 
 def _ids(folder: Path, modality: str) -> set[str]:

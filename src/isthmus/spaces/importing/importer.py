@@ -96,8 +96,8 @@ def import_embeddings(
         SpaceError: The rows do not belong in the space: another dim, another encoder, ids that are there already.
     """
     started = time.monotonic()
-    found = open_source(source, check_modality(modality), column, shape)
-    plan = prepare_import(found, Path(into), modality, ids, encoder, preprocessing, name, dtype)
+    opened = open_source(source, check_modality(modality), column, shape)
+    plan = prepare_import(opened, Path(into), modality, ids, encoder, preprocessing, name, dtype)
     if plan.before is not None:
         norm = dict(plan.before["norm"])
         _check_declared(plan, norm, normalized)

@@ -118,9 +118,9 @@ def prepare_import(
     there = Embeddings(into, modality, manifest, pending=True) if entry and manifest else None
     mark = source_mark(source, ids)
     before = None if there is None else _imported_before(there, mark)
-    found, how, beside = (None, before["ids"], None) if before else resolve_ids(source, ids)
-    if found is not None:
-        check_unique(found, source)
+    given_ids, how, beside = (None, before["ids"], None) if before else resolve_ids(source, ids)
+    if given_ids is not None:
+        check_unique(given_ids, source)
     stored = entry["dtype"] if entry else dtype or source.dtype
     kind = {"name": source.path.name, "ids": how, "mark": mark}
     return PreparedImport(
@@ -130,7 +130,7 @@ def prepare_import(
         name,
         {**info, "source": kind},
         stored,
-        found,
+        given_ids,
         how,
         beside,
         there,
