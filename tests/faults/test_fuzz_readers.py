@@ -358,3 +358,104 @@ def test_what_small_files_take(tmp_path: Path):
         assert any(one in said for one in says.split("|")), (name, said)
         assert int(taken) < 900, (name, taken)
         assert path.stat().st_size < 10_000_000
+
+
+# ------------------------------------------------------------------ tracks that PyAV does not know, names, large chunks
+
+
+@pytest.mark.parametrize(
+    ("track", "read", "says"),
+    [
+        (b"mp4v", "picture", "a picture track of a kind that PyAV does not know"),
+        (b"mp4a", "sound", "a sound track of a kind that PyAV does not know"),
+    ],
+)
+def test_tracks_of_a_kind_that_pyav_does_not_know(track: bytes, read: str, says: str, tmp_path: Path):
+    pytest.importorskip("av")
+    from isthmus.items.decoding.audio import decode_audio
+    from isthmus.items.decoding.video import middle_frame
+    from miniatures_av import save_video
+
+    decode = middle_frame if read == "picture" else lambda path: decode_audio(path, rate=16_000)
+    path = tmp_path / "a.mp4"
+    save_video(path, 3, 4)
+    decode(path)
+    raw = path.read_bytes()
+    assert raw.count(track) == 1
+    # Its kind stands in the track's name and again in its description.
+    path.write_bytes(raw.replace(track, b"zzzz").replace(b"esds", b"zzzz"))
+    with pytest.raises(Rejected, match=says):
+        decode(path)
+
+
+LONGEST = "n" * 255
+
+
+def test_names_of_255_bytes_are_names(tmp_path: Path):
+    """Files and ids as long as a name may be, and ids that no name could be."""
+    import isthmus
+
+    np.save(tmp_path / f"{LONGEST[:251]}.npy", np.eye(3, dtype=np.float32))
+    ids = ["i" * 3_000, "\u00e9" * 255, LONGEST]
+    (tmp_path / "ids.txt").write_text("\n".join(ids), encoding="utf-8")
+    space = tmp_path / LONGEST
+    isthmus.import_embeddings(
+        tmp_path / f"{LONGEST[:251]}.npy", space, modality="image", ids=tmp_path / "ids.txt", name="s" * 300
+    )
+    assert isthmus.open_space(space)["image"].ids == ids
+
+
+def test_names_that_no_file_can_have_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from isthmus.cli import main
+
+    np.save(tmp_path / "a.npy", np.eye(3, dtype=np.float32))
+    too_long, array = "n" * 256, str(tmp_path / "a.npy")
+    commands = [
+        ["import", array, "--into", str(tmp_path / too_long), "--modality", "image"],
+        ["import", array, "--into", str(tmp_path / ("\u00e9" * 128)), "--modality", "image"],
+        ["import", str(tmp_path / f"{too_long}.npy"), "--into", str(tmp_path / "b.space"), "--modality", "image"],
+        ["import", array, "--into", str(tmp_path / "c.space"), "--modality", too_long],
+        ["inspect", str(tmp_path / too_long)],
+        ["encode", str(tmp_path / too_long), "--encoder", "toy:picture", "--into", str(tmp_path / "d.space")],
+        ["search", str(tmp_path / too_long), "--text", "x"],
+    ]
+    for command in commands:
+        assert main(command) == 2, command[:1]
+        said = capsys.readouterr().err
+        assert "InternalError" not in said
+        assert "Traceback" not in said
+        assert len(said.strip()) < 1_000
+
+
+def test_names_in_annotations_that_no_file_can_have(tmp_path: Path):
+    from isthmus.evaluation.benchmarks.declaration import load_benchmark
+    from miniatures_av import make_vggss
+
+    data = make_vggss(tmp_path)
+    annotations = next(data.rglob("*.json"))
+    records = json.loads(annotations.read_text())
+    records[0]["file"] = "x" * 300
+    annotations.write_text(json.dumps(records))
+    with pytest.raises(FormatError, match="which no file can be called"):
+        load_benchmark("vggss").read(data, tmp_path / "work")
+
+
+@pytest.mark.parametrize("name", ["embeddings", "id"])
+def test_a_chunk_of_hdf5_that_is_larger_than_the_limit(name: str, tmp_path: Path):
+    """A chunk is unpacked whole, though its dataset is a handful of values."""
+    import h5py
+
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        options = {"compression": "gzip"}
+        shapes = {"embeddings": ((3, 4), (None, None), (500_000, 400)), "id": ((3,), (None,), (300_000_000,))}
+        for each, (shape, most, chunks) in shapes.items():
+            kind = "f4" if each == "embeddings" else "i4"
+            chosen = {"chunks": chunks, "maxshape": most, **options} if each == name else {}
+            file.create_dataset(each, data=np.ones(shape, kind), **chosen)
+    assert path.stat().st_size < 10_000_000
+    run = subprocess.run([sys.executable, "-c", PEAK, path], capture_output=True, text=True, check=False, timeout=120)
+    said, taken = run.stdout.strip().splitlines()
+    assert f"dataset {name!r} of shape" in said
+    assert "bytes once unpacked, the limit is 536,870,912" in said
+    assert int(taken) < 300

@@ -20,6 +20,7 @@ from isthmus.demo import raw
 from isthmus.errors import ConfigError, EncoderError
 from isthmus.spaces.space import open_space
 from isthmus.worlds.join import join
+from isthmus.worlds.readme import is_own
 from isthmus.worlds.world import open_world
 
 ENCODERS = {"image": "toy:picture", "audio": "toy:sound", "point_cloud": "toy:shape"}
@@ -101,6 +102,31 @@ def test_a_second_run_takes_up_what_is_new_changed_and_gone(files: Path, world: 
     assert "image/new.png" in index
     assert "image/0001.png" not in index
     assert join(copy, out, **arguments).index == report.index
+
+
+def test_a_page_of_ones_own_stays(files: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "own.world"
+    shutil.copytree(world, out)
+    page = out / "README.md"
+    written = page.read_bytes()
+    assert is_own(page)
+    command = ["join", str(files), "--out", str(out), *OPTIONS, "--texts", str(files / "texts.txt")]
+    for own in (b"# Holidays\n", written.replace(b"my.world", b"mine"), written + b"Call Ann before the 3rd.\n"):
+        page.write_bytes(own)
+        assert main(command) == 0
+        assert "README.md: was written or changed by hand and stays as it is" in capsys.readouterr().err
+        assert page.read_bytes() == own
+    page.unlink()
+    (tmp_path / "mine.md").write_text("mine")
+    page.symlink_to(tmp_path / "mine.md")
+    assert main(command) == 0
+    assert (tmp_path / "mine.md").read_text() == "mine"
+    page.unlink()
+    # Pages of older versions have no hash: their first sentence says whose they are.
+    page.write_bytes(written.partition(b"<!-- isthmus")[0])
+    assert main(command) == 0
+    assert is_own(page)
+    assert page.read_bytes().replace(b"own.world", b"my.world").partition(b"<!--")[0] == written.partition(b"<!--")[0]
 
 
 @pytest.mark.parametrize("most", [2, pytest.param(10, marks=pytest.mark.slow)])

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isthmus.core.files import atomic_file
+from isthmus.errors import IsthmusWarning
 
 if TYPE_CHECKING:
     from isthmus.bridges.bridge import Bridge
     from isthmus.search.index import SearchIndex
     from isthmus.spaces.space import Space
     from isthmus.worlds.plan import WorldPlan
+
+_OPENING = "Made by `isthmus join`:"
+_MARK = b"<!-- isthmus join, sha256 of the lines above: "
 
 EXAMPLES = {
     "text": "--text 'a dog barks'",
@@ -24,9 +30,31 @@ EXAMPLES = {
 
 
 def write_readme(folder: Path, plan: WorldPlan, spaces: Sequence[Space], bridge: Bridge, index: SearchIndex) -> None:
-    """Write the page."""
-    with atomic_file(folder / "README.md") as aside:
-        aside.write_text("\n".join(_lines(folder, plan, spaces, bridge, index)) + "\n", encoding="utf-8")
+    """Write the page, unless a person has written or changed the one that lies there: that stays, with a warning."""
+    path = folder / "README.md"
+    if path.is_symlink() or (path.exists() and not is_own(path)):
+        warnings.warn(
+            f"{path}: was written or changed by hand and stays as it is. Move it away to have the page of join again.",
+            IsthmusWarning,
+            stacklevel=2,
+        )
+        return
+    page = "\n".join(_lines(folder, plan, spaces, bridge, index)) + "\n\n"
+    with atomic_file(path) as aside:
+        aside.write_bytes(page.encode() + _signature(page.encode()))
+
+
+def is_own(path: Path) -> bool:
+    """Whether a page is as `join` wrote it: its last line is the hash of the others. Older pages have no such line."""
+    if not path.is_file():
+        return False
+    page = path.read_bytes()
+    rest, mark, _ = page.rpartition(_MARK)
+    return page == rest + _signature(rest) if mark else _OPENING.encode() in page
+
+
+def _signature(page: bytes) -> bytes:
+    return _MARK + hashlib.sha256(page).hexdigest().encode() + b" -->\n"
 
 
 def _lines(folder: Path, plan: WorldPlan, spaces: Sequence[Space], bridge: Bridge, index: SearchIndex) -> list[str]:
@@ -35,7 +63,7 @@ def _lines(folder: Path, plan: WorldPlan, spaces: Sequence[Space], bridge: Bridg
     lines = [
         f"# {folder.name}",
         "",
-        f"Made by `isthmus join`: {contents} in one space, to be searched with any of them.",
+        f"{_OPENING} {contents} in one space, to be searched with any of them.",
         "",
         "| space | modality | rows | encoder |",
         "|---|---|---|---|",
