@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any, TextIO
 
-from isthmus.core.terminal import line_width, printable
+from isthmus.core.terminal import fold, line_width, printable
 from isthmus.core.text_table import value_table
 from isthmus.errors import IsthmusWarning
 
@@ -33,11 +33,11 @@ class Output:
         self._results = sys.stderr if as_json else sys.stdout
 
     def say(self, text: str = "") -> None:
-        """Print a line of the result."""
+        """Print lines of the result; what is longer than a line of the terminal goes on below it."""
         if self.quiet:
             return
         try:
-            print(printable(text), file=self._results, flush=True)
+            print(fold(printable(text), line_width()), file=self._results, flush=True)
         except BrokenPipeError:  # `isthmus search ... | head`: whoever read has enough, and the work goes on
             _discard(self._results)
             self.quiet = True

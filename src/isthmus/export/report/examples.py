@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PIXELS, SECONDS = 160, 4.0
 """Of a picture and a sound in the report, so that it stays small."""
 HITS, EXAMPLES, HUBS, CONFUSIONS = 3, 5, 8, 10
+KINDS = ("label", "class", "category", "caption", "title", "name")
+"""Columns of metadata, the first that an item has, that say what an item is beside its id."""
 NEIGHBOURS = 10
 """A hub is an item that stands among this many nearest of unusually many queries."""
 
@@ -30,7 +32,7 @@ class Shown:
     """An item as the report shows it.
 
     Attributes:
-        label: Its text, or its id.
+        label: Its text, or its id with what it is said to be.
         modality: Its modality.
         source: A data address of its picture or sound; empty where there is none.
         score: Cosine with the query; None for the query itself.
@@ -67,7 +69,8 @@ class Viewer:
         """The item of a row."""
         name, modality = self.embeddings.ids[row], self.embeddings.modality
         about = self._about(row)
-        label = str(about.get("text") or name)
+        kind = next((about[column] for column in KINDS if about.get(column)), None)
+        label = str(about.get("text") or (name if kind is None else f"{name}, {kind}"))
         return Shown(label, modality, self._source(about, name), score, right, note)
 
     def _about(self, row: int) -> dict[str, Any]:
@@ -99,13 +102,20 @@ def first_ranks(scores: Array, truth: Sequence[set[int]]) -> NDArray[np.int64]:
 
 
 def best_and_worst(scores: Array, truth: Sequence[set[int]]) -> tuple[list[int], list[int]]:
-    """Queries that are found first with the largest margin, and those that are found last."""
+    """Queries whose true item comes first by the largest margin, one an item, and those whose comes last."""
     ranks = first_ranks(scores, truth)
     asked = np.flatnonzero(ranks > 0)
     margins = np.array([_margin(scores[row], truth[row]) for row in asked.tolist()])
-    best = asked[np.argsort(-margins, kind="stable")][:EXAMPLES]
+    # One example an item that is found: several queries of one item show the same again.
+    best: list[int] = []
+    shown: set[int] = set()
+    for row in asked[np.argsort(-margins, kind="stable")].tolist():
+        first = int(scores[row].argmax())
+        if ranks[row] == 1 and first not in shown and len(best) < EXAMPLES:
+            best.append(row)
+            shown.add(first)
     worst = asked[np.argsort(-ranks[asked], kind="stable")][:EXAMPLES]
-    return [row for row in best.tolist() if ranks[row] == 1], [row for row in worst.tolist() if ranks[row] > 1]
+    return best, [row for row in worst.tolist() if ranks[row] > 1]
 
 
 def _margin(scores: Array, own: set[int]) -> float:
