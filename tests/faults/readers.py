@@ -42,7 +42,8 @@ from isthmus.search.index import SearchIndex
 from isthmus.spaces.health import inspect
 from isthmus.spaces.importing.arrays import EACH_ARRAY
 from isthmus.spaces.importing.formats import open_file
-from isthmus.spaces.importing.sources import open_source, resolve_ids
+from isthmus.spaces.importing.ids import resolve_ids
+from isthmus.spaces.importing.sources import open_source
 from isthmus.spaces.space import open_space
 from isthmus.worlds.world import open_world
 from mixed_files import shape

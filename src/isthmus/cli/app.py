@@ -25,7 +25,7 @@ from isthmus.cli import search as searching
 from isthmus.cli import vocabulary as names
 from isthmus.cli import worlds as joining
 from isthmus.cli.examples import epilog
-from isthmus.core.replace import home_path
+from isthmus.core.places import home_path
 from isthmus.core.runtime import heed_interrupts
 from isthmus.core.terminal import printable
 from isthmus.core.version import __version__

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from isthmus.core.replace import home_path
+from isthmus.core.places import home_path
 from isthmus.errors import ConfigError
 
 

@@ -20,13 +20,10 @@ from pathlib import Path
 
 from isthmus.core.files import atomic_file, atomic_folder
 from isthmus.core.locks import hold
+from isthmus.core.places import OURS, followed, home_path, keep_clear, names_inside, some_names
 from isthmus.errors import ConfigError, IsthmusError
 
 _EXISTS = "exists already. Give another path, or overwrite it with --overwrite (overwrite=True)."
-_SHOWN = 3
-"""Files that a message names."""
-_OURS = re.compile(r"(?:.*/)?\.[^/]+\.(?:partial|old)-\d+(?:/.*)?|(?:.*/)?\.[^/]*isthmus\.lock")
-"""What a killed process leaves beside what it wrote, and the file of a lock."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +41,6 @@ class Product:
     manifest: str
     files: Callable[[Path], Collection[str]]
     fault: type[IsthmusError] = ConfigError
-
-
-def home_path(path: str | Path) -> Path:
-    """A path with `~` at its start replaced by the home folder, which shells leave alone after `--option=`."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise ConfigError(f"{path}: whose home folder this is, nobody knows. Give the path itself.") from error
 
 
 def check_place(
@@ -76,8 +65,8 @@ def check_place(
     """
     label = f"{option} {path}" if option else f"{path}:"
     given = home_path(path)
-    place = _followed(given, label, product)
-    _keep_clear(place, inputs, label, product)
+    place = followed(given, label, product.fault)
+    keep_clear(place, inputs, label, product.fault)
     if not os.path.lexists(place):
         return place
     if not overwrite:
@@ -135,8 +124,8 @@ def replaced_file(
     """
     product = Product("file", "", lambda _: (), fault)
     label = f"{option} {path}" if option else f"{path}:"
-    place = _followed(home_path(path), label, product)
-    _keep_clear(place, inputs, label, product)
+    place = followed(home_path(path), label, product.fault)
+    keep_clear(place, inputs, label, product.fault)
     if os.path.lexists(place):
         if not overwrite:
             raise fault(f"{label} {_EXISTS}")
@@ -171,8 +160,8 @@ def new_folder(
     label = f"{option} {path}" if option else f"{path}:"
 
     def check() -> Path:
-        place = _followed(home_path(path), label, product)
-        _keep_clear(place, inputs, label, product)
+        place = followed(home_path(path), label, product.fault)
+        keep_clear(place, inputs, label, product.fault)
         if os.path.lexists(place) and (not place.is_dir() or any(place.iterdir())):
             raise fault(f"{label} exists already, and a {kind} is not written over. Give another path.")
         return place
@@ -213,13 +202,13 @@ def claim_folder(
     """
     label = f"{option} {path}" if option else f"{path}:"
     product = Product(kind, "", lambda _: (), fault)
-    place = _followed(home_path(path), label, product)
-    _keep_clear(place, inputs, label, product, current=False)
+    place = followed(home_path(path), label, product.fault)
+    keep_clear(place, inputs, label, product.fault, current=False)
     if os.path.lexists(place) and not place.is_dir():
         raise fault(f"{label} is a file. Expected a {kind}; give another path.")
     # Empty folders are what a killed run leaves; nothing in them can be lost.
-    if strange := [name for name in _inside(place) if not name.endswith("/") and not written.fullmatch(name)]:
-        raise fault(f"{label} is no {kind} alone: it holds {_some(strange)}. Give a folder of its own.")
+    if strange := [name for name in names_inside(place) if not name.endswith("/") and not written.fullmatch(name)]:
+        raise fault(f"{label} is no {kind} alone: it holds {some_names(strange)}. Give a folder of its own.")
     if make:
         place.mkdir(parents=True, exist_ok=True)
     return place
@@ -228,57 +217,17 @@ def claim_folder(
 def remove_written(folder: Path, written: re.Pattern[str]) -> None:
     """Remove from a folder the files that isthmus wrote there, and the folders that are empty then, itself too."""
     if not folder.is_symlink():
-        remove_files(folder, [name for name in _inside(folder) if written.fullmatch(name)])
+        remove_files(folder, [name for name in names_inside(folder) if written.fullmatch(name)])
 
 
 def remove_files(folder: Path, names: Collection[str]) -> None:
     """Remove files by their relative paths, leftovers of killed processes, and the folders that are empty then."""
-    for name in [*names, *(name for name in _inside(folder, hidden=True) if _OURS.fullmatch(name))]:
+    for name in [*names, *(name for name in names_inside(folder, hidden=True) if OURS.fullmatch(name))]:
         with suppress(OSError):
             (folder / name).unlink()
     for parent, _, _ in os.walk(folder, topdown=False):
         with suppress(OSError):
             os.rmdir(parent)
-
-
-def _followed(path: Path, label: str, product: Product) -> Path:
-    """Where a path leads: what a link points to is replaced in place, so that the link stays one."""
-    if "\0" in str(path):
-        raise product.fault(f"{label} holds a zero byte. Give another path.")
-    if path.is_symlink() and not path.exists():
-        where = os.readlink(path)
-        raise product.fault(f"{label} is a link that leads nowhere ({where}). Remove it, or give another path.")
-    if path.name in ("", ".", "..") or path.is_symlink():
-        return Path(os.path.realpath(path))
-    return Path(os.path.realpath(path.parent)) / path.name
-
-
-def _keep_clear(
-    place: Path, inputs: Iterable[str | Path | None], label: str, product: Product, *, current: bool = True
-) -> None:
-    """Refuse a place that is or holds what the command reads or where it runs, or that lies inside an input."""
-    own = _file_identity(place)
-    here = Path.cwd()
-    for what in [*([here] if current else []), *(home_path(one) for one in inputs if one is not None)]:
-        name = "the current folder" if what == here else f"{what}, which this command reads"
-        if not os.path.lexists(what):
-            continue
-        real = Path(os.path.realpath(what))
-        if real == place or (own is not None and own == _file_identity(real)):
-            raise product.fault(f"{label} is {name}. Give another path.")
-        if any(parent == place or (own is not None and own == _file_identity(parent)) for parent in real.parents):
-            raise product.fault(f"{label} holds {name}. Give another path.")
-        if what != here and real.is_dir() and real in place.parents:
-            raise product.fault(f"{label} lies inside {name}. Give a path outside of it.")
-
-
-def _file_identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode of what lies at a path, which two names of one folder share."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino
 
 
 def _check_whole(place: Path, product: Product, label: str) -> None:
@@ -294,7 +243,7 @@ def _check_whole(place: Path, product: Product, label: str) -> None:
             f"{label} is no whole {product.kind} ({str(error)[:120]}), so it is not overwritten. Give another path, or "
             "remove it yourself."
         ) from error
-    inside = _inside(place)
+    inside = names_inside(place)
     if missing := sorted(files - set(inside)):
         raise product.fault(
             f"{label} is no whole {product.kind}: {missing[0]} is missing. Give another path, or remove it yourself."
@@ -302,23 +251,6 @@ def _check_whole(place: Path, product: Product, label: str) -> None:
     folders = {parent.as_posix() for name in files for parent in Path(name).parents}
     if strange := [name for name in inside if name not in files and name.rstrip("/") not in folders]:
         raise product.fault(
-            f"{label} holds what isthmus did not write there, so it is not overwritten: {_some(strange)}. Move that "
-            "away, or give another path."
+            f"{label} holds what isthmus did not write there, so it is not overwritten: {some_names(strange)}. "
+            "Move that away, or give another path."
         )
-
-
-def _inside(folder: Path, *, hidden: bool = False) -> list[str]:
-    """Relative paths of all that lies in a folder: files, links, and empty folders with a slash behind them."""
-    names_inside = []
-    for parent, folders, names in os.walk(folder):
-        base = Path(parent)
-        links = [name for name in folders if (base / name).is_symlink()]
-        names_inside += [(base / name).relative_to(folder).as_posix() for name in [*names, *links]]
-        if not folders and not names and base != folder:
-            names_inside.append(base.relative_to(folder).as_posix() + "/")
-    return sorted(name for name in names_inside if hidden or not _OURS.fullmatch(name))
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(ascii(name)[1:-1][:60] for name in names[:_SHOWN])
-    return shown + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")

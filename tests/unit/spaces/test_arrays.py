@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from isthmus.errors import FormatError
-from isthmus.spaces.importing.arrays import open_arrays
+from isthmus.spaces.importing.array_files import open_arrays
 from isthmus.spaces.npy import read_npy_header
 
 X = np.random.default_rng(0).normal(size=(23, 5)).astype(np.float32)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isthmus.core.replace import home_path, replaced_file
+from isthmus.core.places import home_path
+from isthmus.core.replace import replaced_file
 from isthmus.errors import ConfigError
 from isthmus.export.report.collect import FIGURES, Content, ReportTask, collect
 from isthmus.export.report.figures import bars, curves

@@ -15,8 +15,9 @@ from isthmus.core.runtime import Progress
 from isthmus.errors import FormatError, SpaceError
 from isthmus.spaces.checks import as_stored
 from isthmus.spaces.embeddings import RowNumbers, find_rows
+from isthmus.spaces.importing.ids import Ids
 from isthmus.spaces.importing.prepared import PreparedImport, generate_ids, prepare_import, row_as_stored, same_rows
-from isthmus.spaces.importing.sources import Ids, open_source
+from isthmus.spaces.importing.sources import open_source
 from isthmus.spaces.manifest import check_modality
 from isthmus.spaces.shards import SHARD_ROWS, UNIT_TOLERANCE
 from isthmus.spaces.space import open_space

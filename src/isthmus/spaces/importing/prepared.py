@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from isthmus.core.files import sha256_json
 from isthmus.errors import SpaceError
 from isthmus.spaces.embeddings import Embeddings, RowNumbers
-from isthmus.spaces.importing.formats import Block
-from isthmus.spaces.importing.sources import Ids, Source, check_unique, merge, resolve_ids, text_column
+from isthmus.spaces.importing.ids import Ids, check_unique, resolve_ids
+from isthmus.spaces.importing.sources import Source, merge, text_column
+from isthmus.spaces.importing.tables import Block
 from isthmus.spaces.manifest import WHOLE, check_dtype, check_target
 from isthmus.spaces.shards import content_hash
 
