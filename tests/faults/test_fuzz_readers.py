@@ -269,6 +269,30 @@ def test_a_heap_of_hdf5_whose_free_piece_has_no_length(tmp_path: Path):
         assert "cannot be read as HDF5 (its heap at byte" in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("trial", "fault"),
+    [
+        ("import os; os.abort()", r"a\.h5: cannot be read as HDF5 \(its texts id end the library that reads them\)"),
+        ("import time; time.sleep(60)", r"a\.h5: cannot be read as HDF5 \(its texts id have no end\)"),
+    ],
+)
+def test_texts_of_hdf5_are_read_for_trial(trial: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import h5py
+
+    from isthmus.spaces.importing import tensor_files
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["embeddings"] = np.ones((3, 4), np.float32)
+        file["id"] = ["a", "bb", "ccc"]
+    (tmp_path / "h5py.py").write_text("raise SystemExit(7)")  # never imported: nothing of the current folder is
+    monkeypatch.chdir(tmp_path)
+    assert open_file(tmp_path / "a.h5").column("id").to_pylist() == ["a", "bb", "ccc"]
+    monkeypatch.setattr(tensor_files, "_TRIAL", trial)
+    monkeypatch.setattr(tensor_files, "_TRIAL_SECONDS", 1.0)
+    with pytest.raises(FormatError, match=fault):
+        open_file(tmp_path / "a.h5")
+
+
 def test_metadata_of_parquet_at_which_pyarrow_ends_the_process(tmp_path: Path):
     """Of each byte of a footer some values: a fault or a table, and the process lives."""
     import pyarrow as pa

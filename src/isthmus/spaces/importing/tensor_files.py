@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import mmap
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,8 @@ Read = tuple[NDArray[Any], "pa.Table | None", str | None]
 """Embeddings (rows, dim), the columns beside them, and the name of the array that they were."""
 
 _HEAP = b"GCOL\1\0\0\0"
+_TRIAL_SECONDS, _TRIAL_RATE = 60.0, 2e6
+"""Seconds that reading texts for trial may take, and bytes a second beyond."""
 _TEXT_BYTES = 64
 """Least that a text takes as an object of Python."""
 
@@ -99,13 +103,15 @@ def read_hdf5(path: Path, column: str | None) -> Read:
     try:
         with h5py.File(path, "r") as file:
             found = _datasets(h5py, file, path)
-            if any(h5py.check_vlen_dtype(one.dtype) or h5py.check_string_dtype(one.dtype) for one in found.values()):
+            texts = [name for name, one in found.items() if h5py.check_vlen_dtype(one.dtype) or _is_text(h5py, one)]
+            if texts:
                 with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                     check_heaps(data, file.id.get_create_plist().get_sizes()[1])
+                _try_texts(path, texts)
 
             def loaded(name: str) -> NDArray[Any]:
                 dataset = found[name]
-                text = h5py.check_string_dtype(dataset.dtype) is not None
+                text = _is_text(h5py, dataset)
                 width = _TEXT_BYTES if text else max(dataset.dtype.itemsize, 1)
                 # Chunks are unpacked whole, and a damaged file may claim one that is larger than its dataset.
                 size = max(int(dataset.size), math.prod(dataset.chunks or ()))
@@ -121,6 +127,37 @@ def read_hdf5(path: Path, column: str | None) -> Read:
         raise FormatError(
             f"{path}: cannot be read as HDF5 ({one_line(error)}). The file is cut short, damaged or of another kind."
         ) from error
+
+
+def _is_text(h5py: Any, dataset: Any) -> bool:
+    return h5py.check_string_dtype(dataset.dtype) is not None
+
+
+_TRIAL = """
+import sys
+sys.path[:] = sys.argv[2].split("\\n")
+import h5py
+with h5py.File(sys.argv[1], "r") as file:
+    for name in sys.argv[3:]:
+        file[name][()]
+"""
+"""Reading texts of HDF5, in a process of its own. It looks for modules where this process does, and nowhere else."""
+
+
+def _try_texts(path: Path, names: Sequence[str]) -> None:
+    """Read texts in another process first: of damaged ones the library has been seen to end its process.
+
+    Raises:
+        ValueError: That process ended, or did not within its time.
+    """
+    seconds = _TRIAL_SECONDS + path.stat().st_size / _TRIAL_RATE
+    command = [sys.executable, "-I", "-c", _TRIAL, str(path), "\n".join(sys.path), *names]
+    try:
+        trial = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"its texts {listed(names, 2)} have no end") from error
+    if trial.returncode not in (0, 1):  # 1 is a fault that Python knows, and that the next reading tells
+        raise ValueError(f"its texts {listed(names, 2)} end the library that reads them")
 
 
 def check_heaps(data: bytes | mmap.mmap, width: int) -> None:
