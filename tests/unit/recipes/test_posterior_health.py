@@ -22,6 +22,7 @@ from isthmus.recipes.posterior.joint import Joint
 from isthmus.recipes.posterior.kinship import kinship
 from isthmus.recipes.posterior.members import gather
 from isthmus.recipes.posterior.model import ABSENT, biases_of, fit_model
+from isthmus.recipes.posterior.rematch import rematch
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -60,6 +61,14 @@ def test_the_same_rows_have_all_neighbours_in_common_and_a_row_alone_has_none():
     assert (common_neighbours(x, x, neighbours=5, others=12) == 5).all()
 
 
+def shuffled(joint: Joint, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """The second space's items with a share of their ids shuffled, and which."""
+    rng = np.random.default_rng(3)
+    rows, some = joint.members[1].items.copy(), rng.choice(600, int(share * 600), replace=False)
+    rows[some] = rows[rng.permutation(some)]
+    return rows, some
+
+
 def test_chance_is_what_two_spaces_without_relation_share():
     rng = np.random.default_rng(2)
     x, y = unit(rng.standard_normal((3000, 30))), unit(rng.standard_normal((3000, 30)))
@@ -94,20 +103,53 @@ def test_kinship_tells_a_spaces_own_items_from_strangers():
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.0, "good"), (0.5, "doubtful"), (1.0, "broken")])
 def test_shuffled_ids_are_seen_and_left_out(joint: Joint, share: float, verdict: str):
-    rng = np.random.default_rng(3)
-    rows, some = joint.members[1].items.copy(), rng.choice(600, int(share * 600), replace=False)
-    rows[some] = rows[rng.permutation(some)]
-    found, health = examine(with_items(joint, rows))
+    rows, some = shuffled(joint, share)
+    found, health = examine(with_items(joint, rows), mend=False)
     expected = "broken" if health.broken else "doubtful" if health.doubtful else "good"
     assert expected == verdict
     wrong = set(np.asarray(joint.ids)[some])
     assert len(found.ids) + len(found.dropped) == 600
+    assert not found.rematched
     if share == 0.5:
         # Most of what is left out is wrong, and most of what is wrong is left out.
         assert len(wrong & set(found.dropped)) > 0.8 * len(found.dropped)
         assert len(wrong & set(found.dropped)) > 0.6 * len(wrong)
     if share == 0.0:
         assert len(found.dropped) < 12
+
+
+def test_of_half_shuffled_ids_most_are_matched_anew(joint: Joint):
+    rows, some = shuffled(joint, 0.5)
+    found, health = examine(with_items(joint, rows))
+    assert health.doubtful
+    assert len(found.ids) > 550
+    number = {name: row for row, name in enumerate(joint.ids)}
+    true = joint.members[1].items[[number[name] for name in found.ids]]
+    assert (np.einsum("nd,nd->n", found.members[1].items, true) > 0.95).mean() > 0.9
+    assert {first for first, _ in found.rematched} <= set(np.asarray(joint.ids)[some]) | set(found.ids)
+    source = {name: rows[number[name]] for name in joint.ids}
+    at = {name: row for row, name in enumerate(found.ids)}
+    for first, second in found.rematched:
+        assert found.members[1].items[at[first]] == pytest.approx(source[second])
+    assert found.links[0].rows[1] == pytest.approx(found.members[1].items)
+    # All wrong tells nothing about the right; all right needs nothing.
+    assert not examine(with_items(joint, shuffled(joint, 1.0)[0]))[0].rematched
+    assert not examine(joint)[0].rematched
+
+
+def test_matches_are_believed_only_where_held_out_items_find_themselves():
+    rng = np.random.default_rng(8)
+    x = unit(rng.standard_normal((400, 12)))
+    agree = np.arange(400) < 250
+    order = np.arange(400)
+    order[250:] = rng.permutation(order[250:])
+    partner = rematch(x, x[order], agree)
+    assert (order[partner[250:]] == np.arange(250, 400)).all()
+    assert (partner[:250] == np.arange(250)).all()
+    # Spaces that are alike in the large alone: nearest items are others, and so nothing is matched.
+    coarse = unit(x[:, :2] @ rng.standard_normal((2, 12)) + 0.5 * rng.standard_normal((400, 12)))
+    assert (rematch(x, coarse[order], agree)[250:] == -1).all()
+    assert (rematch(x, x[order], np.zeros(400, bool)) == -1).all()
 
 
 def test_a_share_of_few_items_is_flagged_only_where_it_is_sure():
@@ -153,7 +195,11 @@ def test_what_was_left_out_is_counted_and_listed_in_full(tmp_path: Path):
     bridge = isthmus.connect(clip, mixed, via="text", method="posterior")
     listed = json.loads(bytes(bridge.arrays["joint/dropped"]))
     known = json.loads(bytes(bridge.arrays["joint/ids"]))["text"]
-    assert bridge.record["estimate"]["dropped"] == len(listed) > 200
+    anew = [tuple(pair) for pair in json.loads(bytes(bridge.arrays["joint/rematched"]))]
+    assert bridge.record["estimate"]["dropped"] == len(listed) > 0
+    assert bridge.record["estimate"]["rematched"] == len(anew) > 150
+    assert [tuple(pair) for pair in bridge.record["rematched"]] == anew[:200]
+    assert f"{len(anew)} matched anew by what they mean" in sentences(None, bridge.record["estimate"])[-1]
     assert bridge.record["dropped"] == listed[:200]
     assert sorted(listed + known) == sorted(clip["text"].ids)
     assert bridge.record["overlap"] == {"text": 500}

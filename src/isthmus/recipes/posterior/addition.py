@@ -97,7 +97,7 @@ def add_space(
     form = _Form.of(next(route for key, route in bridge.routes.items() if key.rpartition("/")[0] == first))
     families: dict[str, list[str]] = json.loads(bytes(bridge.arrays["joint/ids"]))
     member, link, known = _recognised(bridge, leaf, via, families, space_paths or {}, config)
-    joint, health = examine(_joint(bridge, member, link, known, families, config), config.seed)
+    joint, health = examine(_joint(bridge, member, link, known, families, config), config.seed, mend=False)
     dropped = set(joint.dropped)
     ids = [name for names in families.values() for name in names]
     good = known & ~np.isin(ids, list(dropped)) if dropped and link.joint else known

@@ -164,6 +164,7 @@ def estimate_record(candidate: Candidate, health: Health, joint: Joint) -> dict[
         "kinship": {name: round(value, 4) for name, value in health.kinship.items()},
         "items": len(joint.ids),
         "dropped": len(joint.dropped),
+        "rematched": len(joint.rematched),
     }
 
 
@@ -193,6 +194,8 @@ def sentences(
     low, high = estimate["map_ci95"]
     why = f": {'; '.join(estimate['reasons'])}" if estimate["reasons"] else ""
     dropped = f"; {estimate['dropped']:,} shared items left out" if estimate["dropped"] else ""
+    if anew := estimate.get("rematched"):
+        dropped += f"; {anew:,} matched anew by what they mean"
     expected = f"mAP {estimate['map']:.2f} ({low:.2f} to {high:.2f}), {estimate['verdict']}"
     lines.append(f"expected without labels: {expected}{why}{dropped}")
     return lines

@@ -71,12 +71,13 @@ def fit_canonical(joint: Joint, strength: float) -> Canonical:
     for pair in combinations(range(count), 2):
         rows = shared.get(pair) or _through_a_third(shared, pair, count)
         if rows is not None:
-            found[pair] = _directions(*rows, strength)
+            found[pair] = directions(*rows, strength)
             shared.setdefault(pair, rows)
     return Canonical(found, count)
 
 
-def _directions(x: Array, y: Array, strength: float) -> tuple[Array, Array]:
+def directions(x: Array, y: Array, strength: float) -> tuple[Array, Array]:
+    """Canonical directions (d, k) and (e, k) of centred rows (n, d) and (n, e), each scaled by its correlation."""
     one, two = x.astype(np.float64), y.astype(np.float64)
     white = _whitening(one, strength), _whitening(two, strength)
     u, correlation, vt = np.linalg.svd(white[0] @ (one.T @ two / len(one)) @ white[1], full_matrices=False)
@@ -102,8 +103,8 @@ def onto(x: Array, y: Array, strength: float) -> Array:
         y: (n, e) the same items in the space that stays.
         strength: What is added to the diagonal of a covariance, as a multiple of its mean variance.
     """
-    directions = _directions(x, y, strength)
-    return np.asarray(directions[1] @ directions[0].T, dtype=np.float32)
+    one, two = directions(x, y, strength)
+    return np.asarray(two @ one.T, dtype=np.float32)
 
 
 def _whitening(x: Matrix, strength: float) -> Matrix:

@@ -110,7 +110,7 @@ def estimate_pair(
     Raises:
         OverlapError: They share too little.
     """
-    joint, health, model = _fit(as_space(first), as_space(second), via, seed)
+    joint, health, model = _fit(as_space(first), as_space(second), via, seed, mend=True)
     best, chosen = choose(candidates(model, ALONE, repeats=1))
     unknown = unknown_concepts(joint, seed) if joint.members[0].own and joint.members[1].own else {}
     return PairEstimate(estimate_record(best, health, joint), chosen, unknown)
@@ -126,8 +126,10 @@ def _gathered(first: Space, second: Space, via: str | Sequence[str], seed: int) 
     return joint.keep(np.isin(np.arange(len(joint.ids)), drawn))
 
 
-def _fit(first: Space, second: Space, via: str | Sequence[str], seed: int) -> tuple[Joint, Health, Model]:
-    joint, health = examine(_gathered(first, second, via, seed), seed)
+def _fit(
+    first: Space, second: Space, via: str | Sequence[str], seed: int, *, mend: bool
+) -> tuple[Joint, Health, Model]:
+    joint, health = examine(_gathered(first, second, via, seed), seed, mend=mend)
     return joint, health, fit_model(joint, posterior_config({"seed": seed}))
 
 
@@ -144,7 +146,7 @@ def estimate_bridge(
         seed: Seed of clusterings and draws.
     """
     try:
-        joint, health, model = _fit(first, second, via, seed)
+        joint, health, model = _fit(first, second, via, seed, mend=False)
     except IsthmusError:  # an estimate is advice: what it cannot look at is no fault of the bridge
         return None
     if len(joint.ids) < FEWEST:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isthmus.recipes.posterior.agreement import agreeing, chance, neighbours_of
 from isthmus.recipes.posterior.joint import Joint
 from isthmus.recipes.posterior.kinship import kinship
+from isthmus.recipes.posterior.rematch import rematch
 
 BROKEN, DOUBTFUL = 0.75, 0.35
 """Shares of the overlap that are wrong at least, above which a bridge is broken or doubtful."""
@@ -61,9 +63,10 @@ class Health:
         ]
 
 
-def examine(joint: Joint, seed: int = 0) -> tuple[Joint, Health]:
+def examine(joint: Joint, seed: int = 0, *, mend: bool = True) -> tuple[Joint, Health]:
     """Look for wrong ids in the overlaps, and leave out the shared items that no neighbourhood speaks for.
 
+    Where a large part of the ids of two spaces is wrong, items are matched anew first, if `mend` says so.
     Of several spaces, an item that only one of them disagrees on is unknown to that one (see `Joint.unknown`) and stays
     for the others; what fewer than two spaces know is left out.
     """
@@ -87,6 +90,8 @@ def examine(joint: Joint, seed: int = 0) -> tuple[Joint, Health]:
         if not member.memories[name].shared
     }
     health = Health(damaged, near, items)
+    if mend and health.doubtful and not health.broken and [link.joint for link in joint.links] == [True]:
+        joint, known = _mended(joint, known[joint.links[0].first], seed)
     knowing = np.sum([*known.values()], axis=0) if known else np.full(len(joint.ids), 2)
     good = np.asarray(knowing >= 2)
     if good.mean() < MINIMUM_KEPT or good.sum() < 64:
@@ -95,6 +100,18 @@ def examine(joint: Joint, seed: int = 0) -> tuple[Joint, Health]:
     dropped = [name for name, yes in zip(joint.ids, good, strict=True) if not yes]
     kept = joint.keep(good)
     return replace(kept, dropped=dropped), health
+
+
+def _mended(joint: Joint, agree: NDArray[np.bool_], seed: int) -> tuple[Joint, dict[int, NDArray[np.bool_]]]:
+    """Two spaces whose items that disagree are matched anew, and which items both know then."""
+    [link] = joint.links
+    partner = rematch(*link.rows, agree, seed=seed)
+    changed = (partner >= 0) & (partner != np.arange(len(partner)))
+    rows = link.rows[1][np.where(partner >= 0, partner, np.arange(len(partner)))]
+    members = [replace(m, items=rows) if n == link.second else m for n, m in enumerate(joint.members)]
+    pairs = [(joint.ids[i], joint.ids[partner[i]]) for i in np.flatnonzero(changed)]
+    mended = replace(joint, members=members, links=[replace(link, rows=(link.rows[0], rows))], rematched=pairs)
+    return mended, dict.fromkeys((link.first, link.second), partner >= 0)
 
 
 def trust_in(items: int) -> float:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from isthmus.spaces.space import Space
 
 MOST_NAMED = 200
-"""Dropped shared items that the record lists by their ids; the array `joint/dropped` lists all."""
+"""Shared items, dropped or matched anew, that the record lists by their ids; the arrays `joint/dropped` and
+`joint/rematched` list all."""
 METHODS = ("auto", "posterior", "cca")
 
 
@@ -69,6 +70,8 @@ def join(
     written = write_canonical(model) if alone else write_posterior(model, best.weight)
     if joint.dropped:
         written.arrays["joint/dropped"] = packed(joint.dropped)
+    if joint.rematched:
+        written.arrays["joint/rematched"] = packed(joint.rematched)
     names = list(dict.fromkeys(name for link in joint.links for name in link.via))
     record: dict[str, Any] = {
         "via": names,
@@ -77,6 +80,7 @@ def join(
         **({"families": families} if families else {}),
         "virtual": joint.virtual,
         "dropped": joint.dropped[:MOST_NAMED],
+        "rematched": [list(pair) for pair in joint.rematched[:MOST_NAMED]],
         "chosen": chosen,
         "estimate": estimate_record(best, health, joint),
         "seeds": [config.seed],

@@ -75,6 +75,7 @@ class Joint:
         labels: (n,) what to call them.
         via: By the order of the items, modalities of the shared items and how many of each there are.
         dropped: Ids of shared items that were left out since their neighbourhoods have nothing in common.
+        rematched: Ids of the first space with the ids of the second whose items they were matched to anew.
         virtual: Names of spaces that lack the shared items themselves and describe them by what they have.
     """
 
@@ -84,6 +85,7 @@ class Joint:
     labels: list[str]
     via: dict[str, int]
     dropped: list[str] = field(default_factory=list)
+    rematched: list[tuple[str, str]] = field(default_factory=list)
     virtual: list[str] = field(default_factory=list)
 
     def keep(self, kept: NDArray[np.bool_]) -> Joint:
