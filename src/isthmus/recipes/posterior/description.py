@@ -82,13 +82,8 @@ def describe_leaf(
     chosen = next(one for one in tried if one.weight == weight)
     record: dict[str, Any] = {"estimate": estimate_record(chosen, health, joint)}
     if len(tried) > 1 or weight > 0.0:
-        record["description"] = {
-            "weight": weight,
-            "uncovered": {f"{one.weight:g}": round(one.uncovered.value, 4) for one in tried},
-            "covered": {f"{one.weight:g}": round(one.covered.value, 4) for one in tried},
-            "items": len(joint.ids),
-            **({"families": families} if families else {}),
-        }
+        more = {"families": families} if families else {}
+        record["description"] = {**_choice(tried, weight), "items": len(joint.ids), **more}
     described = replace(bridge, record={**bridge.record, **record})
     if weight == 0.0:
         return described
@@ -157,6 +152,15 @@ def choose_weight(tried: Sequence[Candidate]) -> float:
     """The smallest weight that the best does not surely beat."""
     best = max(tried, key=lambda one: one.both)
     return next(one.weight for one in tried if ahead(best.figures, one.figures) < SURE)
+
+
+def _choice(tried: Sequence[Candidate], weight: float) -> dict[str, Any]:
+    """What was chosen and from what, as it is stored."""
+    return {
+        "weight": weight,
+        "uncovered": {f"{one.weight:g}": round(one.uncovered.value, 4) for one in tried},
+        "covered": {f"{one.weight:g}": round(one.covered.value, 4) for one in tried},
+    }
 
 
 def _estimates(model: Model, bridge: Bridge, name: str, weights: Sequence[float]) -> list[Candidate]:

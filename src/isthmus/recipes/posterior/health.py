@@ -70,19 +70,7 @@ def examine(joint: Joint, seed: int = 0, *, mend: bool = True) -> tuple[Joint, H
     Of several spaces, an item that only one of them disagrees on is unknown to that one (see `Joint.unknown`) and stays
     for the others; what fewer than two spaces know is left out.
     """
-    damaged: dict[str, float] = {}
-    items: dict[str, int] = {}
-    known = {n: np.zeros(len(joint.ids), bool) for link in joint.links if link.joint for n in (link.first, link.second)}
-    for link in joint.links:
-        n = len(link.rows[0])
-        k = neighbours_of(n)
-        some, none = agreeing(*link.rows, neighbours=k, doubtful=DOUBTFUL, seed=seed)
-        names = f"{joint.members[link.first].name} and {joint.members[link.second].name}"
-        items[names] = n
-        damaged[names] = float(min(1.0, none / max(chance(n, neighbours=k), 1e-9)))
-        if link.joint:
-            known[link.first] |= some
-            known[link.second] |= some
+    damaged, items, known = _agreement(joint, seed)
     near = {
         f"{member.name}/{name}": kinship(member.items, member.memories[name].rows, seed=seed)
         for member in joint.members
@@ -100,6 +88,24 @@ def examine(joint: Joint, seed: int = 0, *, mend: bool = True) -> tuple[Joint, H
     dropped = [name for name, yes in zip(joint.ids, good, strict=True) if not yes]
     kept = joint.keep(good)
     return replace(kept, dropped=dropped), health
+
+
+def _agreement(joint: Joint, seed: int) -> tuple[dict[str, float], dict[str, int], dict[int, NDArray[np.bool_]]]:
+    """By pair of spaces the share that is damaged and the items it is of; by space, which shared items it knows."""
+    damaged: dict[str, float] = {}
+    items: dict[str, int] = {}
+    known = {n: np.zeros(len(joint.ids), bool) for link in joint.links if link.joint for n in (link.first, link.second)}
+    for link in joint.links:
+        n = len(link.rows[0])
+        k = neighbours_of(n)
+        some, none = agreeing(*link.rows, neighbours=k, doubtful=DOUBTFUL, seed=seed)
+        names = f"{joint.members[link.first].name} and {joint.members[link.second].name}"
+        items[names] = n
+        damaged[names] = float(min(1.0, none / max(chance(n, neighbours=k), 1e-9)))
+        if link.joint:
+            known[link.first] |= some
+            known[link.second] |= some
+    return damaged, items, known
 
 
 def _mended(joint: Joint, agree: NDArray[np.bool_], seed: int) -> tuple[Joint, dict[int, NDArray[np.bool_]]]:
@@ -133,7 +139,7 @@ def choose_family(joint: Joint, seed: int = 0) -> tuple[Joint, dict[str, float]]
     single = {name: joint.family(name) for name in joint.via}
     if len(single) > 1:
         for name, one in single.items():
-            _, health = examine(one, seed)
-            worth[name] = round(trust_in(len(one.ids)) * (1.0 - max(health.damaged.values(), default=0.0)), 4)
+            damaged, _, _ = _agreement(one, seed)
+            worth[name] = round(trust_in(len(one.ids)) * (1.0 - max(damaged.values(), default=0.0)), 4)
         joint = single[max(worth, key=lambda name: worth[name])]
     return joint, worth
