@@ -20,6 +20,7 @@ from isthmus.recipes.closed_form import bridge_gaps
 from isthmus.recipes.posterior.auto import WEIGHTS, candidates, choose, estimate_record
 from isthmus.recipes.posterior.config import PosteriorConfig, posterior_config
 from isthmus.recipes.posterior.health import choose_family, examine
+from isthmus.recipes.posterior.joint import Joint
 from isthmus.recipes.posterior.members import Vias, gather
 from isthmus.recipes.posterior.model import fit_model
 from isthmus.recipes.posterior.routes import Written, packed, write_canonical, write_posterior
@@ -55,43 +56,46 @@ def join(
     """
     started = time.monotonic()
     config = settings if isinstance(settings, PosteriorConfig) else posterior_config(settings or {})
-    vias = read_vias(spaces, via)
-    joint = gather(spaces, vias, memory_rows=config.memory_rows, seed=config.seed)
+    joint = gather(spaces, read_vias(spaces, via), memory_rows=config.memory_rows, seed=config.seed)
     joint, families = (joint, {}) if method == "cca" else choose_family(joint, config.seed)
     overlap = joint.via
     examined, health = examine(joint, config.seed)
     joint = examined if config.agreement else joint
     model = fit_model(joint, config)
-    tried = candidates(model, WEIGHTS if method == "auto" else [_weight(method, config)])
-    best, chosen = choose(tried)
+    best, chosen = choose(candidates(model, WEIGHTS if method == "auto" else [_weight(method, config)]))
     model = replace(model, config=config.model_copy(update={"cca_weight": _finite(best.weight)}))
-    chosen = chosen if method == "auto" else {}
     alone = not np.isfinite(best.weight)
     written = write_canonical(model) if alone else write_posterior(model, best.weight)
-    if joint.dropped:
-        written.arrays["joint/dropped"] = packed(joint.dropped)
-    if joint.rematched:
-        written.arrays["joint/rematched"] = packed(joint.rematched)
-    names = list(dict.fromkeys(name for link in joint.links for name in link.via))
     record: dict[str, Any] = {
-        "via": names,
-        "pairs": {f"{spaces[link.first].name},{spaces[link.second].name}": list(link.via) for link in joint.links},
+        **_overlaps(joint, written),
         "overlap": overlap,
         **({"families": families} if families else {}),
-        "virtual": joint.virtual,
-        "dropped": joint.dropped[:MOST_NAMED],
-        "rematched": [list(pair) for pair in joint.rematched[:MOST_NAMED]],
-        "chosen": chosen,
+        "chosen": chosen if method == "auto" else {},
         "estimate": estimate_record(best, health, joint),
         "seeds": [config.seed],
         "versions": versions(),
         **written.record,
     }
-    resolved = model.config.model_dump(mode="json") | {"via": names, "method": method}
+    resolved = model.config.model_dump(mode="json") | {"via": record["via"], "method": method}
     bridge = _bridge(spaces, "cca" if alone else "posterior", written, resolved, record)
     bridge.record["gap"] = bridge_gaps(bridge, {space.name: space for space in spaces})
     bridge.record["seconds"] = {"all": time.monotonic() - started}
     return bridge
+
+
+def _overlaps(joint: Joint, written: Written) -> dict[str, Any]:
+    """What the record says of shared items; long lists go to the arrays."""
+    for name, ids in (("dropped", joint.dropped), ("rematched", joint.rematched)):
+        if ids:
+            written.arrays[f"joint/{name}"] = packed(ids)
+    names = [member.name for member in joint.members]
+    return {
+        "via": list(dict.fromkeys(name for link in joint.links for name in link.via)),
+        "pairs": {f"{names[link.first]},{names[link.second]}": list(link.via) for link in joint.links},
+        "virtual": joint.virtual,
+        "dropped": joint.dropped[:MOST_NAMED],
+        "rematched": [list(pair) for pair in joint.rematched[:MOST_NAMED]],
+    }
 
 
 def _weight(method: str, config: PosteriorConfig) -> float:
