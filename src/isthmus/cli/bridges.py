@@ -51,6 +51,8 @@ def connect(
     engine: o.Engine = None,
     address: o.Address = None,
     checkpoint_dir: o.CheckpointDir = None,
+    curves: o.Curves = None,
+    tensorboard: o.TensorBoard = None,
     help_settings: Annotated[
         bool,
         typer.Option(
@@ -69,7 +71,8 @@ def connect(
     from isthmus.spaces.space import open_space
 
     making = Making(
-        out, preset, config, assignments, memory_limit, engine, address, checkpoint_dir, overwrite, quiet, as_json
+        out, preset, config, assignments, memory_limit, engine, address, checkpoint_dir, curves, tensorboard,
+        overwrite, quiet, as_json,
     )  # fmt: skip
     chosen, settings = making.connect_settings(method)
     making.run(
@@ -121,6 +124,8 @@ def extend(
     engine: o.Engine = None,
     address: o.Address = None,
     checkpoint_dir: o.CheckpointDir = None,
+    curves: o.Curves = None,
+    tensorboard: o.TensorBoard = None,
     space: o.SpacePaths = None,
     help_settings: Annotated[
         bool,
@@ -142,7 +147,8 @@ def extend(
     from isthmus.spaces.space import open_space
 
     making = Making(
-        out, preset, config, assignments, memory_limit, engine, address, checkpoint_dir, overwrite, quiet, as_json
+        out, preset, config, assignments, memory_limit, engine, address, checkpoint_dir, curves, tensorboard,
+        overwrite, quiet, as_json,
     )  # fmt: skip
     chosen, settings = making.extend_settings(method, center, modality, posteriors=recognises(open_base(base)))
 

@@ -33,6 +33,8 @@ class Making:
     engine: str | None
     address: str | None
     checkpoint_dir: Path | None
+    curves: Path | None
+    tensorboard: Path | None
     overwrite: bool
     quiet: bool
     as_json: bool
@@ -100,11 +102,12 @@ class Making:
 
     @property
     def _of_training(self) -> bool:
-        return bool(self.preset or self.memory_limit or self.checkpoint_dir or self.engine or self.address)
+        places = self.checkpoint_dir or self.curves or self.tensorboard
+        return bool(self.preset or self.memory_limit or self.engine or self.address or places)
 
     def _refuse_training(self, trained: str, method: str) -> None:
         if self._of_training:
-            training = "--preset, --memory-limit, --engine, --address and --checkpoint-dir"
+            training = "--preset, --memory-limit, --engine, --address, --checkpoint-dir, --curves and --tensorboard"
             raise ConfigError(f"{training} are of {trained}, got --method {method}.")
 
     def closed_form_settings(self, method: str, center: str | None) -> dict[str, Any]:
@@ -137,10 +140,21 @@ class Making:
             checkpoints = check_checkpoints(self.checkpoint_dir or own, inputs=[*inputs, place])
             started = time.monotonic()
             with hold(place), hold(checkpoints), self._kept_on_failure(checkpoints):
+                settings |= self._callback([*inputs, place, checkpoints])
                 bridge = recipe(checkpoint_dir=checkpoints, quiet=self.quiet, **settings)
                 bridge.save(self.out, overwrite=self.overwrite)
             out.report = bridge_report(bridge, self.out, time.monotonic() - started)
             show_bridge(out, bridge)
+
+    def _callback(self, inputs: Sequence[str | Path | None]) -> dict[str, Any]:
+        """What each epoch's figures go to, as the argument of a recipe, where any of it was asked for."""
+        if self.curves is None and self.tensorboard is None:
+            return {}
+        from isthmus.recipes.training.curves import Callback, CurveFile, TensorBoard, both
+
+        boards: list[Callback] = [TensorBoard(self.tensorboard)] if self.tensorboard is not None else []
+        files: list[Callback] = [CurveFile(self.curves, inputs=inputs)] if self.curves is not None else []
+        return {"callback": both([*boards, *files])}
 
     @contextmanager
     def _kept_on_failure(self, checkpoints: Path) -> Iterator[None]:

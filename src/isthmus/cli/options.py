@@ -94,6 +94,19 @@ CheckpointDir = Annotated[
     ),
 ]
 
+Curves = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write each epoch's figures of a training as JSON lines.", show_default=False),
+]
+
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option(
+        "--tensorboard", metavar="DIR", help="Write them for TensorBoard too: pip install tensorboard.",
+        show_default=False,
+    ),
+]  # fmt: skip
+
 
 def read_seeds(text: str) -> tuple[int, ...]:
     """Read `--seeds 0,1,2`.

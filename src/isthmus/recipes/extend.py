@@ -39,6 +39,7 @@ from isthmus.recipes.posterior.addition import recognises
 from isthmus.recipes.posterior.description import describe_leaf
 from isthmus.recipes.posterior.forecast import with_estimate
 from isthmus.recipes.sides import bridge_side, space_side, warn_of_sides
+from isthmus.recipes.training.curves import of_member
 from isthmus.recipes.training.loop import train, working_folder
 from isthmus.recipes.training.losses import dense_info_nce, info_nce, intra_distance
 from isthmus.recipes.training.objective import Batch, LossParts, held_out_scores
@@ -169,12 +170,11 @@ def extend(
             projector = make_projector(far, near, names, settings, member).to(place)
             objective = DenseAlignment(projector, pairs.slots, names, settings)
             checkpoint = folder / f"extend-{member}.safetensors" if folder else None
-            results.append(
-                train(
-                    projector, objective, pairs, settings, schedule,
-                    device=place, checkpoint=checkpoint, callback=callback, member=member, quiet=quiet,
-                )
+            result = train(
+                projector, objective, pairs, settings, schedule, device=place, checkpoint=checkpoint,
+                callback=of_member(callback, member), member=member, quiet=quiet,
             )  # fmt: skip
+            results.append(result)
             made.append(objective)
         held_out = held_out_scores(mean_alignment(made), pairs.take(schedule.scored_rows, place))
     projectors = [objective.projector for objective in made]
