@@ -89,7 +89,8 @@ class BridgeSpace:
             dim=space.dim,
             fingerprints={modality: space.fingerprint(modality) for modality in info},
             encoders={modality: _encoder(entry) for modality, entry in info.items()},
-            path=str(Path(space.path).resolve()),
+            # A bridge names no place in a network: whoever opens one of a stranger's would send a request there.
+            path=None if space.url else str(Path(space.path).resolve()),
             preprocessing={modality: dict(entry.get("preprocessing") or {}) for modality, entry in info.items()},
         )
 

@@ -22,6 +22,7 @@ from isthmus.errors import ConfigError, SpaceError
 from isthmus.spaces.embeddings import Embeddings
 from isthmus.spaces.manifest import MANIFEST, WRITING, read_manifest
 from isthmus.spaces.product import SPACE, SPACE_FILES
+from isthmus.spaces.remote import writes_space
 from isthmus.spaces.selection import Selection
 from isthmus.spaces.space import Space, as_space, open_space
 
@@ -45,6 +46,7 @@ class ProjectReport(Result):
     waiting_for: dict[str, list[int]] | None = field(default=None, metadata=OPTIONAL)
 
 
+@writes_space("into")
 def project(
     bridge: Bridge | str | Path,
     space: Space | str | Path | Sequence[Space | str | Path],

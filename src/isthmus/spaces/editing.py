@@ -20,7 +20,8 @@ from isthmus.errors import SpaceError
 from isthmus.spaces.checks import as_stored
 from isthmus.spaces.embeddings import Embeddings, read_metadata
 from isthmus.spaces.manifest import MANIFEST, WHOLE, lock, read_manifest
-from isthmus.spaces.shards import Layout, Shard, ShardWriter, merge_norms, read_shard
+from isthmus.spaces.remote import writes_space
+from isthmus.spaces.shards import Layout, Shard, ShardWriter, link_or_copy, merge_norms, read_shard
 from isthmus.spaces.space import open_space
 from isthmus.spaces.writer import ModalityWriter
 
@@ -31,6 +32,7 @@ Edit = Callable[["pa.Table"], tuple["pa.Table", NDArray[np.bool_]] | None]
 """From a shard's metadata to new metadata and which rows stay; None leaves the shard as it is."""
 
 
+@writes_space("space")
 def remove_items(space: str | Path, modality: str, ids: Iterable[str], *, missing: str = "refuse") -> int:
     """Remove items from a modality of a space.
 
@@ -70,6 +72,7 @@ def remove_items(space: str | Path, modality: str, ids: Iterable[str], *, missin
     return len(present)
 
 
+@writes_space("space")
 def rename_items(space: str | Path, modality: str, names: Mapping[str, str]) -> int:
     """Give items of a modality other ids.
 
@@ -109,6 +112,7 @@ def rename_items(space: str | Path, modality: str, names: Mapping[str, str]) -> 
     return len(names)
 
 
+@writes_space("space")
 def rename_space(space: str | Path, name: str) -> None:
     """Give a space another name. Bridges that were trained on it still know it by its fingerprint.
 
@@ -122,6 +126,7 @@ def rename_space(space: str | Path, name: str) -> None:
         write_json(folder / MANIFEST, {**read_manifest(folder), "name": name})
 
 
+@writes_space("into")
 def merge_spaces(spaces: Sequence[str | Path], into: str | Path, *, name: str | None = None) -> dict[str, int]:
     """Put the rows of several spaces of one encoder into one; killed, the same call goes on.
 
@@ -257,7 +262,7 @@ def _link_shard(shard: Shard, layout: Layout, index: int) -> None:
         ("metadata", shard.metadata, layout.metadata(index)),
     ):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _link(source, target)
+        link_or_copy(source, target)
         marker[key]["file"] = target.name
     layout.marker(index).parent.mkdir(parents=True, exist_ok=True)
     write_json(layout.marker(index), marker)
@@ -273,17 +278,10 @@ def _link_tree(source: Path, target: Path, *, leave: str) -> None:
         for name in names:
             if not name.startswith(".") and not (here == Path() and name == MANIFEST):
                 (target / here).mkdir(parents=True, exist_ok=True)
-                _link(Path(parent) / name, target / here / name)
+                link_or_copy(Path(parent) / name, target / here / name)
 
 
-def _link(source: Path, target: Path) -> None:
-    """A second name for a file that nobody writes to, or a copy where the file system knows no such thing."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
+@writes_space("space")
 def remove_modality(space: str | Path, modality: str) -> None:
     """Remove a modality and all its rows from a space.
 

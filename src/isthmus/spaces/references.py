@@ -8,6 +8,8 @@ from pathlib import Path
 from isthmus.core.messages import shorten
 from isthmus.errors import ConfigError, SpaceError
 from isthmus.spaces.embeddings import Embeddings
+from isthmus.spaces.remote import holds_space
+from isthmus.spaces.remote_folder import remote_url
 from isthmus.spaces.selection import EmbeddingRows, Selection
 from isthmus.spaces.space import open_space
 
@@ -80,7 +82,7 @@ def open_galleries(references: Iterable[str], *, option: str = "--gallery") -> d
     """
     galleries: dict[str, Embeddings] = {}
     for reference in references:
-        if not (Path(reference) / "space.json").is_file():
+        if not holds_space(reference):
             galleries[reference] = open_reference(reference, option=option)
             continue
         space = open_space(reference)
@@ -96,13 +98,14 @@ def split_reference(reference: str, *, option: str) -> tuple[Path, str, str | No
         ConfigError: The reference is a space.
         SpaceError: It lies in no space.
     """
-    parts = reference.split("/")
-    for end in range(len(parts) - 1, 0, -1):
+    parts = (remote_url(reference) or reference).split("/")
+    first = 1 if remote_url(reference) is None else 3  # the scheme is no space
+    for end in range(len(parts) - 1, first - 1, -1):
         folder = Path("/".join(parts[:end]) or "/")
-        if (folder / "space.json").is_file() and parts[end]:
+        if parts[end] and holds_space(folder):
             rest = "/".join(parts[end + 1 :])
             return folder, parts[end], rest or None
-    if (Path(reference) / "space.json").is_file():
+    if holds_space(reference):
         raise ConfigError(
             f"{option} got the space {reference!r}, expected one modality of it: {reference.rstrip('/')}/MODALITY."
         )

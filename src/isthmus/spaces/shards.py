@@ -240,3 +240,11 @@ def merge_norms(markers: list[Mapping[str, Any]]) -> dict[str, Any]:
         "max": max(norm["max"] for norm in norms),
         "unit_share": round(sum(norm["unit"] for norm in norms) / rows, 6),
     }
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file that nobody writes to a second name, or copy it where the file system knows no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -16,6 +16,8 @@ from isthmus.errors import SpaceError
 from isthmus.spaces.embeddings import Embeddings
 from isthmus.spaces.manifest import WRITING, default_name, read_manifest
 from isthmus.spaces.product import SPACE
+from isthmus.spaces.remote import fetch_space, writes_space
+from isthmus.spaces.remote_folder import remote_url
 from isthmus.spaces.shards import SHARD_ROWS
 from isthmus.spaces.writer import ModalityWriter
 
@@ -27,7 +29,8 @@ class Space:
     """A space on disk. `space["text"]` gives its `Embeddings`; nothing but sizes is read until it is used.
 
     Attributes:
-        path: The folder.
+        path: The folder; of a space in a store that of its copy on this machine.
+        url: Where it lies, of a space in a store.
         name: Name of the space.
         dim: Length of an embedding, the same in all modalities.
         normalized: Whether all rows were measured to be of unit length.
@@ -38,6 +41,7 @@ class Space:
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path, self.manifest = path, manifest
+        self.url: str | None = None
         self.name: str = manifest["name"]
         self.dim: int = manifest["dim"]
         self.normalized: bool = bool(manifest.get("normalized"))
@@ -126,17 +130,19 @@ def unfinished(path: Path, modality: str) -> str:
 
 
 def open_space(path: str | Path) -> Space:
-    """Open a space without reading its rows.
+    """Open a space without reading its rows; one in a store is brought here first (see `isthmus.spaces.remote`).
 
     Args:
-        path: The folder.
+        path: The folder, or a URL such as "s3://bucket/clip.space".
 
     Raises:
         SpaceError: The folder is no space, of a newer format, or not whole. `Space.verify` checks every byte on top.
     """
-    folder = Path(path)
+    url = remote_url(path)
+    folder = Path(path) if url is None else fetch_space(url)
     manifest = read_manifest(folder)
     space = Space(folder, manifest)
+    space.url = url
     if not space.modalities:
         if space.unfinished:
             raise SpaceError(unfinished(folder, next(iter(space.unfinished))))
@@ -159,6 +165,7 @@ def as_space(space: Space | str | Path) -> Space:
     raise SpaceError(f"expected a space or its folder, got a {type(space).__name__}. Give isthmus.open_space(PATH).")
 
 
+@writes_space("path")
 def make_space(
     path: str | Path,
     modalities: Mapping[str, Sequence[Any]],
@@ -173,7 +180,7 @@ def make_space(
     """Write arrays in memory as a space, aside and renamed whole.
 
     Args:
-        path: Folder to make.
+        path: Folder to make, or a URL.
         modalities: By modality `(ids, array)` or `(ids, array, metadata)`: unique ids (texts, whole numbers), (n, dim)
             floats of numpy, torch, pandas, polars or Arrow, and a pyarrow table or a mapping of columns with n rows.
         name: Name of the space, by default the folder's: `clip` for `clip.space`.

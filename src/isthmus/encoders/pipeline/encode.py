@@ -27,10 +27,12 @@ from isthmus.errors import CheckFailed, ConfigError, EncoderError, SpaceError
 from isthmus.items import FoundItems, Item, check_unique, find_items
 from isthmus.items.walk import check_exists
 from isthmus.spaces.manifest import check_target, default_name
+from isthmus.spaces.remote import writes_space
 
 __all__ = ["EncodeOptions", "EncodeReport", "encode"]
 
 
+@writes_space("into")
 @one_writer("into", what="modality", unless="shard", fault=SpaceError)
 def encode(
     paths: str | Path | Iterable[str | Path | Item],

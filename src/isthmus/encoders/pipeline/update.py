@@ -16,6 +16,7 @@ from isthmus.items import Item, Rejected
 from isthmus.spaces.editing import remove_items
 from isthmus.spaces.manifest import MANIFEST, WHOLE, read_manifest
 from isthmus.spaces.product import SOURCES
+from isthmus.spaces.remote import writes_space
 from isthmus.spaces.space import open_space
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class UpdateReport:
     rejected: int
 
 
+@writes_space("into")
 def update_space(
     items: Sequence[Item],
     into: str | Path,

@@ -19,6 +19,7 @@ from isthmus.spaces.importing.ids import Ids
 from isthmus.spaces.importing.prepared import PreparedImport, generate_ids, prepare_import, row_as_stored, same_rows
 from isthmus.spaces.importing.sources import open_source
 from isthmus.spaces.manifest import check_modality
+from isthmus.spaces.remote import writes_space
 from isthmus.spaces.shards import SHARD_ROWS, UNIT_TOLERANCE
 from isthmus.spaces.space import open_space
 from isthmus.spaces.writer import ModalityWriter
@@ -51,6 +52,7 @@ class ImportReport(TypedDict):
     warnings: list[str]
 
 
+@writes_space("into")
 @one_writer("into", what="modality", fault=SpaceError)
 def import_embeddings(
     source: str | Path,
