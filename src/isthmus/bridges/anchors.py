@@ -107,6 +107,7 @@ class AnchorReader:
         return self._anchors[a, b]
 
     def _find(self, a: str, b: str) -> Anchors:
+        """Named items that two spaces share, or else those of one of them or of any space; texts before all else."""
         spaces = self.spaces()
         every = list(dict.fromkeys(name for space in spaces.values() for name in space.modalities))
         modalities = sorted(every, key=lambda name: name != TEXT)
@@ -123,6 +124,7 @@ class AnchorReader:
         raise BridgeError("no space of the bridge has an item with a name. Give --space NAME=PATH of one that has.")
 
     def _shared(self, a: Space, b: Space, modality: str) -> Anchors | None:
+        """Named items of one modality that two spaces share, or None where they share too few."""
         try:
             shared = overlap(a, b, modality, least=MINIMUM_OVERLAP)
         except IsthmusError:
@@ -173,6 +175,7 @@ class AnchorReader:
         return self._means[key]
 
     def _unified(self, item: ItemRow) -> Array:
+        """Row of an item in the unified space, projected where only its own is known."""
         if item.row is not None:
             return item.row
         if item.own is None:

@@ -51,6 +51,7 @@ class Bridge(Projector):
         return f"Bridge({self.method!r}, dim={self.dim}, routes={sorted(self.routes)})"
 
     def _repr_html_(self) -> str:
+        """Table of spaces and routes for a notebook."""
         rows = [
             (space.name, space.role, space.dim, modality, " > ".join(step["kind"] for step in route))
             for key, route in self.routes.items()
@@ -184,6 +185,7 @@ class Bridge(Projector):
         )
 
     def _earlier(self) -> dict[str, Any]:
+        """Record of the steps before the next one, under the key `earlier`."""
         if not self.method:
             return {}
         record = {key: value for key, value in self.record.items() if key != "earlier"}
@@ -287,6 +289,7 @@ def load_bridge(path: str | Path) -> Bridge:
 
 
 def _relative(path: str | None, start: Path) -> str | None:
+    """Place of a space as it is written into the bridge's folder, relative to that folder."""
     if path is None:
         return None
     try:
@@ -296,4 +299,5 @@ def _relative(path: str | None, start: Path) -> str | None:
 
 
 def _absolute(path: str | None, start: Path) -> str | None:
+    """Place of a space as it is read from the bridge's folder."""
     return None if path is None else os.path.realpath(os.path.join(os.path.realpath(start), path))

@@ -30,6 +30,7 @@ def route_words(steps: Sequence[Mapping[str, Any]], shape: Shape) -> str:
 
 
 def _step_words(step: Mapping[str, Any], shape: Shape) -> str:
+    """One step of a route in a few words."""
     kind = str(step["kind"])
     if kind == "linear":
         return f"linear {shape(step['weight'])[0]}"
@@ -49,6 +50,7 @@ def _step_words(step: Mapping[str, Any], shape: Shape) -> str:
 
 
 def _weighted(step: Mapping[str, Any]) -> Iterator[tuple[float, Any]]:
+    """Chains of a step with their weights."""
     return zip(step["weights"], step["chains"], strict=True)
 
 
@@ -70,6 +72,7 @@ def summary(description: Mapping[str, Any]) -> str:
 
 
 def _moved(description: Mapping[str, Any]) -> str:
+    """Warning of the card that embeddings of the base do not stay."""
     moved = ", ".join(description["base_moved"])
     return (
         f"THE BASE IS MOVED: {moved} do not stay as their encoder made them; indexes of the base must be projected anew"
@@ -100,12 +103,14 @@ def model_card(description: Mapping[str, Any]) -> str:
 
 
 def _front_matter(description: Mapping[str, Any]) -> str:
+    """YAML front matter of the card, which the Hugging Face Hub reads."""
     modalities = sorted({key.rpartition("/")[2] for key in description["routes"]})
     tags = ["isthmus", "multimodal", "embeddings", "feature-extraction", description["method"], *modalities]
     return "---\nlibrary_name: isthmus\ntags:\n" + "\n".join(f"- {_yaml(tag)}" for tag in tags) + "\n---"
 
 
 def _yaml(text: str) -> str:
+    """A text as a YAML scalar, quoted where it must be."""
     plain = text.replace("-", "").replace("_", "")
     return (
         text if plain.isalnum() and plain[0].isalpha() else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -113,6 +118,7 @@ def _yaml(text: str) -> str:
 
 
 def _what(description: Mapping[str, Any]) -> str:
+    """First paragraph of the card: what the bridge is and what it joins."""
     roles = [f"- **{space['name']}**: {_ROLES[space['role']]}" for space in description["spaces"]]
     moved = [f"\n**{_moved(description)}.**"] if description["base_moved"] else []
     head = (
@@ -123,6 +129,7 @@ def _what(description: Mapping[str, Any]) -> str:
 
 
 def _spaces(description: Mapping[str, Any]) -> str:
+    """Table of the card with the encoder of every space and modality."""
     rows = ["| space | modality | dim | encoder | revision | weights sha256 |", "|---|---|---|---|---|---|"]
     for space in description["spaces"]:
         for modality, encoder in space["encoders"].items():
@@ -134,16 +141,19 @@ def _spaces(description: Mapping[str, Any]) -> str:
 
 
 def _routes(description: Mapping[str, Any]) -> str:
+    """Table of the card with the route of every modality."""
     rows = ["| from | through |", "|---|---|"]
     return "\n".join([*rows, *(f"| {_cell(key)} | {_cell(words)} |" for key, words in description["routes"].items())])
 
 
 def _made(description: Mapping[str, Any]) -> str:
+    """Section of the card on how the bridge was made: record and settings."""
     facts = dict(_flat({key: value for key, value in description["record"].items() if key != "held_out"}))
     return _table("fact", facts) + "\n\nSettings:\n\n" + _table("setting", dict(_flat(description["config"])))
 
 
 def _scores(description: Mapping[str, Any]) -> str:
+    """Section of the card with what was measured on held-out pseudo pairs."""
     scores = dict(_flat(description["record"].get("held_out") or {}))
     if not scores:
         return "None were recorded. Measure on pairs of your own: `isthmus evaluate`."
@@ -153,6 +163,7 @@ def _scores(description: Mapping[str, Any]) -> str:
 
 
 def _usage(description: Mapping[str, Any]) -> str:
+    """Section of the card with code that loads the bridge and projects a space."""
     key = next((k for k in description["routes"] if _role(description, k) in ("leaf", "second")), None)
     space, _, modality = (key or next(iter(description["routes"]))).rpartition("/")
     return f"""```python
@@ -170,11 +181,13 @@ isthmus evaluate FOLDER --query {space}.space/{modality} --gallery T.space/M --p
 
 
 def _role(description: Mapping[str, Any], key: str) -> str:
+    """Role of the space that a route starts from."""
     roles = {space["name"]: str(space["role"]) for space in description["spaces"]}
     return roles[key.rpartition("/")[0]]
 
 
 def _limits(description: Mapping[str, Any]) -> str:
+    """Section of the card on what the bridge cannot do."""
     lines = [
         "- It fits exactly the encoders above; another revision or another preprocessing is another space.",
         "- It was fitted without true pairs between the spaces: measure it on pairs of your own before you rely on it.",
@@ -186,6 +199,7 @@ def _limits(description: Mapping[str, Any]) -> str:
 
 
 def _table(head: str, values: Mapping[str, Any]) -> str:
+    """Markdown table of two columns, names and values."""
     if not values:
         return "None recorded."
     rows = [
@@ -206,6 +220,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _short(value: Any) -> str:
+    """A value of the record in few characters."""
     if isinstance(value, float):
         return f"{value:.4g}"
     text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
@@ -213,6 +228,7 @@ def _short(value: Any) -> str:
 
 
 def _cell(value: Any) -> str:
+    """A value as a cell of a Markdown table."""
     return " ".join(str(value).replace("|", "\\|").split())
 
 
@@ -237,5 +253,6 @@ def bridge_description(bridge: JoinedSpaces, config: Mapping[str, Any], record: 
 
 
 def _shape(arrays: Arrays, name: str) -> tuple[int, ...]:
+    """Shape of an array of the bridge; where arrays are lazy it is known without reading them."""
     lazy = getattr(arrays, "shape", None)
     return tuple(lazy(name)) if lazy else tuple(arrays[name].shape)

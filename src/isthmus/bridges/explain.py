@@ -177,6 +177,7 @@ def explains(bridge: Bridge) -> bool:
 
 
 def _walk(route: Sequence[Step], arrays: Arrays, x: Array) -> tuple[Array, list[str]] | None:
+    """Posteriors of rows over shared items, and their names, from the first step of a route that has them."""
     for step in route:
         if step["kind"] == "posterior" and step.get("labels") is not None:
             bias = arrays[step["bias"]] if step.get("bias") is not None else None
@@ -189,6 +190,7 @@ def _walk(route: Sequence[Step], arrays: Arrays, x: Array) -> tuple[Array, list[
 
 
 def _labels(packed: NDArray[Any]) -> list[str]:
+    """Names of shared items, unpacked from an array of the bridge."""
     try:
         names = json.loads(bytes(np.asarray(packed, dtype=np.uint8)).decode("utf-8"))
     except ValueError as error:

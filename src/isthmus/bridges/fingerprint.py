@@ -27,6 +27,7 @@ def bridge_fingerprint(bridge: JoinedSpaces) -> str:
 
 
 def _array_hash(array: Any) -> str:
+    """Hash of an array's type, shape and bytes."""
     plain = np.ascontiguousarray(array)
     digest = hashlib.sha256(f"{plain.dtype.str}{plain.shape}".encode())
     digest.update(plain.data)

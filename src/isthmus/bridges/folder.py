@@ -187,6 +187,7 @@ BRIDGE = Product("bridge", MANIFEST, bridge_files, BridgeError)
 
 
 def _savable(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """An array as it is written to the bridge's folder, refused if it is not finite or of another type."""
     array = np.ascontiguousarray(array)
     if array.dtype.name not in DTYPES.values():
         raise BridgeError(
@@ -198,6 +199,7 @@ def _savable(name: str, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _no_bridge(path: Path) -> str:
+    """Message for a path that is no bridge's folder."""
     if not path.exists():
         return f"{path}: no such bridge. Check the path, or make one: isthmus extend BASE LEAF --via M --out {path}."
     if not path.is_dir():
@@ -208,6 +210,7 @@ def _no_bridge(path: Path) -> str:
 
 
 def _check_version(path: Path, version: Any) -> None:
+    """Refuse a bridge's folder of a format that this version does not read."""
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise BridgeError(
             f"{path}: format_version is {version!r}, expected a number from 1 to {FORMAT_VERSION}. This is no bridge."

@@ -160,6 +160,7 @@ class BridgeSpace:
         return is_declared(ours, theirs, theirs.get("name")) or is_declared(theirs, ours, ours.get("name"))
 
     def _check_declared(self, encoder: EncoderLike, here: str) -> None:
+        """Check an encoder that was only declared at the import: its dimension can be wrong, the rest is warned of."""
         if encoder.dim != self.dim:
             raise FingerprintError(
                 f"the encoder of {here} was declared as {encoder_words(encoder.identity)}, which gives {encoder.dim} "
@@ -180,6 +181,7 @@ def _encoder(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _same(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool:
+    """Whether two recorded encoders are one."""
     return all((a or {}).get(key) == (b or {}).get(key) for key in IDENTITY)
 
 

@@ -35,10 +35,12 @@ Arrays = dict[str, NDArray[np.float32]]
 
 
 def _linear(name: str, wide: int, narrow: int) -> Shapes:
+    """Shapes of a linear layer's parameters in an official checkpoint."""
     return {f"{name}.weight": (wide, narrow), f"{name}.bias": (wide,)}
 
 
 def _batch_norm(name: str, wide: int) -> Shapes:
+    """Shapes of a batch norm's parameters in an official checkpoint."""
     vectors = {f"{name}.{key}": (wide,) for key in ("weight", "bias", "running_mean", "running_var")}
     return vectors | {f"{name}.num_batches_tracked": ()}
 
@@ -55,6 +57,7 @@ def _mlp_half(name: str) -> Shapes:
 
 
 def _mlp_layers(name: str) -> Route:
+    """Layers of C-MCR's MLP block (linear, batch norm, ReLU, linear, batch norm) as a route has them."""
     return [
         {"linear": [f"{name}.net1.0.weight", f"{name}.net1.0.bias"]},
         _norm_layer(f"{name}.net1.1"),
@@ -65,19 +68,23 @@ def _mlp_layers(name: str) -> Route:
 
 
 def _mlp_half_layers(name: str) -> Route:
+    """Layers of the block with one linear layer as a route has them."""
     linear = {"linear": [f"{name}.net.0.weight", f"{name}.net.0.bias"]}
     return [linear, _norm_layer(f"{name}.net.1"), {"relu": True}]
 
 
 def _norm_layer(name: str) -> dict[str, Any]:
+    """Batch norm in evaluation mode as a route has it."""
     return {"batch_norm": [f"{name}.{key}" for key in ("weight", "bias", "running_mean", "running_var")], "eps": EPS}
 
 
 def _chain(*steps: dict[str, Any]) -> Route:
+    """Steps of a route between two normalisations."""
     return [{"kind": "normalize"}, *steps, {"kind": "normalize"}]
 
 
 def _through(layers: Route) -> Route:
+    """Route through the layers of one MLP."""
     return _chain({"kind": "mlp", "layers": layers})
 
 
@@ -108,10 +115,12 @@ class Head:
 
 
 def _connect(name: str, parameters: int, shapes: Shapes, routes: dict[str, dict[str, Route]]) -> Head:
+    """Released head of C-MCR, which joins two spaces in a new one."""
     return Head(name, "c-mcr", parameters, shapes, routes)
 
 
 def _extend(leaf: str, alone: str, overlap: str) -> Head:
+    """Released head of Ex-MCR, which projects a leaf into CLIP's space."""
     shapes = _linear("Head1", DIM, DIM) | _mlp("Head2.mlp1") | _mlp("Head2.mlp2")
     f_m = {"kind": "mlp", "layers": _F_M}
     moved = {alone: _chain(_F_L, f_m), overlap: _chain(f_m)}
@@ -119,6 +128,7 @@ def _extend(leaf: str, alone: str, overlap: str) -> Head:
 
 
 def _both(modalities: str, route: Route) -> dict[str, Route]:
+    """One route for several modalities."""
     return {modality: route for modality in modalities.split()}
 
 
@@ -192,6 +202,7 @@ def load_official(path: str | Path, *, leaf: str | None = None, spaces: Mapping[
 
 
 def _space(name: str, role: str, head: Head, space: Space | None) -> BridgeSpace:
+    """Space of a released head: the user's, or what is known of the encoder that the authors used."""
     if space is not None:
         if space.dim != DIM:
             raise ConfigError(f"spaces[{name!r}] has {space.dim} dimensions. The official heads work in {DIM}.")
@@ -203,6 +214,7 @@ def _space(name: str, role: str, head: Head, space: Space | None) -> BridgeSpace
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Weights of an official checkpoint, by name."""
     import torch
 
     if not path.is_file():
@@ -236,6 +248,7 @@ def _recognise(path: Path, state: Mapping[str, Any], leaf: str | None) -> Head:
 
 
 def _leaf_head(path: Path, leaf: str | None) -> Head:
+    """The released head of Ex-MCR that a file holds, which its name or the user says."""
     leaves = ("clap", "ulip")
     if leaf is None:
         named = [name for name in leaves if name in path.stem.lower()]
@@ -246,6 +259,7 @@ def _leaf_head(path: Path, leaf: str | None) -> Head:
 
 
 def _few(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

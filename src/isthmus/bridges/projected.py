@@ -74,6 +74,7 @@ def write_part(bridge: Bridge, x: Embeddings, into: Path, part: tuple[int, int],
 
 
 def _is_joined(into: Path, x: Embeddings) -> bool:
+    """Whether a folder holds the whole projected modality already."""
     if not (into / manifest.MANIFEST).is_file():
         return False
     space = open_space(into)
@@ -89,6 +90,7 @@ def _write_part(
     mark: dict[str, str],
     force: bool,
 ) -> None:
+    """Project one shard's blocks of rows into its own folder."""
     rows = np.arange(*part_bounds(len(x), part))
     # A task whose machine was given up may still write: the one that does its part again waits for it to end.
     with suppress(FileNotFoundError), manifest.lock(folder, wait=True):
@@ -111,10 +113,12 @@ def waiting_for(into: Path, modality: str, count: int) -> list[int]:
 
 
 def _folder(into: Path, modality: str, number: int, count: int) -> Path:
+    """Folder of one shard of a projected modality."""
     return into / PARTS / modality / f"{number:05d}-of-{count:05d}"
 
 
 def _check_count(folder: Path) -> None:
+    """Refuse a folder that holds shards of another number."""
     ending = folder.name.partition("-of-")[2]
     if other := [one.name for one in folder.parent.iterdir() if one.name.partition("-of-")[2] != ending]:
         raise SpaceError(
@@ -169,6 +173,7 @@ def _append(bridge: Bridge, x: Embeddings, into: Path, parts: list[Path]) -> int
 
 
 def _write(bridge: Bridge, x: EmbeddingRows, folder: Path, info: dict[str, Any], *, name: str, force: bool) -> int:
+    """Project a modality into a folder, going on after what an interrupted run has written."""
     start = 0
     with _writer(bridge, x.modality, folder, info, name) as writer:
         written = writer.rows  # whole shards of an interrupted run: the same rows, in the same order
@@ -178,6 +183,7 @@ def _write(bridge: Bridge, x: EmbeddingRows, folder: Path, info: dict[str, Any],
 
 
 def _writer(bridge: Bridge, modality: str, folder: Path, info: dict[str, Any], name: str) -> ModalityWriter:
+    """Writer of a projected modality."""
     return ModalityWriter(folder, modality, dim=bridge.dim, dtype="float32", info=info, name=name)
 
 

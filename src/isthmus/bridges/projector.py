@@ -86,6 +86,7 @@ class Projector(JoinedSpaces):
             start += len(block)
 
     def _project_array(self, x: NDArray[Any], space: str | None, modality: str | None) -> Array:
+        """Project rows whose space and modality the caller names."""
         if space is None or modality is None:
             raise BridgeError(f"an array needs space= and modality= to be projected. Expected one of {self.keys()}.")
         if x.ndim != 2:
@@ -94,12 +95,14 @@ class Projector(JoinedSpaces):
         return self._run(self._fitting_route(space, modality, x.shape[1], where), x, where, None, 0)
 
     def _fitting_route(self, name: str, modality: str, dim: int, where: str) -> Route:
+        """Route of a modality for rows of that dimension."""
         route, expected = self.route(name, modality), self.space(name).dim
         if dim != expected:
             raise BridgeError(f"{where}: got embeddings of {dim} dimensions. The space {name!r} has {expected}.")
         return route
 
     def _run(self, route: Route, x: NDArray[Any], where: str, ids: Sequence[str] | None, start: int) -> Array:
+        """Unit rows at the end of a route, after the rows were checked."""
         x = np.asarray(x, dtype=np.float32)
         check_rows(x, where, ids, start)
         out = apply_route(route, self.arrays, x, where=where)

@@ -62,6 +62,7 @@ def _space_fault(space: Any) -> str | None:
 
 
 def _encoder_fault(encoder: Mapping[str, Any]) -> str | None:
+    """What is wrong with a recorded encoder, or None."""
     for key in IDENTITY:
         value = encoder.get(key)
         if value is not None and not (isinstance(value, str) and len(value) <= _LONGEST):
@@ -70,4 +71,5 @@ def _encoder_fault(encoder: Mapping[str, Any]) -> str | None:
 
 
 def _is_name(value: Any) -> bool:
+    """Whether a value can be the name of a space."""
     return isinstance(value, str) and 0 < len(value) <= _LONGEST and "\0" not in value

@@ -119,12 +119,14 @@ def rename_arrays(steps: Sequence[Step], rename: Callable[[str], str]) -> Route:
 
 
 def _run(steps: Sequence[Step], arrays: Arrays, x: Array) -> Array:
+    """Rows at the end of a chain of steps."""
     for step in steps:
         x = STEPS[step["kind"]].run(step, arrays, x)
     return x
 
 
 def _check_keys(step: Step, known: StepKind, place: str) -> None:
+    """Refuse a step with a key too few or too many."""
     given = set(step) - {"kind"}
     if missing := known.required - given:
         raise BridgeError(f"{place}: key {min(missing)!r} is missing. Expected {', '.join(sorted(known.required))}.")
@@ -136,6 +138,7 @@ def _check_keys(step: Step, known: StepKind, place: str) -> None:
 
 
 def _check_chains(step: Step, reader: Reader, dim: int) -> list[int]:
+    """Check weights and chains of a blend or a concat; the dimension that each chain ends in."""
     weights, chains = step["weights"], step["chains"]
     if not isinstance(weights, list) or not isinstance(chains, list) or not chains or len(weights) != len(chains):
         raise BridgeError(f"{reader.place}: weights and chains do not match. Expected lists of one length, at least 1.")
@@ -153,6 +156,7 @@ def _chain_dims(chains: Sequence[Route], reader: Reader, dim: int) -> list[int]:
 
 
 def _check_blend(step: Step, reader: Reader, dim: int) -> int:
+    """Check a blend of chains: the one dimension that they all end in."""
     dims = _check_chains(step, reader, dim)
     if len(set(dims)) != 1:
         ends = ", ".join(map(str, dims))
@@ -161,28 +165,34 @@ def _check_blend(step: Step, reader: Reader, dim: int) -> int:
 
 
 def _run_blend(step: Step, arrays: Arrays, x: Array) -> Array:
+    """Weighted mean of the unit rows at the ends of several chains, at unit length."""
     parts = [normalize(_run(chain, arrays, x)) * np.float32(w) for w, chain in _weighted(step)]
     return normalize(np.asarray(sum(parts), dtype=np.float32))
 
 
 def _check_concat(step: Step, reader: Reader, dim: int) -> int:
+    """Check a concat of chains: the sum of their dimensions."""
     return sum(_check_chains(step, reader, dim))
 
 
 def _run_concat(step: Step, arrays: Arrays, x: Array) -> Array:
+    """Unit rows at the ends of several chains side by side, so that cosines add up by weight."""
     parts = [normalize(_run(chain, arrays, x)) * np.float32(math.sqrt(w)) for w, chain in _weighted(step)]
     return np.concatenate(parts, axis=1)
 
 
 def _weighted(step: Step) -> list[tuple[float, Route]]:
+    """Chains of a step with their weights."""
     return list(zip(step["weights"], step["chains"], strict=True))
 
 
 def _rename_chains(step: Step, to: Callable[[str], str]) -> Step:
+    """A step with the arrays of its chains renamed."""
     return {**step, "chains": [rename_arrays(chain, to) for chain in step["chains"]]}
 
 
 def _check_stack(step: Step, reader: Reader, dim: int) -> int:
+    """Check a stack of scaled chains: the sum of their dimensions."""
     scales, chains = step["scales"], step["chains"]
     if not isinstance(scales, list) or not isinstance(chains, list) or not chains or len(scales) != len(chains):
         raise BridgeError(f"{reader.place}: scales and chains do not match. Expected lists of one length, at least 1.")
@@ -192,6 +202,7 @@ def _check_stack(step: Step, reader: Reader, dim: int) -> int:
 
 
 def _run_stack(step: Step, arrays: Arrays, x: Array) -> Array:
+    """Rows at the ends of several chains side by side, each times its scale."""
     pairs = zip(step["scales"], step["chains"], strict=True)
     return np.concatenate([_run(chain, arrays, x) * np.float32(scale) for scale, chain in pairs], axis=1)
 

@@ -90,6 +90,7 @@ Maker = Callable[[], ArrayPair]
 
 
 def _row(make: Maker, score: Score) -> dict[str, Any]:
+    """Score of one simple method, or the reason why it has none."""
     started = time.perf_counter()
     try:
         query, target = make()
@@ -121,6 +122,7 @@ class _Variant:
         self.items = cache(self._items)
 
     def _items(self, end: _End) -> Array:
+        """Rows of one end, centred where the variant is."""
         unit = end.items.unit()
         return centred_rows(unit, self.spaces.mean(end.space, end.items.modality)) if self.centred else unit
 
@@ -147,6 +149,7 @@ class _Variant:
         return x, y
 
     def _paths(self) -> tuple[list[str], list[str]]:
+        """Overlaps that lead from query and gallery to the space where they meet."""
         ways = self.spaces.path(self.query.space), self.spaces.path(self.target.space)
         if self.query.space == self.target.space:
             raise EvaluationError("query and gallery are of one space; there is nothing to map, see raw.")
@@ -154,6 +157,7 @@ class _Variant:
         return ways[0][: ways[0].index(meeting)], ways[1][: ways[1].index(meeting)]
 
     def _along(self, path: Sequence[str], end: _End, method: str) -> Array:
+        """Rows carried over one overlap after another by a simple method."""
         x = self.items(end)
         settings: dict[str, Any] = {"two_sided": False} if method in ("cca", "dictionary") else {}
         for name in path:
@@ -164,6 +168,7 @@ class _Variant:
 
 
 def _unpaired(spaces: TrainingSpaces, query: _End, target: _End) -> Iterator[tuple[str, Maker]]:
+    """Simple methods that need no pairs, each as a function that makes both sides."""
     for suffix, centred in (("", False), ("_centred", True)):
         variant = _Variant(spaces, query, target, centred=centred)
         yield f"raw{suffix}", variant.raw
@@ -173,6 +178,7 @@ def _unpaired(spaces: TrainingSpaces, query: _End, target: _End) -> Iterator[tup
 
 
 def _oracles(spaces: TrainingSpaces, query: _End, target: _End, train_pairs: Any) -> Iterator[tuple[str, Maker]]:
+    """Simple methods that are fit on true pairs, as a bound."""
     if train_pairs is None:
         return
     ends = [spaces[end.space][end.items.modality] for end in (query, target)]

@@ -224,6 +224,7 @@ class _Task:
 
 
 def _settings(ks: Sequence[int], bootstrap: int, seed: int) -> Settings:
+    """Checked cut-offs, resamples and seed of an evaluation."""
     if not len(ks) or any(not isinstance(k, int | np.integer) or k < 1 for k in ks) or bootstrap < 0:
         raise EvaluationError(f"ks must be cut-offs from 1 and bootstrap not negative, got {ks} and {bootstrap}.")
     return Settings(tuple(int(k) for k in ks), bootstrap, seed)
@@ -267,4 +268,5 @@ def _class_embeddings(prompts: Array, class_of: Ints) -> Array:
 
 
 def _gap(query: EmbeddingRows, target: EmbeddingRows) -> float | None:
+    """Modality gap of query and gallery, where they are of one dimension."""
     return modality_gap(query.unit(), target.unit()) if query.dim == target.dim else None

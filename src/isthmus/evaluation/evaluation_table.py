@@ -35,6 +35,7 @@ def format_table(result: Mapping[str, Any], *, name: str = "bridge", width: int 
 
 
 def _cells(label: str, row: Mapping[str, Any], columns: Sequence[str], *, wide: bool) -> list[str]:
+    """Cells of one row of an evaluation's table."""
     if "reason" in row:
         return [label, row["reason"]]
     figures = row.get("mean", row)

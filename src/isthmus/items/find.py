@@ -121,6 +121,7 @@ def _kinds(file: File) -> set[str]:
 
 
 def _infer(files: list[File], offered: Sequence[str] | None, given: Sequence[str | Path]) -> str:
+    """Modality of the files that were named, if it is only one."""
     counts: Counter[str] = Counter()
     for file in files:
         kinds = _kinds(file)
@@ -149,12 +150,14 @@ def _fits(file: File, modality: str) -> bool:
 
 
 def _suffixes(modality: str) -> tuple[str, ...]:
+    """Suffixes of the files of a modality."""
     return SUFFIXES.get(modality, ()) + (SUFFIXES[VIDEO] if modality == AUDIO else ())
 
 
 def _items_of(
     file: File, modality: str, columns: TableColumns, types: Types, passed_over: PassedOver
 ) -> Iterator[Item]:
+    """Items of one file: itself, the rows of a table, the lines of a list, the members of a tar."""
     ids = columns.ids
     if file.suffix in TARS:
         prefix = f"{_name(file, ids)}/" if ids == "path" else ""
@@ -176,10 +179,12 @@ def _items_of(
 
 
 def _whole_text(path: Path) -> str:
+    """Text of a file."""
     return path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff").strip()
 
 
 def _name(file: File, ids: str | None) -> str:
+    """Id of a file: its name, or its path."""
     return utf8(file.path.as_posix()) if ids == "path" and file.named else file.name
 
 
@@ -196,6 +201,7 @@ def check_unique(items: list[Item]) -> None:
 
 
 def _nothing(given: Sequence[str | Path], files: list[File], modality: str) -> str:
+    """Message where no item of the modality was found."""
     where = ", ".join(map(str, given[:3])) or "no path"
     suffixes = (*TABLES, *LISTS) if modality == TEXT else _suffixes(modality)
     expected = " ".join(suffixes) or "files named one by one"
@@ -203,6 +209,7 @@ def _nothing(given: Sequence[str | Path], files: list[File], modality: str) -> s
 
 
 def _seen(files: list[File]) -> str:
+    """What was found instead, in a few words."""
     if not files:
         return "holds no file"
     counts = Counter(file.suffix or "without suffix" for file in files)

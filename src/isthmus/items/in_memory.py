@@ -38,6 +38,7 @@ def as_items(items: Any, modality: str) -> list[Item]:
 
 
 def _several(items: Any, modality: str) -> list[Any]:
+    """Items as a list, one alone being a list of one."""
     if items is None:
         raise FormatError(f"nothing to encode: got None, expected a list of which each is {_expected(modality)}.")
     single = isinstance(items, str | bytes | Path | Mapping | Item) or _is_picture(items)
@@ -73,14 +74,17 @@ def as_item(value: Any, modality: str, number: int = 0) -> Item:
 
 
 def _expected(modality: str) -> str:
+    """What an item of a modality may be, in words."""
     return _EXPECTED.get(modality, "a path or bytes")
 
 
 def _is_picture(value: Any) -> bool:
+    """Whether a value is a picture of PIL."""
     return hasattr(value, "save") and hasattr(value, "mode") and hasattr(value, "size")
 
 
 def _is_array(value: Any) -> bool:
+    """Whether a value is an array."""
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
@@ -98,6 +102,7 @@ def _png(value: Any, number: int) -> bytes:
 
 
 def _pixels(array: NDArray[Any], number: int) -> NDArray[np.uint8]:
+    """Array of a picture as bytes from 0 to 255."""
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise FormatError(
             f"item {number} is an array of shape {array.shape}, expected (height, width), (height, width, 3) or "
@@ -114,6 +119,7 @@ def _pixels(array: NDArray[Any], number: int) -> NDArray[np.uint8]:
 
 
 def _sound(value: Any) -> tuple[NDArray[Any], int] | None:
+    """Samples and rate of a sound in memory, or None."""
     if isinstance(value, Mapping) and {"array", "sampling_rate"} <= set(value):
         return to_numpy(value["array"]), int(value["sampling_rate"])
     if isinstance(value, tuple) and len(value) == 2 and _is_array(value[0]):
@@ -122,6 +128,7 @@ def _sound(value: Any) -> tuple[NDArray[Any], int] | None:
 
 
 def _wav(samples: NDArray[Any], rate: int, number: int) -> bytes:
+    """Samples as the bytes of a WAV file."""
     from isthmus.items.decoding import require
 
     soundfile = require("soundfile", extra="audio", purpose="encoding sounds in memory")
@@ -140,6 +147,7 @@ def _wav(samples: NDArray[Any], rate: int, number: int) -> bytes:
 
 
 def _npy(array: NDArray[Any]) -> bytes:
+    """Array as the bytes of a .npy file."""
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=False)
     return stream.getvalue()

@@ -66,6 +66,7 @@ class Preview:
         return self._sound(path) if self.modality == "audio" else self._shape(path)
 
     def _sound(self, path: str) -> bytes:
+        """First seconds of a sound, as MP3 or WAV."""
         from isthmus.items.decoding.audio import decode_audio
 
         rate = RATES[self.still]
@@ -73,6 +74,7 @@ class Preview:
         return _mp3(signal, rate) if self.still else _wav(signal, rate)
 
     def _shape(self, path: str) -> bytes:
+        """Points of a shape, as a picture or as bytes that the page draws."""
         from isthmus.items.decoding.point_cloud import decode_point_cloud
 
         shape = decode_point_cloud(path, points=self.points, colours=True)
@@ -109,6 +111,7 @@ def check_file(item: Item, max_bytes: int) -> None:
 
 
 def _webp(image: Any, pixels: int) -> bytes:
+    """A picture as WebP, no larger than so many pixels."""
     out = io.BytesIO()
     image = image.convert("RGB")
     image.thumbnail((pixels, pixels))
@@ -117,6 +120,7 @@ def _webp(image: Any, pixels: int) -> bytes:
 
 
 def _wav(signal: Array, rate: int) -> bytes:
+    """Samples as WAV."""
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
         file.setnchannels(1)
@@ -127,6 +131,7 @@ def _wav(signal: Array, rate: int) -> bytes:
 
 
 def _mp3(signal: Array, rate: int) -> bytes:
+    """Samples as MP3."""
     import soundfile
 
     out = io.BytesIO()

@@ -139,10 +139,12 @@ def _first_value(column: pa.ChunkedArray) -> tuple[int, str]:
 
 
 def _short(text: str) -> str:
+    """A text in at most 40 characters."""
     return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _advice(kind: pa.DataType) -> str:
+    """What to do about a column of a type that is no id."""
     import pyarrow as pa
 
     t = pa.types
@@ -191,6 +193,7 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Values of a column as Python has them."""
     import pyarrow as pa
 
     if pa.types.is_temporal(column.type):  # of these Python knows some, in some ranges and time zones

@@ -67,6 +67,7 @@ def search_vocabulary(word: str) -> list[Entry]:
 
 
 def _rank(entry: Entry, wanted: str) -> int:
+    """How well an entry of the vocabulary answers to a word, 0 the best."""
     if entry.name == wanted:
         return 0
     if f" {wanted} " in f" {entry.name} ":

@@ -114,6 +114,7 @@ def _walk(folder: Path, passed_over: PassedOver) -> list[File]:
 def _files_in(
     here: Path, folder: Path, folders: list[str], names: list[str], passed_over: PassedOver
 ) -> Iterator[File]:
+    """Files of one folder that count, and a count of those passed over."""
     visible = [name for name in names if not name.startswith(".")]
     for name in names:
         if name.startswith(".") and Path(name).suffix:
@@ -132,10 +133,12 @@ def _files_in(
 
 
 def _product(folder: Path, names: list[str]) -> str | None:
+    """What a folder is, where isthmus wrote it; else None."""
     return next((what for name, what in _PRODUCTS.items() if name in names), None)
 
 
 def _is_img2dataset(path: Path) -> bool:
+    """Whether a parquet file is the index of a tar of img2dataset."""
     import pyarrow.parquet as pq
 
     try:

@@ -58,6 +58,7 @@ def bf16_sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
 
 
 def _absorb(state: OnlineSoftmax, logits: torch.Tensor, values: list[torch.Tensor], *, keep: bool) -> None:
+    """Add a block of logits, relative to the shift, to the running sums in bfloat16 products."""
     weights = _low(torch.exp(logits))
     wide = weights.float()
     state.total.add_(wide.sum(dim=1))
@@ -68,6 +69,7 @@ def _absorb(state: OnlineSoftmax, logits: torch.Tensor, values: list[torch.Tenso
 
 
 def _low(x: torch.Tensor) -> torch.Tensor:
+    """A tensor rounded to bfloat16; kept in float32 where the processor is not faster at bfloat16."""
     low = x.bfloat16()
     return low if has_bf16(x.device) else low.float()
 
@@ -81,4 +83,5 @@ def _widen(x: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
 
 
 def _even(keys: MatrixReader) -> torch.Tensor:
+    """A few rows from all over the memory."""
     return keys.take(torch.linspace(0, keys.n - 1, min(_LOOK, keys.n)).long())

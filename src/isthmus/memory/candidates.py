@@ -185,6 +185,7 @@ def make_scores(sketched: torch.Tensor, look: torch.Tensor) -> Scores:
 
 
 def _byte_tile(rows: torch.Tensor) -> _ByteTile:
+    """Sketched rows packed as bytes for the compiled scan."""
     from isthmus.core.kernels import scan
 
     scale = _scale(rows)

@@ -119,11 +119,13 @@ class Scan:
                     return
 
     def _step(self, chunk: _Chunk, use: Use, part: slice) -> int:
+        """Scan one chunk of the memory for one block of queries; the number of rows rescored."""
         candidates = self._find(chunk, part)
         use(part, chunk.start, chunk.rows, candidates)
         return len(candidates.columns)
 
     def _tiles(self, sketched: torch.Tensor, row_residual: torch.Tensor) -> Tiles:
+        """Sketched rows of a chunk, prepared for the scan."""
         return self.scores.tiles(_widen(sketched, row_residual))
 
     def _few_rows(self) -> torch.Tensor:
@@ -131,6 +133,7 @@ class Scan:
         return self.keys.take(torch.linspace(0, self.keys.n - 1, min(_LOOK, max(1, self.keys.n // 16))).long())
 
     def _find(self, chunk: _Chunk, part: slice) -> Candidates:
+        """Rows of a chunk that may matter to a block of queries, with their exact logits."""
         bounds = Bounds(self.best[part], self.margin[part], self.query_error[part], chunk.row_residual)
         starts, columns = self.scores.find(part, chunk.tiles, bounds)
         queries = torch.repeat_interleave(starts.diff(), output_size=len(columns))
@@ -243,6 +246,7 @@ def _add_rows(candidates: Candidates, weights: torch.Tensor, values: torch.Tenso
 
 
 def _compiled(device: torch.device) -> bool:
+    """Whether the scan goes through compiled loops."""
     return device.type == "cpu" and kernels.available()
 
 

@@ -51,6 +51,7 @@ class Work:
 
     @property
     def widths(self) -> list[int]:
+        """Width of each matrix of averages."""
         return [self.keys.dim if v is None else v.dim for v in self.values]
 
     def pass_queries(self, pass_bytes: int) -> int:
@@ -86,6 +87,7 @@ def redo_weak(work: Work, queries: torch.Tensor, sums: OnlineSoftmax) -> OnlineS
 
 
 def _pass(work: Work, queries: torch.Tensor, *, constant: bool) -> OnlineSoftmax:
+    """Sums of queries in one pass over the memory, with a constant shift or a running maximum."""
     # Cosines are at most 1, so that 1 / temperature is a shift that no logit passes: no running maximum is needed.
     highest = 1.0 / work.temperature + (0.0 if work.bias is None else float(work.bias.max()))
     state = empty(work, len(queries), highest - _HEADROOM if constant else -torch.inf)
@@ -208,4 +210,5 @@ def rescale(state: OnlineSoftmax, shift: torch.Tensor, *, moment: bool) -> None:
 
 
 def _tensors(state: OnlineSoftmax) -> list[torch.Tensor]:
+    """All tensors of the running sums, row-aligned with the queries."""
     return [state.shift, state.total, *([] if state.moment is None else [state.moment]), *state.sums]

@@ -84,6 +84,7 @@ def int16_partial_sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
 def _pack_queries(
     work: Work, queries: NDArray[np.float32], state: tuple[Any, ...], sums: list[NDArray[np.float32]], size: int
 ) -> list[_PackedQueries]:
+    """Queries packed as 16-bit integers, in blocks of `size`, with the sums that are theirs."""
     from isthmus.core.kernels import packing
 
     highest = packing.highest(work.keys.dim)

@@ -110,12 +110,14 @@ class MatrixReader:
             yield start, self.block(start, min(start + self.chunk_rows, self.n))
 
     def _slices(self, start: int, stop: int) -> Iterator[Any]:
+        """Pieces of the matrix's parts that cover rows `start` to `stop`."""
         for part, low, high in zip(self.parts, self.starts[:-1], self.starts[1:], strict=True):
             first, last = max(start, int(low)), min(stop, int(high))
             if first < last:
                 yield _range(part, first - int(low), last - int(low))
 
     def _hold(self, resident_bytes: int) -> None:
+        """Keep the whole matrix on the device, where it is there already or small enough."""
         if len(self.parts) == 1 and _is_ready(self.parts[0], self.device):
             matrix = torch.as_tensor(self.parts[0])
             if _finite(matrix, self.name, unit=self.unit):
@@ -133,6 +135,7 @@ class MatrixReader:
         return block.div_(norms.clamp_(min=_EPS)) if self.unit else block
 
     def _check_shapes(self) -> None:
+        """Refuse parts that are no (n, d) with one d."""
         if not self.parts:
             raise ConfigError(f"the {self.name} hold no rows. Expected an (n, d) array or a list of them.")
         shapes = [tuple(part.shape) for part in self.parts]
@@ -143,6 +146,7 @@ class MatrixReader:
 
 
 def _parts(matrix: Matrix) -> list[Any]:
+    """Parts of a matrix: itself, or the arrays of a list."""
     if isinstance(matrix, (np.ndarray, torch.Tensor, StoredRows)):
         return [matrix]
     parts = list(matrix)
@@ -162,6 +166,7 @@ def _mapped(part: NDArray[Any]) -> bool:
 
 
 def _is_ready(part: Any, device: torch.device) -> bool:
+    """Whether an array can be read in place, without a copy."""
     if isinstance(part, torch.Tensor):
         return part.dtype == torch.float32 and part.device == device and part.is_contiguous() and not part.requires_grad
     if not isinstance(part, np.ndarray) or _mapped(part):
@@ -171,10 +176,12 @@ def _is_ready(part: Any, device: torch.device) -> bool:
 
 
 def _range(part: Any, start: int, stop: int) -> Any:
+    """Rows `start` to `stop` of an array or of stored rows."""
     return part[start:stop] if isinstance(part, (np.ndarray, torch.Tensor)) else part.take(np.arange(start, stop))
 
 
 def _take(part: Any, rows: NDArray[np.int64]) -> Any:
+    """Rows of an array or of stored rows, by number."""
     if isinstance(part, np.ndarray):
         return part[rows]
     return part[torch.from_numpy(rows).to(part.device)] if isinstance(part, torch.Tensor) else part.take(rows)
@@ -191,6 +198,7 @@ def _convert(part: Any, device: torch.device) -> torch.Tensor:
 
 
 def _join(blocks: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Blocks one below the other."""
     return blocks[0] if len(blocks) == 1 else torch.cat(list(blocks))
 
 
@@ -205,6 +213,7 @@ def _finite(matrix: torch.Tensor, name: str, *, unit: bool) -> bool:
 
 
 def _refuse_not_finite(norms: torch.Tensor, name: str, start: int | None) -> None:
+    """Refuse rows with NaN or infinity, by the first such row."""
     good = torch.isfinite(norms[:, 0])
     if not bool(good.all()):
         row = "a row" if start is None else f"row {start + int(torch.nonzero(~good)[0])}"

@@ -122,6 +122,7 @@ class _Judge:
                 yield _Trial("bf16", low_precision_sums, {"products": kind}, allowed=_BF16_P99)
 
     def _compressed(self, spectrum: Spectrum, residual: float, margin: float) -> _Trial:
+        """Trial of a compressed scan: its sketch, threshold and tail, or why it does not pay."""
         rows, dim = self.work.keys.n, self.work.keys.dim
         sketch = spectrum.sketch(spectrum.rank(residual))
         threshold = max(2.5 * BAND, margin - float(np.log(self.tolerance)))

@@ -36,6 +36,7 @@ class Run:
         self.neighbours = torch.ones(self.queries.n, device=bank.device)
 
     def aggregate(self, method: str, tolerance: float, seed: int, out: Any) -> Any:
+        """Choose a method, go through the memory, and fill the results; see `MemoryBank.aggregate`."""
         if method not in METHODS:
             raise ConfigError(f"unknown method {method!r}. Expected one of {', '.join(METHODS)}.")
         if self.work.bias is not None and method not in ("exact", "auto"):
@@ -58,6 +59,7 @@ class Run:
         return finished if self.many else finished[0]
 
     def _results(self, out: Any) -> list[Any]:
+        """Arrays that receive the averages: the caller's, or new ones."""
         shapes = [(self.queries.n, width) for width in self.work.widths]
         if out is None:
             return [torch.empty(shape, device=self.bank.device) for shape in shapes]

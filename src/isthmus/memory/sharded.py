@@ -165,6 +165,7 @@ def shard_sums(queries: NDArray[np.float32], shard: Any, values: Any, temperatur
 
 
 def _open(shard: Any) -> Any:
+    """A shard as an array, memory-mapped where it is a file."""
     if not isinstance(shard, (str, Path)):
         return shard
     try:
@@ -174,6 +175,7 @@ def _open(shard: Any) -> Any:
 
 
 def _to_files(arrays: Sequence[NDArray[Any]], folder: Path) -> list[Any]:
+    """Arrays written as .npy files for other processes."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number}.npy" for number in range(len(arrays))]
     for path, array in zip(paths, arrays, strict=True):
@@ -182,6 +184,7 @@ def _to_files(arrays: Sequence[NDArray[Any]], folder: Path) -> list[Any]:
 
 
 def _merge(tasks: Iterator[Arrays]) -> OnlineSoftmax:
+    """Sums of all shards of the memory as one."""
     merged: OnlineSoftmax | None = None
     for arrays in tasks:
         part = {name: torch.tensor(array) for name, array in arrays.items()}
@@ -198,6 +201,7 @@ def _local(workers: int | None, address: str | None) -> Iterator[Callable[..., I
 
 @contextmanager
 def _processes(workers: int | None, address: str | None) -> Iterator[Callable[..., Iterator[Arrays]]]:
+    """A way to sum over shards in processes of this machine."""
     count = workers or os.cpu_count() or 1
     # Forking a process in which torch has started threads can hang; a spawned one starts clean.
     with ProcessPoolExecutor(count, get_context("spawn"), _one_thread) as pool:
@@ -212,11 +216,13 @@ def _processes(workers: int | None, address: str | None) -> Iterator[Callable[..
 
 @contextmanager
 def _ray(workers: int | None, address: str | None) -> Iterator[Callable[..., Iterator[Arrays]]]:
+    """A way to sum over shards as tasks of a Ray cluster."""
     with ray_session(address) as ray:
         yield _ray_submit(ray)
 
 
 def _ray_submit(ray: Any) -> Callable[..., Iterator[Arrays]]:
+    """The function that hands shards to Ray's tasks."""
     # A node that dies takes its tasks and their results with it; Ray runs them again elsewhere.
     task = ray.remote(num_cpus=1, max_retries=8)(_ray_task)
     # A shard that is an array is handed over once, whatever the number of blocks of queries that ask it; it is kept
@@ -239,6 +245,7 @@ def _ray_submit(ray: Any) -> Callable[..., Iterator[Arrays]]:
 
 
 def _ray_task(queries: NDArray[np.float32], keys: Any, values: Any, temperature: float) -> Arrays:
+    """Sums over one shard, in a task of Ray."""
     _one_thread()
     return shard_sums(queries, keys, values, temperature)
 

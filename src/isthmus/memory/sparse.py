@@ -142,6 +142,7 @@ def _cut(entries: _Entries, mass: float, max_k: int, work: Work) -> SparseWeight
 
 
 def _join(parts: list[SparseWeights], rows: int, report: dict[str, Any]) -> SparseWeights:
+    """Sparse weights of blocks of queries as one, with what they take in the report."""
     counts = np.concatenate([np.diff(part.starts) for part in parts])
     starts = _narrow(np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
     joined = SparseWeights(starts, np.concatenate([part.entries for part in parts]), rows, report)

@@ -145,6 +145,7 @@ class SparseWeights:
 
 
 def _narrow(starts: NDArray[np.int64]) -> NDArray[Any]:
+    """Starts of entries in 32 bits where these suffice."""
     return starts.astype(np.uint32) if starts[-1] < 1 << 32 else starts
 
 
@@ -160,6 +161,7 @@ def _split(kind: np.dtype[Any], memory_rows: int) -> tuple[int, int]:
 
 
 def _number_bits(memory_rows: int) -> int:
+    """Bits of a row number of the memory."""
     return max(1, int(memory_rows - 1).bit_length())
 
 
@@ -177,7 +179,9 @@ class _Scaled:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Rows and width of the memory."""
         return self.keys.n, self.keys.dim
 
     def take(self, rows: Any, /) -> NDArray[np.float32]:
+        """Rows of the memory as the bank has them, at unit length where it scales them."""
         return np.asarray(self.keys.take(torch.as_tensor(rows)).cpu().numpy(), dtype=np.float32)

@@ -94,9 +94,11 @@ class RetrievalResult:
         return {**ways, "mean": mean_figures(list(ways.values()))}
 
     def _sides(self) -> dict[str, Ranking]:
+        """Rankings by direction."""
         return {"query_to_gallery": self.query_to_gallery, "gallery_to_query": self.gallery_to_query}
 
     def _repr_html_(self) -> str:
+        """Table of the scores for a notebook."""
         figures = self.scores()
         return figures_html(
             f"retrieval, {len(self.query_to_gallery.rows):,} queries", figures | {"chance": self.chance()["mean"]}
@@ -147,6 +149,7 @@ class ZeroShotResult:
         return {f"accuracy@{k}": figures[f"r@{k}"] for k in self.how.ks}
 
     def _repr_html_(self) -> str:
+        """Table of the scores for a notebook."""
         rows = {"this": self.scores(), "chance": self.chance()}
         return figures_html(f"zero-shot, {len(self.ranking.rows):,} items in {self.classes:,} classes", rows)
 
@@ -172,6 +175,7 @@ def figures_html(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _with_interval(figures: Mapping[str, Any], name: str) -> str:
+    """A figure with its interval, as text."""
     value, interval = figures.get(name), figures.get(f"{name}_ci95")
     if not isinstance(value, (int, float)):
         return "-"

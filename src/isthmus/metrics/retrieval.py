@@ -61,6 +61,7 @@ def retrieval_one_way(query: Any, gallery: Any, positives: Any) -> Ranking:
 
 
 def _directions(query: Any, gallery: Any, positives: Any, *, both: bool) -> tuple[_Direction, _Direction]:
+    """Both directions of a retrieval, of which the second may be left uncounted."""
     q = embedding_matrix(query, "query")
     g = embedding_matrix(gallery, "gallery", q.shape[1])
     pairs = make_pairs(positives, len(q), len(g))

@@ -68,6 +68,7 @@ class Names:
         return rows
 
     def _row(self, name: Any) -> int:
+        """Row number of a name, or -1."""
         if self.rows is not None:
             return self.rows.get(str(name), -1)
         text = str(name)
@@ -150,6 +151,7 @@ def _relevant(table: Any, name: str) -> list[bool] | None:
 
 
 def _column(table: Any, column: str, columns: tuple[str, str], name: str) -> list[Any]:
+    """Column of a table of true pairs, which must be there."""
     present = list(table) if isinstance(table, Mapping) else list(table.column_names)
     if column not in present:
         raise EvaluationError(
@@ -165,6 +167,7 @@ def _column(table: Any, column: str, columns: tuple[str, str], name: str) -> lis
 
 
 def _unzip(entries: Iterable[Any], columns: tuple[str, str], name: str) -> tuple[list[Any], list[Any]]:
+    """Pairs of a list as two lists."""
     left, right = [], []
     for row, entry in enumerate(entries.tolist() if isinstance(entries, np.ndarray) else entries):
         if isinstance(entry, str) or not hasattr(entry, "__len__") or len(entry) != 2:

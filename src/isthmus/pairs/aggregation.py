@@ -144,6 +144,7 @@ class Aggregation:
     def _average_here(
         self, hop: Hop, queries: Column, temperature: float, out: Sequence[NDArray[np.float32]]
     ) -> tuple[dict[str, Any], NDArray[np.float32]]:
+        """Averages of one hop by a memory bank of this process."""
         values = self._averaged(hop)
         _, stats = self._bank(hop.memory).aggregate_with_stats(
             _Streamed(queries),
@@ -157,6 +158,7 @@ class Aggregation:
     def _average_by_engine(
         self, hop: Hop, queries: Column, temperature: float, out: Sequence[NDArray[np.float32]]
     ) -> tuple[dict[str, Any], NDArray[np.float32]]:
+        """Averages of one hop by shards in other processes or on Ray."""
         memory, n = self._shards(hop), int(queries.shape[0])
         neighbours, report = np.empty(n, np.float32), {"used": "exact", "fell_back": None}
         for low in range(0, n, _ROWS):
@@ -172,6 +174,7 @@ class Aggregation:
         return [self.shared[slot] for slot in hop.filled] if len(hop.filled) > 1 else None
 
     def _bank(self, slot: Slot) -> MemoryBank:
+        """Memory bank of a slot, made once."""
         if slot not in self._banks:
             self._banks[slot] = MemoryBank(self.memory(slot), device=self.device)
         return self._banks[slot]
@@ -195,12 +198,15 @@ class _Streamed:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Rows and width of the column."""
         return int(self.column.shape[0]), int(self.column.shape[1])
 
     def take(self, rows: Any, /) -> Array:
+        """Rows of the column by number."""
         return pick(self.column, rows)
 
 
 def _percentiles(neighbours: NDArray[np.float32], temperature: float) -> dict[str, Any]:
+    """Record of effective neighbours: percentiles, temperature, number of queries."""
     low, middle, high = map(float, np.percentile(neighbours, [10, 50, 90]))
     return {"p10": low, "median": middle, "p90": high, "temperature": temperature, "queries": len(neighbours)}

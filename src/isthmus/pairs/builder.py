@@ -120,6 +120,7 @@ class Builder:
     # What a kind comes down to before anything is averaged
 
     def _plan(self, kind: Kind) -> KindPlan:
+        """Plan of one centric kind: its queries, rows and hops."""
         slot, names = kind.query, [side.name for side in self.sides]
         if slot in self.shared:
             own = {Slot(side, slot.modality): self.shared[Slot(side, slot.modality)] for side in (0, 1)}
@@ -169,10 +170,12 @@ class Builder:
         )
 
     def _digest(self, slot: Slot) -> str:
+        """Hash of a slot's embeddings."""
         side = self.sides[slot.side]
         return side.content.get(slot.modality) or digest(side.embeddings[slot.modality])
 
     def _width(self, slot: Slot) -> int:
+        """Dimension of a slot's space."""
         return self.sides[slot.side].dim
 
     # Dense
@@ -254,6 +257,7 @@ class Builder:
     # Kept
 
     def _load(self, plan: KindPlan, form: str, store: PairStore | None = None) -> Block | None:
+        """Pseudo pairs of a kind from the store, or None."""
         store = store or self.store
         block = store.load(_store_key(plan, form)) if store else None
         # A block of an older run that does not fit is made again, never repaired.
@@ -265,26 +269,32 @@ class Builder:
         return block
 
     def _whole(self, plan: KindPlan, block: Block) -> bool:
+        """Whether a stored block has all columns of a kind in their shapes."""
         shapes = {_name(slot): (len(plan), self._width(slot)) for slot in self.slots}
         return {name: column.shape for name, column in block.columns.items()} == shapes
 
     def _note(self, block: Block) -> None:
+        """Keep the record of a block for the bridge's."""
         self._neighbours |= block.neighbours
         if block.arithmetic not in self._arithmetic:
             self._arithmetic.append(block.arithmetic)
 
 
 def _line(plan: KindPlan) -> str:
+    """Progress line of a kind."""
     return f"pseudo pairs: {plan.label}, {len(plan):,} queries"
 
 
 def _store_key(plan: KindPlan, form: str) -> str:
+    """Key of a kind's pseudo pairs in the store."""
     return sha256_json({"kind": plan.key, "form": form})
 
 
 def _name(slot: Slot) -> str:
+    """Name of a slot's column in the store."""
     return f"{slot.side}/{slot.modality}"
 
 
 def _named(columns: Mapping[Slot, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Columns by their names in the store."""
     return {_name(slot): column for slot, column in columns.items()}

@@ -136,5 +136,6 @@ class PairStore:
 
     @staticmethod
     def _describe(folder: Path, block: Block) -> None:
+        """Write what is known of a block beside its columns."""
         about = {"columns": list(block.columns), "neighbours": block.neighbours, "arithmetic": block.arithmetic}
         write_json(folder / _ABOUT, about)

@@ -51,15 +51,18 @@ class PairConfig(BaseModel):
     @field_validator("memory_limit", mode="before")
     @classmethod
     def _bytes(cls, value: Any) -> Any:
+        """Bytes of a setting such as "2GB"."""
         return parse_bytes(value) if isinstance(value, str) else value
 
     @field_validator("centric", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
+        """Names of a setting with commas between."""
         return tuple(value.split(",")) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _temperatures(self) -> PairConfig:
+        """Refuse a temperature that is none."""
         given = self.aggregation_temperature
         for value in given.values() if isinstance(given, dict) else [given]:
             if not 0.0 < value < 100.0:
@@ -68,6 +71,7 @@ class PairConfig(BaseModel):
 
     @model_validator(mode="after")
     def _engine(self) -> PairConfig:
+        """Refuse settings that an engine does not have."""
         if self.engine != "local" and self.aggregation_method in ("bf16", "compressed"):
             raise ValueError(
                 f"engine {self.engine!r} aggregates exactly, got aggregation_method {self.aggregation_method!r}"

@@ -92,6 +92,7 @@ def hops_of(kind: Kind, slots: Sequence[Slot], via: Sequence[str], names: Sequen
 
 
 def _hop_name(query: Slot, memory: str, names: Sequence[str]) -> str:
+    """Name of a hop in records: space, modality of the queries, modality of the memory."""
     return f"{names[query.side]}: {query.modality} to {memory}"
 
 

@@ -81,6 +81,7 @@ def to_device_if_it_fits(pairs: PseudoPairs, device: torch.device) -> PseudoPair
 
 
 def _moved(column: Column, device: torch.device) -> Tensor:
+    """A column of pseudo pairs on the device, copied block by block."""
     n, width = column.shape
     column_on_device = torch.empty((n, width), device=device)
     for start in range(0, n, _MOVED):

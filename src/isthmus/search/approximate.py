@@ -78,6 +78,7 @@ class Approximate:
         return np.where(positions < 0, -1, self.places[np.maximum(positions, 0)]).astype(np.int64)
 
     def _parameters(self, selector: Any, k: int) -> Any:
+        """Search parameters of faiss: effort, and the places that may be hits."""
         faiss = load_faiss()
         options: dict[str, Any] = {}
         if selector is not None:
@@ -132,6 +133,7 @@ def build(
 
 
 def _recall(neighbours: RowNumbers, truth: RowNumbers) -> float:
+    """Share of the exact nearest rows that an approximate index gave."""
     hits = sum(len(np.intersect1d(one, other)) for one, other in zip(neighbours, truth, strict=True))
     return hits / truth.size
 
@@ -145,6 +147,7 @@ def _sample(rows: Array, seed: int) -> Array:
 
 
 def _ivf(rows: Array, seed: int) -> Any:
+    """Inverted-file index of faiss over unit rows."""
     faiss = load_faiss()
     dim = rows.shape[1]
     # About 4 sqrt(n) cells, faiss' own rule of thumb, which balances reading centroids with reading a cell.
@@ -160,6 +163,7 @@ def _ivf(rows: Array, seed: int) -> Any:
 
 
 def _hnsw(rows: Array) -> Any:
+    """HNSW graph of faiss over unit rows."""
     faiss = load_faiss()
     index = faiss.IndexHNSWFlat(rows.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = 200

@@ -95,9 +95,11 @@ class ItemCollection:
 
     @property
     def _searched(self) -> GrowingRows:
+        """Rows that queries are compared with: centred where the index is."""
         return self._rows if self._centred is None else self._centred
 
     def _living(self, values: list[str]) -> list[str]:
+        """Labels of the places that hold an item."""
         if not self._rows.gone:
             return list(values)
         return [values[place] for place in np.flatnonzero(self._rows.living)]
@@ -162,6 +164,7 @@ class ItemCollection:
             self._append([names[i] for i in new], rows[new], [about[i] for i in new], modality, gallery)
 
     def _append(self, ids: list[str], rows: Array, about: list[dict[str, Any]], modality: str, gallery: str) -> None:
+        """Add items whose ids are new."""
         places = self._rows.append(rows)
         if self._centred is not None:
             self._centred.append(self._centre_new(rows, [modality] * len(ids)))
@@ -191,6 +194,7 @@ class ItemCollection:
             self._set(place, None if rows is None else rows[number], None if about is None else about[number])
 
     def _set(self, place: int, row: Array | None, about: Mapping[str, Any] | None) -> None:
+        """Replace the row or the metadata of one place."""
         if row is not None:
             self._rows.replace(place, row)
             if self._centred is not None:

@@ -79,6 +79,7 @@ class _Parser:
         self.place = 0
 
     def _tokens(self) -> Iterator[_Token]:
+        """Tokens of the filter's text, and one that marks its end."""
         end, place = len(self.text.rstrip()), 0
         while place < end:
             match = _TOKEN.match(self.text, place)
@@ -92,9 +93,11 @@ class _Parser:
 
     @property
     def token(self) -> _Token:
+        """The token that comes next."""
         return self.tokens[self.place]
 
     def _fault(self, start: int, expected: str) -> ConfigError:
+        """Fault at a character of the filter's text."""
         rest = self.text[start : start + 30].strip()
         got = f"{rest!r}" if rest else "the end"
         return ConfigError(
@@ -103,29 +106,35 @@ class _Parser:
         )
 
     def _take(self, kind: str, *values: Any) -> _Token | None:
+        """The next token if it is such a one, passing it; else None."""
         if self.token.kind == kind and (not values or self.token.value in values):
             self.place += 1
             return self.tokens[self.place - 1]
         return None
 
     def _need(self, kind: str, expected: str, *values: Any) -> _Token:
+        """The next token, which must be such a one."""
         taken = self._take(kind, *values)
         if taken is None:
             raise self._fault(self.token.start, expected)
         return taken
 
     def parse(self) -> Filter:
+        """Parse the whole text."""
         tree = self._either(False, 0)
         self._need("end", "and, or, or the end")
         return tree
 
     def _either(self, negated: bool, depth: int) -> Filter:
+        """Conjuncts joined by `or`."""
         return self._joined("or", self._all, negated, depth)
 
     def _all(self, negated: bool, depth: int) -> Filter:
+        """Negations joined by `and`."""
         return self._joined("and", self._one, negated, depth)
 
     def _joined(self, word: str, part: Callable[[bool, int], Filter], negated: bool, depth: int) -> Filter:
+        """Parts joined by one word; a negation is pushed down into them."""
         parts = [part(negated, depth)]
         while self._take("keyword", word):
             parts.append(part(negated, depth))
@@ -136,6 +145,7 @@ class _Parser:
         return Combination(operator, tuple(parts))
 
     def _one(self, negated: bool, depth: int) -> Filter:
+        """A negation, a filter in parentheses, or a condition."""
         if depth > MAX_DEPTH:
             raise ConfigError(f"the filter is nested more than {MAX_DEPTH} deep. Write it flatter, with in (...).")
         if self._take("keyword", "not"):
@@ -147,6 +157,7 @@ class _Parser:
         return self._condition(negated)
 
     def _condition(self, negated: bool) -> Filter:
+        """One condition on a column."""
         if self.token.kind == "literal":
             value = self._literal()
             operator = _MIRROR[self._comparison()]
@@ -163,17 +174,21 @@ class _Parser:
         return _compare(column, self._comparison(), self._literal(), negated)
 
     def _comparison(self) -> str:
+        """Comparison operator in its one spelling."""
         operator = str(self._need("symbol", "a comparison, in or is", *COMPARISONS, *_SAME).value)
         return _SAME.get(operator, operator)
 
     def _column(self) -> str:
+        """Name of a column."""
         return str(self._need("column", "a column").value)
 
     def _literal(self) -> Value:
+        """Number, text or truth value."""
         value: Value = self._need("literal", "a number, a text in quotes, true or false").value
         return value
 
     def _values(self) -> tuple[Value, ...]:
+        """Literals in parentheses."""
         self._need("symbol", "an opening parenthesis", "(")
         values = [self._literal()]
         while self._take("symbol", ",") and not (self.token.kind == "symbol" and self.token.value == ")"):
@@ -202,4 +217,5 @@ def _token(kind: str, text: str) -> tuple[str, Any]:
 
 
 def _compare(column: str, operator: str, value: Value, negated: bool) -> Comparison:
+    """Comparison of a column with a value, its operator turned round where it is negated."""
     return Comparison(column, _NEGATION[operator] if negated else operator, value)

@@ -93,6 +93,7 @@ def mask(tree: Filter, table: pa.Table) -> Any:
 
 
 def _evaluate(tree: Filter, table: pa.Table) -> Any:
+    """Truth of a filter for every row of an Arrow table; null where a missing value decides."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -119,12 +120,15 @@ def _evaluate(tree: Filter, table: pa.Table) -> Any:
 
 
 def _scalar(value: Value) -> Any:
+    """Value of a filter as Arrow has it."""
     import pyarrow as pa
 
     return pa.scalar(value)
 
 
 def _arrow(name: str) -> Callable[[Any, Any], Any]:
+    """Comparison of a column with a value by a function of Arrow's."""
+
     def compare(column: Any, value: Any) -> Any:
         import pyarrow.compute as pc
 

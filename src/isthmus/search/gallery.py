@@ -83,6 +83,7 @@ def gallery_metadata(embeddings: Sequence[Embeddings | Selection]) -> Any:
 
 
 def _with_modality(x: Embeddings | Selection) -> pa.Table:
+    """Metadata of a gallery with a column for the modality."""
     import pyarrow as pa
 
     table = x.metadata
@@ -103,6 +104,7 @@ def _mixed(tables: Sequence[pa.Table]) -> set[str]:
 
 
 def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
+    """Columns of a table as text, for galleries that hold other types under one name."""
     import pyarrow as pa
 
     for name in names & set(table.column_names):

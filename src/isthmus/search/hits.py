@@ -44,12 +44,14 @@ class Hits(list[Hit]):
     """Hits of one query, best first."""
 
     def _repr_html_(self) -> str:
+        """Cards of the hits for a notebook."""
         cards = "".join(_card(hit) for hit in self[:SHOWN])
         rest = f"<div>and {len(self) - SHOWN:,} more</div>" if len(self) > SHOWN else ""
         return f"<div style='display:flex;flex-wrap:wrap;gap:8px'>{cards}</div>{rest}"
 
 
 def _card(hit: Hit) -> str:
+    """Card of one hit: picture or sound, label, score, reasons."""
     label = str(hit.metadata.get("text") or hit.id)
     words = f"<div style='overflow-wrap:anywhere'>{escape(label)}</div>"
     foot = f"<small>{hit.score:.3f} {escape(hit.gallery)}</small>"

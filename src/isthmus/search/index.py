@@ -162,6 +162,7 @@ class SearchIndex(ItemCollection):
         return scores, renumbered(self._rows.living)(places)
 
     def _checked(self, queries: Any, k: int, modality: str | None, mean: Any) -> Array:
+        """Unit queries, centred where the index is."""
         if k < 1:
             raise ConfigError(f"k must be at least 1, got {k}.")
         array = to_numpy(queries)
@@ -186,6 +187,7 @@ class SearchIndex(ItemCollection):
         return nearest_places(self._searched.matrix, queries, k, places, None if exact else self.ann)
 
     def _hits(self, parts: Sequence[tuple[Array, RowNumbers]]) -> list[Hits]:
+        """Hits of every query, from cosines and places."""
         number = renumbered(self._rows.living)
         return [
             Hits(self._hit(int(place), float(score), int(row)) for score, place, row in zip(*one, strict=True))
@@ -194,6 +196,7 @@ class SearchIndex(ItemCollection):
         ]
 
     def _hit(self, place: int, score: float, row: int) -> Hit:
+        """One hit with its labels and metadata."""
         labels = self._labels
         about = self._metadata.row(place) if self._metadata else {}
         return Hit(labels.ids[place], score, row, about, labels.modalities[place], labels.galleries[place])

@@ -141,6 +141,7 @@ def read_index_manifest(path: Path) -> dict[str, Any]:
 
 
 def _check_files(path: Path, files: dict[str, Any], verify: bool) -> None:
+    """Refuse the folder of an index with a file missing, changed or unknown."""
     for name, entry in files.items():
         if name not in FILES or not isinstance(entry, dict):
             raise FormatError(f"{path / MANIFEST}: names the file {name!r}, which no index has. Make the index again.")
@@ -154,6 +155,7 @@ def _check_files(path: Path, files: dict[str, Any], verify: bool) -> None:
 
 
 def _array(path: Path, shape: tuple[int, ...], dtype: Any, *, mmap: bool = False) -> Any:
+    """Array of an index's folder, of the expected shape and type."""
     try:
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     except NPY_FAULTS as error:
@@ -167,6 +169,7 @@ def _array(path: Path, shape: tuple[int, ...], dtype: Any, *, mmap: bool = False
 
 
 def _table(path: Path, rows: int, columns: tuple[str, ...]) -> Any:
+    """Table of an index's folder, with the expected rows and columns."""
     table = read_parquet(path)
     if table.num_rows != rows or set(columns) - set(table.column_names):
         raise FormatError(f"{path}: has {table.num_rows:,} rows, expected {rows:,} with {columns}. Make it again.")
@@ -174,6 +177,7 @@ def _table(path: Path, rows: int, columns: tuple[str, ...]) -> Any:
 
 
 def _read_ann(path: Path, entry: Any, rows: int, dim: int) -> Approximate:
+    """Approximate index from the folder of an index."""
     try:
         settings = AnnSettings(**entry)
     except TypeError as error:

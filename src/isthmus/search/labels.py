@@ -108,6 +108,7 @@ def in_gallery(gallery: str) -> str:
 
 
 def _labels(given: str | Sequence[str], count: int, what: str) -> list[str]:
+    """One label an item, from one for all or from a list."""
     labels = [given] * count if isinstance(given, str) else [str(each) for each in given]
     if len(labels) != count:
         raise EvaluationError(f"the index has {count:,} embeddings and {len(labels):,} {what}. Expected as many.")

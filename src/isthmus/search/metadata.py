@@ -52,6 +52,7 @@ class Metadata:
 
     @property
     def _lists(self) -> dict[str, list[Any]]:
+        """Columns of the metadata as lists, made once."""
         if self._columns is None:
             assert self._table is not None
             self._columns = {name: self._table.column(name).to_pylist() for name in self._table.column_names}

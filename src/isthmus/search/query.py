@@ -60,6 +60,7 @@ def combine(items: Sequence[QueryItem]) -> Array:
 
 
 def _stack(items: Sequence[QueryItem]) -> Array:
+    """Vectors of a query's items, (n, d), which must be of one dimension."""
     vectors = [np.asarray(item.vector, np.float32).reshape(-1) for item in items]
     if len({len(vector) for vector in vectors}) > 1:
         sizes = ", ".join(str(len(vector)) for vector in vectors)

@@ -16,6 +16,7 @@ from isthmus.errors import BridgeError
 
 
 def _whole(step: Step, key: str, low: int, high: float, reader: Reader) -> int:
+    """A whole number of a step, refused outside of its bounds."""
     value: Any = step[key]
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value < high:
         raise BridgeError(f"{reader.place}: {key} is {value!r}. Expected a whole number from {low} to {high - 1:.0f}.")
@@ -23,6 +24,7 @@ def _whole(step: Step, key: str, low: int, high: float, reader: Reader) -> int:
 
 
 def _check_filler(step: Step, reader: Reader, dim: int) -> int:
+    """Check the step `filler`, which appends coordinates."""
     reader.positive("length", step["length"])
     coordinates = _whole(step, "coordinates", 1, 1 << 16, reader)
     _whole(step, "index", 0, coordinates, reader)
@@ -30,6 +32,7 @@ def _check_filler(step: Step, reader: Reader, dim: int) -> int:
 
 
 def _run_filler(step: Step, arrays: Arrays, x: Array) -> Array:
+    """Rows with constant coordinates behind them."""
     return fill(x, step["length"], step["index"], step["coordinates"])
 
 

@@ -27,6 +27,7 @@ def _check_average(step: Step, reader: Reader, dim: int, *, setting: str) -> int
 
 
 def _run_dictionary(step: Step, arrays: Arrays, x: Array) -> Array:
+    """Softmax average of stored values at rows: the step `dictionary`."""
     return softmax_average(x, arrays[step["keys"]], arrays[step["values"]], step["temperature"])
 
 
@@ -67,6 +68,7 @@ def softmax_average(
 
 
 def _check_posterior(step: Step, reader: Reader, dim: int) -> int:
+    """Check the step `posterior`: the number of keys, or the dimension of the values."""
     rows = reader.shape(step["keys"], None, dim)[0]
     reader.positive("temperature", step["temperature"])
     reader.positive("the number of keys", rows)
@@ -84,6 +86,7 @@ def _check_posterior(step: Step, reader: Reader, dim: int) -> int:
 
 
 def _run_posterior(step: Step, arrays: Arrays, x: Array) -> Array:
+    """Posterior of rows over stored keys, or the average of values under it: the step `posterior`."""
     keys, bias = arrays[step["keys"]], arrays[step["bias"]] if step.get("bias") is not None else None
     if step.get("values") is not None:
         return softmax_average(x, keys, arrays[step["values"]], step["temperature"], bias)
@@ -126,6 +129,7 @@ def keep_largest(p: Array, top: int) -> Array:
 
 
 def _run_power_average(step: Step, arrays: Arrays, x: Array) -> Array:
+    """Average of values under powers of products: the step `power_average`."""
     scores = x @ np.asarray(arrays[step["keys"]], dtype=np.float32).T
     np.maximum(scores, np.float32(0.0), out=scores)
     # The largest becomes 1 before the power, so that small products do not vanish in float32.
@@ -139,6 +143,7 @@ def _run_power_average(step: Step, arrays: Arrays, x: Array) -> Array:
 
 
 def _check_denoise(step: Step, reader: Reader, dim: int) -> int:
+    """Check the step `denoise`, which keeps the dimension."""
     rows, k = reader.shape(step["memory"], None, dim)[0], step["neighbours"]
     if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= rows:
         raise BridgeError(f"{reader.place}: neighbours is {k!r}. Expected a whole number from 1 to {rows}.")
@@ -148,6 +153,7 @@ def _check_denoise(step: Step, reader: Reader, dim: int) -> int:
 
 
 def _run_denoise(step: Step, arrays: Arrays, x: Array) -> Array:
+    """Rows moved towards their neighbours in a memory: the step `denoise`."""
     return denoise(x, arrays[step["memory"]], step["neighbours"], step["weight"])
 
 

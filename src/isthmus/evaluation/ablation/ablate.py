@@ -97,6 +97,7 @@ def _claim(place: Path, inputs: Sequence[Any]) -> None:
 
 
 def _read(config: str | Path | Mapping[str, Any]) -> tuple[Grid, Path, str]:
+    """Grid of an ablation, the folder that its paths start from, and its name."""
     if isinstance(config, Mapping):
         return parse_grid(config), Path(), "grid"
     return read_grid(config), Path(config).parent, Path(config).stem
@@ -168,6 +169,7 @@ class _Cells:
 
 
 def _words(grid: Grid, cell: Mapping[str, Any]) -> str:
+    """Figures of a finished cell, for the line of progress."""
     return ", ".join(f"{name} {figure(cell['scores'][task], m):.4f}" for name, (task, m) in grid.columns.items())
 
 
@@ -181,4 +183,5 @@ def _cost(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _minutes(seconds: float) -> str:
+    """Seconds as a person says them."""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

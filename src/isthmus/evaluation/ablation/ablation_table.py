@@ -103,6 +103,7 @@ def figure(report: Mapping[str, Any], metric: str) -> float:
 
 
 def _summary(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean and deviation of a figure over seeds."""
     known = [value for value in values if value is not None]
     return {
         "mean": statistics.fmean(known) if known else None,
@@ -124,6 +125,7 @@ def _pooled(rows: Sequence[Sequence[float]]) -> float | None:
 
 
 def _resolution(noise: float | None, seeds: int, tolerance: float) -> float | None:
+    """Smallest difference of two rows of an ablation that says anything, from the noise of seeds."""
     return None if noise is None else max(tolerance, 2.0 * noise / math.sqrt(seeds))
 
 
@@ -205,12 +207,14 @@ def explained(report: Mapping[str, Any]) -> str:
 
 
 def _mean(score: Mapping[str, Any]) -> str:
+    """Mean and deviation as text."""
     if score["mean"] is None:
         return "-"
     return f"{score['mean']:.3f}" + (f" ± {score['std']:.3f}" if score["std"] is not None else "")
 
 
 def _signed(value: float | None) -> str:
+    """Difference as text with its sign."""
     return "-" if value is None else f"{value:+.3f}"
 
 

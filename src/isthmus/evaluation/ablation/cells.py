@@ -89,6 +89,7 @@ def open_world(grid: Grid, root: Path) -> World:
 
 
 def _open_task(task: Evaluation, root: Path, spaces: tuple[Space, Space]) -> Task:
+    """Open the query, gallery and truth of an ablation's task."""
     where = f"evaluate {task.name!r}"
     query = _open_side(task.query, root, f"{where}: query", spaces)
     target = _open_side(task.gallery or task.classes or "", root, f"{where}: {_second(task)}", spaces)
@@ -101,10 +102,12 @@ def _open_task(task: Evaluation, root: Path, spaces: tuple[Space, Space]) -> Tas
 
 
 def _second(task: Evaluation) -> str:
+    """Name of a task's second side, for messages."""
     return "gallery" if task.gallery else "classes"
 
 
 def _open_side(reference: str, root: Path, where: str, spaces: tuple[Space, Space]) -> Embeddings:
+    """Open one side of a task, which must be of the encoder of a space that is joined."""
     folder, slash, modality = reference.rpartition("/")
     if not slash or not folder or not modality:
         raise ConfigError(f"{where} got {reference!r}, expected SPACE/MODALITY such as test.space/audio.")

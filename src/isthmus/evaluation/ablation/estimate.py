@@ -94,6 +94,7 @@ class _Sizes:
         return {kind: int(min(self._queries(kind.query, via), limit)) for kind in chosen}
 
     def _queries(self, slot: Slot, via: Sequence[str]) -> int:
+        """Queries that a slot has, of an overlap the shared items."""
         if slot.modality not in via:
             return len(self.sides[slot.side].ids[slot.modality])
         if slot.modality not in self._overlaps:
@@ -130,10 +131,12 @@ class _Sizes:
 
 
 def _config(row: Row) -> RecipeConfig:
+    """Configuration of a row's recipe, for its sizes."""
     return make_config(TRAINED[row.method], {**row.config, "seed": 0})
 
 
 def _empty_side(space: Space) -> Side:
+    """Side of pseudo pairs with ids alone, for counting."""
     ids = {name: space[name].ids for name in space.modalities}
     return Side(space.name, ids, {name: np.empty((0, space.dim), np.float32) for name in space.modalities})
 

@@ -101,12 +101,14 @@ def _product(grid: Mapping[str, Sequence[Any]]) -> list[RowEntry]:
 
 
 def _words(value: Any) -> str:
+    """Value of a setting as the name of a row has it."""
     if isinstance(value, list | tuple):
         return "+".join(map(_words, value))
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _row(grid: Grid, entry: RowEntry, columns: Sequence[str]) -> Row:
+    """Row of an ablation's grid, its settings resolved and checked."""
     method, where = entry.method or grid.method, f"row {entry.name!r}"
     if method not in METHODS:
         raise ConfigError(unknown_name(f"{where} has the unknown method", method, METHODS))

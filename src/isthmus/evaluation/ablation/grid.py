@@ -62,12 +62,14 @@ class Evaluation(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _metrics(cls, values: Any) -> Any:
+        """Default metrics of an ablation's task."""
         if isinstance(values, Mapping) and not values.get("metrics"):
             return {**values, "metrics": ("accuracy@1",) if values.get("classes") else ("map", "r@1")}
         return values
 
     @model_validator(mode="after")
     def _one_task(self) -> Evaluation:
+        """Refuse what is neither a retrieval nor a zero-shot classification."""
         retrieval, zero_shot = (self.gallery, self.pairs), (self.classes, self.labels)
         if not (all(retrieval) and not any(zero_shot)) and not (all(zero_shot) and not any(retrieval)):
             raise ValueError("evaluate needs gallery with pairs (retrieval), or classes with labels (zero-shot)")
@@ -161,6 +163,7 @@ class Grid(_Strict):
     @field_validator("seeds")
     @classmethod
     def _seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        """Refuse seeds that are given twice or negative."""
         if len(set(value)) < len(value) or min(value) < 0:
             raise ValueError("seeds must be different numbers from 0")
         return value

@@ -77,6 +77,7 @@ class Published(_Strict):
     @field_validator("figures")
     @classmethod
     def _fractions(cls, figures: dict[str, float]) -> dict[str, float]:
+        """Refuse published figures that are no fractions."""
         for name, value in figures.items():
             if not name.startswith("median") and not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} is {value}, expected a fraction from 0 to 1")
@@ -117,6 +118,7 @@ class Benchmark(_Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Benchmark:
+        """Refuse a declaration whose parts do not go together."""
         if len(self.modalities) != 2 and self.task not in ("classification", "multilabel"):
             raise ValueError(f"a {self.task} has two modalities, got {len(self.modalities)}")
         if self.templates is not None and self.task not in ("classification", "multilabel"):
@@ -172,6 +174,7 @@ class Benchmark(_Strict):
 
 
 def _reader_module(benchmark: Benchmark) -> ModuleType:
+    """Module of a benchmark's reader."""
     name = benchmark.reader.partition(":")[0]
     if name not in list_readers():
         raise ConfigError(
@@ -200,6 +203,7 @@ def _reader(benchmark: Benchmark) -> Read:
 
 
 def _check_keys(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    """Refuse a key of a declaration that is unknown."""
     names = list(known)
     if unknown := next((key for key in given if key not in names), None):
         raise ConfigError(unknown_key(where, unknown, names))
@@ -243,6 +247,7 @@ def parse_benchmark(table: Mapping[str, Any], path: Path) -> Benchmark:
 
 
 def _files() -> list[Path]:
+    """Declarations that come with isthmus."""
     return sorted(CATALOGUE.glob("*.toml"), key=lambda file: file.stem)
 
 

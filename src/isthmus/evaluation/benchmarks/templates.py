@@ -168,6 +168,7 @@ def assigned_lists(path: Path, text: str) -> dict[str, list[str]]:
 
 
 def _read_text(path: Path) -> str:
+    """Text of a file of prompts, within the limit."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -180,6 +181,7 @@ def _read_text(path: Path) -> str:
 
 
 def _json_sets(path: Path, text: str) -> dict[str, list[str]]:
+    """Sets of prompts in a JSON file, by name."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -193,6 +195,7 @@ def _json_sets(path: Path, text: str) -> dict[str, list[str]]:
 
 
 def _are_texts(value: Any) -> bool:
+    """Whether a value is a list of texts."""
     return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
 
 
@@ -222,6 +225,7 @@ def _literal_texts(node: ast.expr) -> list[str] | None:
 
 
 def _literal(node: ast.expr) -> Any:
+    """Value of a literal in Python source, never run; None where it is none."""
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -244,6 +248,7 @@ def _lambda_text(node: ast.Lambda) -> str | None:
 
 
 def _choose(path: Path, sets: Mapping[str, list[str]], name: str | None) -> str:
+    """Name of the set of prompts to take."""
     if name is None and len(sets) == 1:
         return next(iter(sets))
     if name in sets:
@@ -256,10 +261,12 @@ def _choose(path: Path, sets: Mapping[str, list[str]], name: str | None) -> str:
 
 
 def _has_slot(text: str) -> bool:
+    """Whether a prompt has one place for the name."""
     return sum(text.count(slot) for slot in _SLOTS) == 1
 
 
 def _prompt(path: Path, number: int, text: str) -> str:
+    """Prompt with its place for the name as `{}`."""
     if not _has_slot(text):
         raise FormatError(
             f"{path}: prompt {number} is {text[:60]!r}, expected exactly one place {' or '.join(_SLOTS)} for the name."

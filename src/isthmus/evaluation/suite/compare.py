@@ -90,20 +90,22 @@ def differences(a: TaskScore, b: TaskScore, *, seed: int, n: int) -> dict[str, A
         raise EvaluationError("this benchmark has no figure that is a mean over items; nothing can be resampled.")
     out: dict[str, Any] = {}
     for way, draws in ways.items():
-        summary = _told(_side(a, way), _side(b, way), draws)
+        summary = _figure_differences(_side(a, way), _side(b, way), draws)
         out["figures" if way == "" else way] = summary
     if "" not in ways:
         names = next(iter(ways.values()))
         both = {name: np.mean([np.sort(draws[name]) for draws in ways.values()], axis=0) for name in names}
-        out["figures"] = _told(a.figures["mean"], b.figures["mean"], both)
+        out["figures"] = _figure_differences(a.figures["mean"], b.figures["mean"], both)
     return out
 
 
 def _side(outcome: TaskScore, way: str) -> dict[str, Any]:
+    """Figures of a score in one direction."""
     return outcome.figures if way == "" else outcome.figures[way]
 
 
-def _told(a: dict[str, Any], b: dict[str, Any], draws: dict[str, Draws]) -> dict[str, Any]:
+def _figure_differences(a: dict[str, Any], b: dict[str, Any], draws: dict[str, Draws]) -> dict[str, Any]:
+    """Difference of every figure of two bridges, with interval and p-value."""
     return {
         name: {
             "a": a[name],

@@ -84,6 +84,7 @@ class ItemSetEmbedder:
         return Selection(selection.whole, selection.rows, columns)
 
     def _encoded(self, bridge: Bridge, side: ItemSet, space: str) -> Embeddings:
+        """Embeddings of raw items by a space's encoder, from the cache where they are there."""
         known = bridge.space(space)
         if side.modality not in known.fingerprints:
             raise EvaluationError(f"{space!r} embeds no {side.modality}.")
@@ -100,6 +101,7 @@ class ItemSetEmbedder:
         return open_space(folder)[side.modality]
 
     def _encode(self, bridge: Bridge, side: ItemSet, space: str, folder: Path) -> Any:
+        """Encode raw items into a space of the cache."""
         encoder = self._encoder(bridge, space, side.modality)
         self._say(f"Encoding {len(side.items):,} {side.modality} items by {encoder.name} ({space})")
         return encode(

@@ -151,6 +151,7 @@ class PlaceTruth:
         return run
 
     def _questions(self, query: Sequence[str], target: Sequence[str]) -> tuple[list[Sample], list[_Question]]:
+        """Samples that were encoded, each with its sound, the parts of its picture and their overlap with the truth."""
         sounds, parts = ({name: row for row, name in enumerate(ids)} for ids in (query, target))
         rows = {
             image: np.array([parts.get(crop_id(image, box), -1) for box in boxes], dtype=np.int64)
@@ -168,6 +169,7 @@ class PlaceTruth:
         return samples, questions
 
     def _ciou(self, boxes: Sequence[Box], sample: Sample) -> Floats:
+        """Consensus IoU of proposals with the true boxes of a sample."""
         if not sample.boxes:
             return np.zeros(len(boxes))
         return box_ciou(boxes, truth_map(sample.boxes, self.task.agreement))
@@ -205,6 +207,7 @@ def locate(questions: Sequence[_Question], sounding: NDArray[np.bool_], sounds: 
 
 
 def _check_cut(questions: Sequence[_Question], parts: Array) -> None:
+    """Refuse parts that are all one embedding, which no box was cut for."""
     several = False
     for one in questions:
         for a, b in itertools.pairwise(one.parts):
@@ -273,6 +276,7 @@ def whole_picture(task: Localization) -> dict[str, float]:
 
 
 def _shortened(task: Localization, limit: int) -> Localization:
+    """The first samples of a localization, half of each kind where it is counterfactual."""
     sounding = [sample for sample in task.samples if sample.boxes]
     silent = [sample for sample in task.samples if not sample.boxes]
     fewer = min(len(silent), limit // 2) if task.counterfactual else 0
@@ -282,4 +286,5 @@ def _shortened(task: Localization, limit: int) -> Localization:
 
 
 def _only(side: ItemSet, ids: set[str]) -> ItemSet:
+    """Items of a set that have one of these ids."""
     return replace(side, items=[item for item in side.items if item.id in ids])

@@ -208,6 +208,7 @@ def scoring_task(
 
 
 def _retrieval_task(task: Retrieval, limit: int | None) -> ScoringTask:
+    """Take a retrieval apart, with the first queries and their true items where it is limited."""
     query, gallery, pairs = task.query, task.gallery, list(task.pairs)
     if limit is not None:
         first = set(query.ids[:limit])
@@ -246,4 +247,5 @@ def _class_of(side: ItemSet) -> dict[str, str]:
 
 
 def _numbers(ids: Sequence[str]) -> dict[str, int]:
+    """Row number of every id."""
     return {name: number for number, name in enumerate(ids)}

@@ -140,6 +140,7 @@ def _config(step: Step) -> RecipeConfig:
 
 
 def _step(spaces: TrainingSpaces, base: Bridge | None, step: Step, folder: Path, settings: SuiteSettings) -> Bridge:
+    """Train one step of a recipe: a connection, or an extension of the base."""
     from isthmus.recipes.connect import connect
     from isthmus.recipes.extend import extend
 

@@ -80,6 +80,7 @@ def _run_suite(
     how: SuiteSettings,
     started: float,
 ) -> SuiteReport:
+    """Run a suite while its cache is locked."""
     named = {name: as_bridge(bridge) for name, bridge in _named(bridges).items()}
     if not named:
         raise ConfigError("a suite needs at least one bridge, got none.")
@@ -109,6 +110,7 @@ def _run_suite(
 
 
 def _named(bridges: Bridges) -> Mapping[str, Bridge | str | Path]:
+    """Bridges by name, a single one as `bridge`."""
     if isinstance(bridges, Mapping):
         return bridges
     return {"bridge": bridges}

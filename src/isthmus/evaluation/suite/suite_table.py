@@ -47,6 +47,7 @@ def figures_of(row: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
 
 
 def _cells(row: Mapping[str, Any], columns: Sequence[str], metric: str) -> list[str]:
+    """Cells of one row of a suite's table."""
     figures, several = figures_of(row, metric), len(row.get("seeds", ())) > 1
     spread = figures_of(row["std"], metric) if several else {}
     seconds = f"{row['seconds']:.2f}" if row.get("seconds") else ""
@@ -59,6 +60,7 @@ def _cells(row: Mapping[str, Any], columns: Sequence[str], metric: str) -> list[
 
 
 def _published(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    """Cells of a published row of a suite's table."""
     source = f" ({row['source']})" if row["source"] else ""
     return [f"{row['model']}{source}", *(figure(one, row["figures"].get(one), absent="-") for one in columns), "", ""]
 
@@ -75,6 +77,7 @@ _COUNTS = {
 
 
 def _head(report: Report) -> Iterator[str]:
+    """Lines above a suite's table: what was read and what is missing."""
     counted = [f"{report[key]:,} {words}" for key, words in _COUNTS.items() if report.get(key)]
     yield f"{report['title']}, {report['task']}: {', '.join(counted)}"
     published = report["published_items"]
@@ -92,6 +95,7 @@ def _head(report: Report) -> Iterator[str]:
 
 
 def _retained(report: Report) -> Iterator[str]:
+    """Lines that say what each space keeps of its own score."""
     for space, figures in (report.get("retention") or {}).items():
         name = next((one for one in report["headline"] if one in figures), None)
         if name is not None and figures[name]["ratio"] is not None:
@@ -109,6 +113,7 @@ def reasons(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def _foot(report: Report) -> Iterator[str]:
+    """Lines below a suite's table: reasons, rejected items, sources."""
     for reason, names in reasons(report["rows"]).items():
         yield f"No figures for {'; '.join(names)}: {reason}"
     for encoded in report.get("encoded", {}).values():

@@ -63,6 +63,7 @@ def decode_audio(source: Source, *, rate: int, max_seconds: float = MAX_SECONDS)
 
 
 def _size(path: str | Path) -> int:
+    """Bytes of a file of sound."""
     try:
         return os.stat(path).st_size
     except OSError as error:
@@ -216,6 +217,7 @@ def _opened(source: Source) -> Iterator[_Track]:
 
 
 def _soundfile_track(file: Any) -> _Track:
+    """Track of a file that soundfile reads, its samples still to come."""
     rate, frames = int(file.samplerate), int(file.frames)
     if rate <= 0:
         raise Rejected(f"a sample rate of {rate}")
@@ -225,6 +227,7 @@ def _soundfile_track(file: Any) -> _Track:
 
 
 def _soundfile_blocks(file: Any, rate: int, frames: int) -> Iterator[Signal]:
+    """Mono blocks of samples by soundfile; an end that is missing is refused."""
     size, read = max(_BLOCK // max(int(file.channels), 1), 1024), 0
     try:
         while len(block := file.read(size, dtype="float32", always_2d=True)):
@@ -238,6 +241,7 @@ def _soundfile_blocks(file: Any, rate: int, frames: int) -> Iterator[Signal]:
 
 @contextmanager
 def _av_track(stream: BinaryIO) -> Iterator[_Track]:
+    """Sound track of a container that PyAV reads."""
     av = require("av", extra="audio", purpose="decoding m4a and the sound tracks of videos")
     try:
         container = open_container(av, stream)

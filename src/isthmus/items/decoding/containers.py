@@ -42,10 +42,12 @@ def check_container(stream: BinaryIO) -> None:
 
 
 def _cut(have: int, size: int, what: str = "bytes of samples") -> Rejected:
+    """Rejection of a sound that is shorter than its header says."""
     return Rejected(f"truncated: {have:,} of {size:,} {what}")
 
 
 def _unfinished(rest: int) -> Rejected:
+    """Rejection of a sound whose header was never finished."""
     return Rejected(
         f"its header was never finished: it says 0 bytes of samples, and {rest:,} follow. Write it anew, such as with "
         "ffmpeg -i OLD NEW"
@@ -98,6 +100,7 @@ def _chunks_follow(stream: BinaryIO, position: int, end: int) -> bool:
 
 
 def _aiff(stream: BinaryIO, end: int) -> None:
+    """Refuse an AIFF file that is cut."""
     position = 12
     while position + 8 <= end:
         stream.seek(position)
@@ -113,6 +116,7 @@ def _aiff(stream: BinaryIO, end: int) -> None:
 
 
 def _au(stream: BinaryIO, end: int) -> None:
+    """Refuse an AU file that is cut."""
     stream.seek(4)
     offset, size = struct.unpack(">II", stream.read(8))
     if size < _STREAMED and offset + size > end:
@@ -122,6 +126,7 @@ def _au(stream: BinaryIO, end: int) -> None:
 
 
 def _caf(stream: BinaryIO, end: int) -> None:
+    """Refuse a CAF file that is cut."""
     position = 8
     while position + 12 <= end:
         stream.seek(position)
@@ -137,6 +142,7 @@ def _caf(stream: BinaryIO, end: int) -> None:
 
 
 def _w64(stream: BinaryIO, end: int) -> None:
+    """Refuse a Wave64 file that is cut."""
     position = 40
     while position + 24 <= end:
         stream.seek(position)

@@ -44,6 +44,7 @@ def check_glb(data: bytes) -> None:
 
 
 def _check_primitive(primitive: dict[str, Any], accessors: list[dict[str, Any]]) -> None:
+    """Refuse a mesh of a .glb in a form that is not read."""
     if primitive.get("mode", 4) not in _MODES:
         raise Rejected("a mesh of triangle fans, which are not read: save it with plain triangles")
     used = [primitive.get("attributes", {}).get("POSITION"), primitive.get("indices")]
@@ -58,6 +59,7 @@ def _check_primitive(primitive: dict[str, Any], accessors: list[dict[str, Any]])
 
 
 def _glb_header(data: bytes) -> dict[str, Any] | None:
+    """JSON header of a .glb, or None where it is none."""
     if len(data) < 20 or data[:4] != b"glTF":
         return None
     length, kind = struct.unpack("<I4s", data[12:20])
@@ -72,6 +74,7 @@ def _glb_header(data: bytes) -> dict[str, Any] | None:
 
 
 def _accessor_bytes(accessor: dict[str, Any]) -> int:
+    """Bytes that an accessor of a .glb takes when it is unpacked."""
     count = accessor.get("count", 0)
     width = _WIDTHS.get(str(accessor.get("type")), 16) * _COMPONENTS.get(accessor.get("componentType", 0), 4)
     return count * width if isinstance(count, int) and count > 0 else 0

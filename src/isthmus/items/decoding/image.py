@@ -108,11 +108,13 @@ def _pixels(box: tuple[float, float, float, float], width: int, height: int) -> 
 
 
 def _span(low: float, high: float, size: int) -> tuple[int, int]:
+    """First pixel and end of a box along one side of a picture."""
     first = min(math.floor(low * size + _EDGE), size - 1)
     return first, max(math.ceil(high * size - _EDGE), first + 1)
 
 
 def _whole(source: Source, max_pixels: int) -> Any:
+    """Pixels of a whole picture, as RGB."""
     image_module = require("PIL.Image", extra="image", purpose="decoding images")
     packed = len(source) if isinstance(source, bytes) else _size(source)
     if not packed:
@@ -137,6 +139,7 @@ def _whole(source: Source, max_pixels: int) -> Any:
 
 
 def _size(path: str | Path) -> int:
+    """Bytes of a file of a picture."""
     try:
         return os.stat(path).st_size
     except OSError as error:
@@ -145,12 +148,14 @@ def _size(path: str | Path) -> int:
 
 @functools.cache
 def _known_formats() -> tuple[str, ...]:
+    """Picture formats that this Pillow reads, of those that are taken."""
     image_module = require("PIL.Image", extra="image", purpose="decoding images")
     image_module.init()
     return tuple(name for name in _FORMATS if name in image_module.OPEN)
 
 
 def _to_rgb(image: Any, max_pixels: int, packed: int) -> Any:
+    """A picture as RGB, transparency on white, within the limit of pixels."""
     width, height = image.size
     if width * height == 0:
         raise Rejected(f"no pixels ({width} x {height})")
@@ -194,6 +199,7 @@ def _flatten(image: Any) -> Any:
 
 
 def _on_white(band: Any) -> Any:
+    """A picture with transparency on white."""
     image_module = require("PIL.Image", extra="image", purpose="decoding images")
     white = image_module.new("RGBA", band.size, (255, 255, 255, 255))
     return image_module.alpha_composite(white, band).convert("RGB")

@@ -52,6 +52,7 @@ def check_mesh(data: bytes, suffix: str, *, colours: bool) -> bytes:
 
 
 def _check_stl(data: bytes) -> None:
+    """Refuse an STL file that is cut."""
     count = int.from_bytes(data[80:84], "little")
     if len(data) >= 84 and 84 + 50 * count == len(data):
         return
@@ -211,6 +212,7 @@ def mixed_polygons(data: bytes) -> tuple[NDArray[Any], NDArray[np.int64]] | None
 def _fans(
     data: bytes, faces: PlyElement, start: int, order: str, vertices: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+    """Vertices and triangles of a binary PLY whose polygons have several sizes."""
     lists = [one for one in faces.properties if len(one) > 2]
     if len(lists) != 1 or faces.properties[0] is not lists[0] or not faces.count:
         return None

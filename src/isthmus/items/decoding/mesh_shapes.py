@@ -23,6 +23,7 @@ from isthmus.items.decoding.shapes import (
 
 
 def load_mesh(data: bytes, suffix: str, colours: bool) -> Shape:
+    """Shape of a mesh file, read by trimesh."""
     trimesh = require("trimesh", extra="mesh", purpose="decoding meshes")
     data = check_mesh(data, suffix, colours=colours)
     if suffix == ".ply" and (mixed := mixed_polygons(data)) is not None:
@@ -47,6 +48,7 @@ def load_mesh(data: bytes, suffix: str, colours: bool) -> Shape:
 
 
 def _mixed_shape(vertices: Any, faces: NDArray[np.int64], colours: bool) -> Shape:
+    """Shape of a PLY whose polygons have several sizes."""
     names = vertices.dtype.names or ()
     if not {"x", "y", "z"} <= set(names):
         raise Rejected("a ply without x, y and z")

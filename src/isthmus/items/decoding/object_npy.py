@@ -65,6 +65,7 @@ def read_object_npy(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -
 
 
 def _read(stream: Any, size: int, max_bytes: int) -> Any:
+    """Value of an object .npy, by the restricted pickle machine."""
     if size > max_bytes:
         raise PickleFault(f"{size:,} bytes, the limit is {max_bytes:,}")
     shape, kind = _header(stream)

@@ -82,11 +82,13 @@ class PickleMachine:
         raise PickleFault("damaged: it has no end")
 
     def pop(self) -> Any:
+        """Take the value on top of the stack."""
         if not self.stack or self.stack[-1] is _MARK:
             raise PickleFault("damaged: its instructions do not fit together")
         return self.stack.pop()
 
     def pop_to_mark(self) -> list[Any]:
+        """Take all values above the last mark, and the mark."""
         for at in range(len(self.stack) - 1, -1, -1):
             if self.stack[at] is _MARK:
                 items = self.stack[at + 1 :]
@@ -95,11 +97,13 @@ class PickleMachine:
         raise PickleFault("damaged: its instructions do not fit together")
 
     def top(self, kind: type) -> Any:
+        """The container on top of the stack, of that kind."""
         if not self.stack or not isinstance(self.stack[-1], kind):
             raise PickleFault(f"damaged: a {kind.__name__} was expected")
         return self.stack[-1]
 
     def keep(self, key: int) -> None:
+        """Remember the value on top of the stack under a key of the memo."""
         if not self.stack or self.stack[-1] is _MARK:
             raise PickleFault("damaged: its instructions do not fit together")
         value = self.stack[-1]
@@ -108,6 +112,7 @@ class PickleMachine:
             value.memo.append(key)
 
     def name(self, module: Any, name: Any) -> None:
+        """Put a stand-in on the stack for something that the pickle would import; refuse all but numpy's arrays."""
         role = _NAMES.get((module, name)) if isinstance(module, str) and isinstance(name, str) else None
         if role is None:
             raise PickleFault(f"it asks for {module}.{name}, which is no plain data")
@@ -175,6 +180,7 @@ def _array(state: tuple[Any, ...]) -> Any:
 
 
 def _finite(array: Any) -> Any:
+    """An array without NaN and infinity."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise PickleFault("an array with NaN or infinite values")
     return array
@@ -185,10 +191,13 @@ def _push(machine: PickleMachine, value: Any) -> None:
 
 
 def _constant(make: Callable[[], Any]) -> Callable[[PickleMachine, Any], None]:
+    """Instruction that puts a value of its own on the stack."""
     return lambda machine, _: machine.stack.append(make())
 
 
 def _tuple(count: int) -> Callable[[PickleMachine, Any], None]:
+    """Instruction that makes a tuple of so many values."""
+
     def step(machine: PickleMachine, _: Any) -> None:
         items = [machine.pop() for _ in range(count)]
         machine.stack.append(tuple(reversed(items)))
@@ -197,21 +206,25 @@ def _tuple(count: int) -> Callable[[PickleMachine, Any], None]:
 
 
 def _append(machine: PickleMachine, _: Any) -> None:
+    """Instruction that appends a value to the list below it."""
     value = machine.pop()
     machine.top(list).append(_contained_value(value))
 
 
 def _appends(machine: PickleMachine, _: Any) -> None:
+    """Instruction that appends values to the list below their mark."""
     items = machine.pop_to_mark()
     machine.top(list).extend(map(_contained_value, items))
 
 
 def _set_item(machine: PickleMachine, _: Any) -> None:
+    """Instruction that sets a key of the dict below."""
     value, key = machine.pop(), machine.pop()
     machine.top(dict)[_key(key)] = _contained_value(value)
 
 
 def _set_items(machine: PickleMachine, _: Any) -> None:
+    """Instruction that sets several keys of the dict below their mark."""
     items = machine.pop_to_mark()
     if len(items) % 2:
         raise PickleFault("damaged: a key without a value")
@@ -221,6 +234,7 @@ def _set_items(machine: PickleMachine, _: Any) -> None:
 
 
 def _key(value: Any) -> str | int:
+    """Key of a dict: text or a number."""
     if not isinstance(value, str | int):
         raise PickleFault(f"a dict with a key of type {type(value).__name__}, expected text or a number")
     return value
@@ -238,6 +252,7 @@ def _contained_value(value: Any) -> Any:
 
 
 def _stack_global(machine: PickleMachine, _: Any) -> None:
+    """Instruction that names what would be imported by two values of the stack."""
     name, module = machine.pop(), machine.pop()
     machine.name(module, name)
 

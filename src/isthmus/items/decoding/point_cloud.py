@@ -85,6 +85,7 @@ def decode_point_cloud(
 
 
 def _read_bytes(source: Source, max_bytes: int) -> bytes:
+    """Bytes of a file of points, within the limit."""
     try:
         size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
         if size > max_bytes:
@@ -178,4 +179,5 @@ def _as_shape(xyz: Any, rgb: Any, colours: bool) -> Shape:
 
 
 def _pick(arrays: dict[str, Any], keys: tuple[str, ...]) -> Any:
+    """The first array that has one of these names."""
     return next((arrays[key] for key in keys if key in arrays), None)

@@ -99,6 +99,7 @@ def choose_points(shape: Shape, count: int | None, rng: np.random.Generator, rep
 
 
 def as_numbers(array: Any, what: str) -> Points:
+    """An array of numbers as float64."""
     if array.dtype.kind not in "fiu":
         raise Rejected(f"{what} of type {array.dtype}; expected numbers")
     return np.asarray(array, dtype=np.float64)
@@ -135,6 +136,7 @@ def check_faces(shape: Shape) -> Shape:
 
 
 def join_shapes(parts: list[Shape]) -> Shape:
+    """Several shapes as one, those without colours in grey."""
     if len(parts) == 1:
         return parts[0]
     starts = np.cumsum([0, *(len(part.xyz) for part in parts)])

@@ -56,6 +56,7 @@ def serve(connection: Connection, pickled: bytes) -> None:
 
 
 def _answer(connection: Connection, result: DecodeOutcome) -> None:
+    """Send a decoded item to the process that asked, or why it cannot be sent."""
     try:
         data = pickle.dumps(result, protocol=5)
     except Exception as error:

@@ -51,6 +51,7 @@ class LanceStore:
         self.record = Record.from_json(stored.decode() if stored else None, self.where)
 
     def _types(self) -> dict[str, Any]:
+        """Arrow types of the columns of the LanceDB table."""
         return {field.name: field.type for field in self._table.schema}
 
     def contents(self, gallery: str) -> dict[str, str]:
@@ -59,6 +60,7 @@ class LanceStore:
         return dict(zip(columns[ID].to_pylist(), columns[CONTENT].to_pylist(), strict=True))
 
     def _rows(self, where: str | None, columns: list[str]) -> Any:
+        """Some columns of the rows that a condition lets through."""
         query = self._table.search()
         return (query if where is None else query.where(where)).select(columns).to_arrow()
 
@@ -196,11 +198,13 @@ def _tables(database: Any) -> set[str]:
 
 
 def _hit(row: dict[str, Any]) -> Hit:
+    """Hit from a row of LanceDB."""
     about = {name: value for name, value in row.items() if name not in (GALLERY, ID, MODALITY, "_distance")}
     return Hit(row[ID], 1.0 - float(row["_distance"]), -1, about, row[MODALITY], row[GALLERY])
 
 
 def _schema(record: Record) -> Any:
+    """Arrow schema of a new LanceDB table."""
     import pyarrow as pa
 
     fields = [pa.field(name, pa.string(), nullable=False) for name in (GALLERY, ID, MODALITY, CONTENT)]
@@ -209,6 +213,7 @@ def _schema(record: Record) -> Any:
 
 
 def _literal(value: Value) -> str:
+    """Value of a filter as LanceDB's SQL has it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
@@ -225,6 +230,7 @@ def _fractions(tree: Filter) -> set[str]:
 
 
 def _cast(column: Any, field: Any, where: str) -> Any:
+    """Column of a batch in the type that the LanceDB table has."""
     import pyarrow as pa
 
     try:
@@ -237,6 +243,7 @@ def _cast(column: Any, field: Any, where: str) -> Any:
 
 
 def _load() -> Any:
+    """The module lancedb, or how to install it."""
     try:
         import lancedb
     except ImportError as error:

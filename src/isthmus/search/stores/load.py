@@ -157,6 +157,7 @@ def load(
 
 
 def _batch(gallery: str, x: Embeddings | Selection, vectors: Array, start: int) -> Batch:
+    """Rows of a gallery to write, with the hashes that tell changed ones."""
     stop = start + len(vectors)
     ids, metadata = x.ids[start:stop], plain_table(x.metadata.slice(start, len(vectors)))
     return Batch(gallery, x.modality, ids, vectors, metadata, row_hashes(ids, vectors, metadata))
@@ -249,5 +250,6 @@ def _load_part(
 
 
 def _summed(parts: Sequence[LoadReport]) -> LoadReport:
+    """Reports of several parts of a load as one."""
     counts = ("rows", "written", "unchanged", "deleted")
     return LoadReport(parts[0].gallery, *(sum(getattr(part, name) for part in parts) for name in counts))

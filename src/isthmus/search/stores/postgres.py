@@ -63,6 +63,7 @@ class PostgresStore:
             raise
 
     def _prepare(self, table: str, record: Record | None) -> None:
+        """Make the table of a PostgreSQL store, or read the record of the one that is there."""
         there = self._one("SELECT to_regclass(%s) IS NOT NULL", [f'"{table}"'])
         if not there and record is None:
             raise ConfigError(f"{self.where}: no such table. Fill it first: isthmus project X.bridge S.space --into.")
@@ -85,6 +86,7 @@ class PostgresStore:
         return self._connection.execute(self._sql.SQL(text).format(table=self._name, **parts), values)
 
     def _one(self, text: str, values: Sequence[Any]) -> Any:
+        """First value of the first row of a query, or None."""
         row = self._connection.execute(text, values).fetchone()
         return row[0] if row else None
 
@@ -128,6 +130,7 @@ class PostgresStore:
             )
 
     def _add_columns(self, batch: Batch) -> None:
+        """Add the columns of a batch's metadata that the table lacks."""
         import pyarrow as pa
 
         kinds = {pa.int64(): "bigint", pa.float64(): "double precision", pa.bool_(): "boolean", pa.string(): "text"}
@@ -148,6 +151,7 @@ class PostgresStore:
                 )
 
     def _copy(self, batch: Batch, columns: Any, names: list[str]) -> None:
+        """Copy a batch into a temporary table, in PostgreSQL's binary format."""
         import pyarrow as pa
 
         kinds = {pa.int64(): "int8", pa.float64(): "float8", pa.bool_(): "bool", pa.string(): "text"}
@@ -196,11 +200,13 @@ class PostgresStore:
         return [_hit(distance, row) for distance, row in scored]
 
     def _distance(self) -> str:
+        """Cosine distance in SQL, in half precision where the dimension is beyond the index of full vectors."""
         if self.record.dim > MOST_INDEXED:
             return f"({VECTOR}::halfvec({self.record.dim}) <=> %s::halfvec({self.record.dim}))"
         return f"({VECTOR} <=> %s)"
 
     def _where(self, filter: str | Filter | None, types: dict[str, Any]) -> tuple[Any, list[Value]]:
+        """Condition of a filter in SQL, and its parameters."""
         tree = checked_filter(filter, types)
         values: list[Value] = []
         if tree is None:
@@ -273,6 +279,7 @@ class PostgresStore:
 
 
 def _hit(distance: float, row: dict[str, Any]) -> Hit:
+    """Hit from a row of PostgreSQL."""
     about = {name: value for name, value in row.items() if name not in (GALLERY, ID, MODALITY)}
     return Hit(row[ID], 1.0 - distance, -1, about, row[MODALITY], row[GALLERY])
 
@@ -283,10 +290,12 @@ def _vector(value: Any) -> Array:
 
 
 def _text(value: str) -> str:
+    """Text without zero bytes, which PostgreSQL does not store."""
     return value.replace("\0", "")
 
 
 def _load() -> tuple[Any, Any, Any]:
+    """The modules psycopg and pgvector, or how to install them."""
     try:
         import psycopg
         from pgvector.psycopg import register_vector

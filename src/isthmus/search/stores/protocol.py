@@ -228,6 +228,7 @@ def plain_table(table: pa.Table) -> pa.Table:
 
 
 def _plain(column: Any, pa: Any, pc: Any) -> Any:
+    """Column of metadata in one of the four types that every store knows."""
     kind = column.type
     if pa.types.is_integer(kind) and not pa.types.is_uint64(kind):
         return column.cast(pa.int64())
@@ -242,6 +243,7 @@ def _plain(column: Any, pa: Any, pc: Any) -> Any:
 
 
 def _text(value: Any) -> str | None:
+    """Value of a column without a plain type, as text."""
     if value is None:
         return None
     return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else str(value)

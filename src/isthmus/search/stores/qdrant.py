@@ -57,6 +57,7 @@ class QdrantStore:
         self.record = Record.from_json(stored if isinstance(stored, str) else None, self.where)
 
     def _create(self, record: Record) -> None:
+        """Make the collection of a Qdrant store."""
         models = self._models
         self._client.create_collection(
             self._name,
@@ -65,6 +66,7 @@ class QdrantStore:
         )
 
     def _metadata(self) -> dict[str, Any]:
+        """Metadata of the Qdrant collection."""
         return dict(self._client.get_collection(self._name).config.metadata or {})
 
     def _types(self) -> dict[str, Any]:
@@ -76,6 +78,7 @@ class QdrantStore:
         return own | {name: kinds[kind] for name, kind in (self._metadata().get("columns") or {}).items()}
 
     def _point(self, gallery: str, name: str) -> str:
+        """Id of a point: a UUID of gallery and id, for Qdrant takes no text."""
         return str(uuid.uuid5(_NAMESPACE, f"{gallery}\0{name}"))
 
     def contents(self, gallery: str) -> dict[str, str]:
@@ -116,6 +119,7 @@ class QdrantStore:
             self._client.upsert(self._name, points, wait=True)
 
     def _add_columns(self, batch: Batch) -> None:
+        """Note the columns of a batch's metadata, whose types must stay."""
         known = dict(self._metadata().get("columns") or {})
         given = {field.name: str(field.type) for field in batch.metadata.schema}
         for name in known.keys() & given.keys():
@@ -193,6 +197,7 @@ class QdrantStore:
         return int(self._client.count(self._name, count_filter=self._filter(filter), exact=True).count)
 
     def _filter(self, filter: str | Filter | None) -> Any:
+        """Filter in Qdrant's form."""
         tree = checked_filter(filter, self._types())
         return None if tree is None else self._models.Filter(must=[to_qdrant(tree, self._models)])
 
@@ -220,6 +225,7 @@ def to_qdrant(tree: Filter, models: Any) -> Any:
 
 
 def _comparison(column: str, operator: str, value: Value, models: Any) -> Any:
+    """Comparison of a column with a value in Qdrant's form."""
     if operator == "==":
         return _equal(models, column, value)
     if operator == "!=":
@@ -235,6 +241,7 @@ def _comparison(column: str, operator: str, value: Value, models: Any) -> Any:
 
 
 def _equal(models: Any, column: str, value: Value) -> Any:
+    """Equality of a column and a value in Qdrant's form."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return models.FieldCondition(key=_key(column), range=models.Range(gte=value, lte=value))
     return models.FieldCondition(key=_key(column), match=models.MatchValue(value=value))
@@ -246,6 +253,7 @@ def _key(column: str) -> str:
 
 
 def _load() -> tuple[Any, Any]:
+    """The module qdrant_client, or how to install it."""
     try:
         import qdrant_client
         from qdrant_client import models

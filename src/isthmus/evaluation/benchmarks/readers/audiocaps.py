@@ -60,6 +60,7 @@ def _by_clip(table: Path) -> Sequence[Captioned]:
 
 
 def _clip(clip: str, rows: Sequence[tuple[str, str, str]]) -> Captioned:
+    """Clip of AudioCaps with its captions and the names that its file may have."""
     start = rows[0][1]
     names = [f"{clip}_{start}", f"Y{clip}", clip, f"Y{clip}_{start}", f"{clip}_{start}000", *(row[0] for row in rows)]
     return Captioned(clip, [row[2] for row in rows], names)

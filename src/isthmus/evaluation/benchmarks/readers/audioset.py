@@ -104,6 +104,7 @@ def read_segments(path: Path) -> tuple[list[Segment], list[str]]:
 
 
 def _segment(line: str, where: str) -> Segment:
+    """Segment of AudioSet from one line of its csv."""
     try:
         fields = next(csv.reader([line], skipinitialspace=True))
     except csv.Error:

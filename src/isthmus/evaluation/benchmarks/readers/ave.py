@@ -67,6 +67,7 @@ def _rows(path: Path) -> list[tuple[str, str]]:
 
 
 def _split(data: Path, path: Path, rows: list[tuple[str, str]], split: str, lists: str) -> list[tuple[str, str]]:
+    """Clips of one split of AVE."""
     if split == "all":
         return rows
     if lists == "txt":
@@ -84,6 +85,7 @@ def _split(data: Path, path: Path, rows: list[tuple[str, str]], split: str, list
 
 
 def _order(file: Path) -> list[int]:
+    """Numbers of the clips of a split, from the .h5 of AVE's authors."""
     h5py = require_module("h5py", extra="benchmarks", purpose="reading .h5 files")
     try:
         with h5py.File(file, "r") as content:

@@ -47,5 +47,6 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
 
 
 def _names(name: str) -> list[str]:
+    """Names that a file of Clotho may have: as listed, or without HTML entities."""
     plain = html.unescape(name)
     return [name] if plain == name or "/" in plain else [name, plain]

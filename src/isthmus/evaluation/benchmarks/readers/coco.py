@@ -84,6 +84,7 @@ def _by_language(data: Path, options: Mapping[str, Any]) -> Reading:
 
 
 def _numbered(key: str) -> list[str]:
+    """Names of a picture's file by its COCO number."""
     number = whole_number(key)
     return [] if number is None else picture_names(number)
 
@@ -145,6 +146,7 @@ def _blip(path: Path, split: str) -> Sequence[Captioned]:
 
 
 def _number(name: str, path: Path) -> str:
+    """COCO number in a picture's name."""
     match = re.search(r"([0-9]{12})\.[A-Za-z]+$", name)
     if match is None:
         raise FormatError(

@@ -122,10 +122,12 @@ def _prompts(data: Path, options: Mapping[str, Any], work: Path) -> Selection:
 
 
 def _listed(texts: Any) -> list[str]:
+    """Class texts as a list."""
     return [texts] if isinstance(texts, str) else list(texts)
 
 
 def _labels(data: Path, options: Mapping[str, Any], query: Embeddings) -> list[tuple[str, str]]:
+    """Labels of the queries, from a table or a column of the space."""
     if not options["label_column"]:
         return list(zip(*columns(path_of(data, options, "labels"), "query_id", "class_id"), strict=True))
     values, separator = _column(query, options["label_column"]), options["label_separator"]
@@ -140,6 +142,7 @@ def split_labels(ids: list[str], values: list[Any], separator: str) -> list[tupl
 
 
 def _groups(query: Embeddings, options: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Queries by the group that a column of the space names."""
     if not options["group_column"]:
         return {}
     groups: dict[str, list[str]] = {}
@@ -149,6 +152,7 @@ def _groups(query: Embeddings, options: Mapping[str, Any]) -> dict[str, list[str
 
 
 def _column(query: Embeddings, name: str) -> list[Any]:
+    """Column of a space's metadata, which must be there."""
     table = query.metadata
     if name not in table.column_names:
         raise FormatError(f"{query.path}: has no column {name!r}, only {', '.join(table.column_names)}.")

@@ -55,6 +55,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
 
 
 def _retrieval(data: Path, options: Mapping[str, Any], query: _Found, modalities: tuple[str, str]) -> Reading:
+    """Retrieval between the items of tables of files."""
     alone = bool(options["gallery"])
     table = path_of(data, options, "gallery") if alone else path_of(data, options, "query")
     gallery = _side(data, options, "gallery", table, modalities[1])
@@ -89,6 +90,7 @@ class _Found:
 
 
 def _side(data: Path, options: Mapping[str, Any], key: str, table: Path, modality: str) -> _Found:
+    """Items of one side, from a column of a table."""
     (values,) = columns(table, options[f"{key}_column"])
     own = options[f"{key}_id"]
     # Columns of one table need no ids of their own: what stands in them says which items are the same.
@@ -113,6 +115,7 @@ def _side(data: Path, options: Mapping[str, Any], key: str, table: Path, modalit
 
 
 def _labels(data: Path, options: Mapping[str, Any], query: _Found) -> list[tuple[str, str]]:
+    """Labels of the items, from a table or a column."""
     if options["labels"]:
         return list(zip(*columns(path_of(data, options, "labels"), "query_id", "class_id"), strict=True))
     (values,) = columns(path_of(data, options, "query"), options["label_column"])

@@ -60,6 +60,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
 
 
 def _karpathy(path: Path, split: str, notes: list[str]) -> dict[str, list[str]]:
+    """Captions of one split by picture, from Karpathy's json."""
     images = field(read_json_file(path, dict, "Karpathy's split"), "images", list, path, 0)
     return {
         field(image, "filename", str, path, n): raw_captions(image, path, n)

@@ -111,6 +111,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
 
 
 def _notes(options: Mapping[str, Any]) -> list[str]:
+    """Conventions that a reader of ModelNet40's figures must know."""
     swapped = ["y and z are exchanged, which mirrors the objects"] if options["swap_yz"] else []
     return [*swapped, "encoders move the mean to the origin and scale the largest norm to 1"]
 
@@ -170,6 +171,7 @@ def _txt(data: Path, split: str, options: Mapping[str, Any]) -> _Found:
 
 
 def _shape_names(path: Path) -> set[str]:
+    """Classes of ModelNet40 in a list beside the clouds."""
     names = [line.strip() for line in read_lines(path) if line.strip()]
     if sorted(names) != names or not set(names) <= set(CLASSES):
         raise FormatError(f"{path}: is no list of ModelNet40's classes in the order of the alphabet. Fetch it again.")
@@ -177,6 +179,7 @@ def _shape_names(path: Path) -> set[str]:
 
 
 def _numbers(path: Path) -> Any:
+    """Table of numbers of a text file of ModelNet40."""
     try:
         return np.loadtxt(path, delimiter=",", dtype=np.float32, ndmin=2)
     except (ValueError, UnicodeDecodeError) as error:
@@ -206,6 +209,8 @@ def _h5(data: Path, split: str, options: Mapping[str, Any]) -> _Found:
 
 
 def _pair(layout: str) -> Callable[[Path, str, Mapping[str, Any]], _Found]:
+    """Reader of a layout of ModelNet40 with a list and stored clouds."""
+
     def read_pair(data: Path, split: str, options: Mapping[str, Any]) -> _Found:
         """A list of records with a category, and as many dicts with points and colours."""
         listed, stored = (name.format(split=split) for name in _PAIRS[layout])
@@ -235,6 +240,7 @@ def _pair(layout: str) -> Callable[[Path, str, Mapping[str, Any]], _Found]:
 
 
 def _objects(source: Path, listed: Path, count: int) -> list[Any]:
+    """Stored clouds of ModelNet40, as many as are listed."""
     values = read_object_npy(source)
     if not isinstance(values, list) or len(values) != count:
         got = len(values) if isinstance(values, list) else type(values).__name__

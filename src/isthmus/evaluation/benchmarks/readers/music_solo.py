@@ -71,6 +71,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
 
 
 def _task(clips: Clips, chosen: Sequence[Frame], truth: Mapping[str, Sequence[Box]]) -> Any:
+    """Localization of the chosen frames of MUSIC-Solo."""
     heard = {key: f"{clip}/{second}" for key, clip, second in chosen}
     sounds = {heard[key]: clips.sounds[key] for key in clips.names}
     samples = [Sample(key, key, heard[key], truth[key]) for key in clips.names]
@@ -78,6 +79,7 @@ def _task(clips: Clips, chosen: Sequence[Frame], truth: Mapping[str, Sequence[Bo
 
 
 def _notes(frames: int, chosen: Sequence[Frame], which: str) -> list[str]:
+    """Conventions that a reader of MUSIC-Solo's figures must know."""
     words = {
         "middle": "the middle frame of each second",
         "first": "the first frame of each second",
@@ -176,6 +178,7 @@ def cut_seconds(tracks: Media, wanted: Sequence[tuple[str, str]], folder: Path) 
 
 
 def _cut(track: Path, places: Mapping[int, Path]) -> None:
+    """Cut a track of MUSIC-Solo into the seconds that are heard."""
     soundfile = require_module("soundfile", extra="audio", purpose="cutting sounds")
     try:
         signal = decode_audio(track, rate=RATE)

@@ -80,6 +80,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
 
 
 def _choices(options: Mapping[str, Any]) -> tuple[str, str]:
+    """Picture and source that the options choose, which the papers leave open."""
     kinds = ("thumbnail", "view", "mean")
     if options.get("image") not in kinds:
         raise ConfigError(
@@ -131,6 +132,7 @@ def _stored(data: Path, options: Mapping[str, Any], work: Path, objects: ListedF
 
 
 def _record(path: Path, kind: str) -> Any:
+    """Stored feature of an object's pictures, from a record of OpenShape."""
     key = "thumbnail_feat" if kind == "thumbnail" else "image_feat"
     value = read_object_npy(path) if path.suffix == ".npy" else _read_npz(path)
     if not isinstance(value, dict) or not isinstance(value.get(key), np.ndarray):
@@ -139,6 +141,7 @@ def _record(path: Path, kind: str) -> Any:
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
+    """Arrays of a .npz, never a pickle."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
@@ -172,6 +175,7 @@ def _write(
 
 
 def _whole(folder: Path) -> tuple[str, ...]:
+    """Modalities of a space that is whole, or none."""
     try:
         return open_space(folder).modalities
     except SpaceError:

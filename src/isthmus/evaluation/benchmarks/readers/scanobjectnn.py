@@ -103,6 +103,7 @@ def read(data: Path, options: Mapping[str, Any], work: Path) -> Reading:
 
 
 def _detect(data: Path) -> str:
+    """Layout of ScanObjectNN that a folder has."""
     marks = {
         "h5": ("h5_files/*/*.h5", "main_split*/*.h5", "split[1-4]*/*.h5"),
         "npy": _NPY,

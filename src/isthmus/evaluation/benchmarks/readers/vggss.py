@@ -82,6 +82,7 @@ def _read(
 
 
 def _names(data: Path, split: str, path: Path, boxes: Boxes) -> list[str]:
+    """Clips of one split of VGGSS."""
     if split == "all":
         return list(boxes)
     name, what = f"vggss_{split}_test.csv", f"the list of {split} clips of VGGSS"
@@ -112,6 +113,7 @@ def read_boxes(path: Path) -> tuple[Boxes, list[str]]:
 
 
 def _notes(boxes: Boxes, outside: int) -> list[str]:
+    """Conventions that a reader of VGGSS's figures must know."""
     flat = sum(not has_area(box) for each in boxes.values() for box in each)
     never = sum(not any(map(has_area, each)) for each in boxes.values())
     notes = ["The truth is the union of a clip's boxes."]

@@ -77,6 +77,7 @@ class BoxTable:
         self._sizes: dict[str | None, tuple[int, int]] = {}
 
     def _corners(self, row: int, values: Any) -> tuple[float, float, float, float] | None:
+        """Corners of a box in a row of a table, or None where it has none."""
         if values is None or (isinstance(values, tuple) and all(value in (None, "") for value in values)):
             return None
         try:
@@ -131,6 +132,7 @@ class BoxTable:
         return inside
 
     def _size(self, picture: Item) -> tuple[int, int]:
+        """Width and height of a picture, for boxes in pixels."""
         if picture.path not in self._sizes:
             try:
                 width, height = open_image(picture).size

@@ -147,6 +147,7 @@ def group_captions(rows: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _none_there(entries: Sequence[Captioned], folder: Folder, what: str) -> str:
+    """Message where no picture or sound of the captions is there."""
     if not entries:
         return f"{folder.data}: no {what} are listed. Expected captions; `isthmus benchmarks` says what to download."
     names = ", ".join(repr(name) for name in entries[0].names[:4])

@@ -72,6 +72,7 @@ def media_of(
 
 
 def _present(data: Path, folders: Sequence[str]) -> list[str]:
+    """Folders of a data set that are there."""
     return [folder for folder in folders if (data / folder).is_dir()]
 
 

@@ -102,11 +102,13 @@ def cloud_items(
 
 
 def _stamp(path: Path) -> list[Any]:
+    """Name, size and time of a file, which tell a prepared cloud from a stale one."""
     state = path.stat()
     return [path.name, state.st_size, state.st_mtime_ns]
 
 
 def _write(path: Path, cloud: Cloud) -> None:
+    """Write a prepared cloud as .npz."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {"xyz": np.ascontiguousarray(cloud[:, :3], np.float32)}
     if cloud.shape[1] == 6:

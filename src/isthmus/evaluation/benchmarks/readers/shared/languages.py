@@ -50,6 +50,7 @@ def captions_by_language(files: Mapping[str, Path]) -> Captions:
 
 
 def _captions(path: Path) -> Iterable[tuple[str, list[str]]]:
+    """Captions of one file by picture, in whichever layout it has."""
     value = read_json_file(path, object, "captions of one language")
     if isinstance(value, list):
         return [
@@ -78,6 +79,7 @@ def _captions(path: Path) -> Iterable[tuple[str, list[str]]]:
 
 
 def _image(record: Any, path: Path, number: int) -> str:
+    """Picture that a record of captions names."""
     for key in ("image", "image_id", "image/key", "file_name"):
         if isinstance(record, dict) and key in record:
             return str(record[key])
@@ -85,6 +87,7 @@ def _image(record: Any, path: Path, number: int) -> str:
 
 
 def _texts(value: Any, path: Path) -> list[str]:
+    """Captions of one picture as a list."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise FormatError(f"{path}: holds captions of type {type(value).__name__}, expected a text or a list of texts.")

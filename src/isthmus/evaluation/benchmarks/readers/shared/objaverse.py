@@ -107,6 +107,7 @@ def _json(path: Path) -> list[Listed]:
 
 
 def _record(record: Any, path: Path, number: int) -> Listed:
+    """Object of a list of Objaverse, with the names that its file may have."""
     uid, category = field(record, "uid", str, path, number), field(record, "category", str, path, number)
     return Listed(uid, category, _names(uid, str(record.get("group") or ""), str(record.get("data_path") or "")))
 
@@ -154,6 +155,7 @@ def _source(path: Path) -> list[Listed]:
 
 
 def _read_gzip(path: Path) -> dict[str, Any]:
+    """JSON of a list of Objaverse, packed or not."""
     if path.suffix != ".gz":
         value: dict[str, Any] = read_json_file(path, dict, "a list of Objaverse")
         return value
