@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.bridges.card import bridge_description, model_card, summary
-from isthmus.bridges.folder import read_folder, write_folder
+from isthmus.bridges.folder import absolute_place, read_folder, relative_place, write_folder
 from isthmus.bridges.joined import AS_IT_IS
 from isthmus.bridges.member import BridgeSpace, EmbeddingsLike
 from isthmus.bridges.projector import Projector
@@ -210,7 +209,7 @@ class Bridge(Projector):
             OSError: The disk refuses; `path` is as it was.
         """
         path = Path(path)
-        spaces = [vars(space) | {"path": _relative(space.path, path.resolve())} for space in self.spaces]
+        spaces = [vars(space) | {"path": relative_place(space.path, path.resolve())} for space in self.spaces]
         manifest = {"method": self.method, "dim": self.dim, "spaces": spaces, "routes": self.routes}
         write_folder(
             path,
@@ -278,7 +277,9 @@ def load_bridge(path: str | Path) -> Bridge:
     manifest, arrays, history = read_folder(path)
     check_manifest(path / "bridge.json", manifest)
     try:
-        spaces = [BridgeSpace(**{**space, "path": _absolute(space.get("path"), path)}) for space in manifest["spaces"]]
+        spaces = [
+            BridgeSpace(**{**space, "path": absolute_place(space.get("path"), path)}) for space in manifest["spaces"]
+        ]
     except TypeError as error:
         raise BridgeError(f"{path / 'bridge.json'}: is damaged ({error!r}). Copy the bridge again.") from error
     fields = {key: manifest[key] for key in ("method", "dim", "routes", "config", "record")}
@@ -286,18 +287,3 @@ def load_bridge(path: str | Path) -> Bridge:
         return Bridge(**fields, spaces=spaces, arrays=arrays, history=history)
     except BridgeError as error:
         raise BridgeError(f"{path}: {error}") from error
-
-
-def _relative(path: str | None, start: Path) -> str | None:
-    """Place of a space as it is written into the bridge's folder, relative to that folder."""
-    if path is None:
-        return None
-    try:
-        return Path(os.path.relpath(path, start)).as_posix()
-    except ValueError:  # another drive
-        return path
-
-
-def _absolute(path: str | None, start: Path) -> str | None:
-    """Place of a space as it is read from the bridge's folder."""
-    return None if path is None else os.path.realpath(os.path.join(os.path.realpath(start), path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -247,3 +248,18 @@ def _read_history(path: Path) -> list[dict[str, Any]]:
             )
         lines.append(value)
     return lines
+
+
+def relative_place(path: str | None, start: Path) -> str | None:
+    """Place of a space as it is written into the bridge's folder, relative to that folder."""
+    if path is None:
+        return None
+    try:
+        return Path(os.path.relpath(path, start)).as_posix()
+    except ValueError:  # another drive
+        return path
+
+
+def absolute_place(path: str | None, start: Path) -> str | None:
+    """Place of a space as it is read from the bridge's folder."""
+    return None if path is None else os.path.realpath(os.path.join(os.path.realpath(start), path))

@@ -75,6 +75,7 @@ def ids_of(ids: Any, what: str, fault: type[IsthmusError]) -> list[str]:
 
 
 def _as_list(values: Any) -> list[Any]:
+    """Values of any container of a table library as a list."""
     for name in ("to_pylist", "to_list", "tolist"):
         if hasattr(values, name):
             return list(getattr(values, name)())

@@ -51,6 +51,7 @@ def arrow_batches(path: Path, mapped: Any) -> tuple[pa.Schema, list[pa.RecordBat
 
 
 def _check(path: Path, size: int, packed: int) -> None:
+    """Refuse a file that takes more memory than its limit."""
     if fault := excess(size, packed):
         raise FormatError(f"{path}: {fault}.")
 
@@ -150,6 +151,7 @@ def rows_bytes(batch: pa.RecordBatch) -> int:
 
 
 def _written_out(column: pa.Array) -> int:
+    """Bytes of an Arrow column once views, runs and dictionaries are written out."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

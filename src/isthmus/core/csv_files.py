@@ -91,6 +91,7 @@ def read_csv(path: Path, delimiter: str) -> pa.Table:
 
 
 def _texts(rows: list[list[str]], names: Sequence[str]) -> pa.RecordBatch:
+    """Rows of a csv as an Arrow batch of text columns."""
     import pyarrow as pa
 
     columns = zip(*rows, strict=True) if rows else ((),) * len(names)
@@ -98,6 +99,7 @@ def _texts(rows: list[list[str]], names: Sequence[str]) -> pa.RecordBatch:
 
 
 def _check_header(path: Path, names: Sequence[str], delimiter: str) -> None:
+    """Refuse a header of a csv that names no columns, too many, or one twice."""
     if not names or names == [""]:
         raise FormatError(f"{path}: is empty. Expected a line with the names of the columns, then a line a row.")
     if len(names) > COLUMN_LIMIT:
@@ -116,6 +118,7 @@ def _check_header(path: Path, names: Sequence[str], delimiter: str) -> None:
 def _check_row(
     path: Path, row: Sequence[str], names: Sequence[str], lines: Sequence[str], first: int, delimiter: str
 ) -> None:
+    """Refuse a row of a csv with another number of fields than the header."""
     if len(row) != len(names):
         raise FormatError(
             f"{path}: line {first} has {len(row)} fields, the header has {len(names)} ({listed(names, 6)}). A text "

@@ -99,6 +99,7 @@ class Distribution:
 
 
 def _on_one_core(work: Callable[[tuple[int, int]], Any], part: tuple[int, int]) -> Any:
+    """Run one part of a distributed task on one thread."""
     import torch
 
     # A task a core leaves a core a task.

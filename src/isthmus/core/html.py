@@ -22,6 +22,7 @@ def html_table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]],
 
 
 def _cell(value: Any) -> str:
+    """Cell of an HTML table, numbers to the right."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return f"<td style='text-align:left'>{escape('' if value is None else str(value))}</td>"
     text = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

@@ -87,16 +87,19 @@ def _depth(raw: bytes) -> int:
 
 
 def _constant(name: str) -> Any:
+    """Refuse NaN and infinity in JSON."""
     raise ValueError(f"{name} is no number of json")
 
 
 def _integer(text: str) -> int:
+    """Integer of JSON, refused where it has too many digits."""
     if len(text) > _DIGITS:
         raise ValueError(f"an integer of {len(text)} digits")
     return int(text)
 
 
 def _float(text: str) -> float:
+    """Number of JSON, refused where a float cannot hold it."""
     value = float(text)
     if value in (float("inf"), float("-inf")):
         raise ValueError(f"the number {text[:20]} is out of range")

@@ -117,6 +117,7 @@ def _model_of(model: type[BaseModel], place: Iterable[Any]) -> type[BaseModel]:
 
 
 def _nested(annotation: Any) -> type[BaseModel] | None:
+    """The pydantic model that a field's type holds, or None."""
     if hasattr(annotation, "model_fields"):
         model: type[BaseModel] = annotation
         return model

@@ -84,6 +84,7 @@ def _column_pages(file: mmap.mmap, about: dict[int, Any]) -> tuple[int, int]:
 
 
 def _listed(value: Any) -> list[dict[int, Any]]:
+    """List of records in the metadata of a parquet page, or a fault."""
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         raise ValueError("no list where one should be")
     return value
@@ -112,6 +113,7 @@ class Thrift:
         return fields
 
     def _value(self, kind: int, depth: int) -> Any:
+        """Value of the compact Thrift protocol, of that kind."""
         if kind == _BYTE:
             return self._byte()
         if kind in (_TRUE, _FALSE):  # inside of lists these take a byte
@@ -143,15 +145,18 @@ class Thrift:
         return count
 
     def _byte(self) -> int:
+        """The next byte."""
         if not 0 <= self.at < len(self._buffer):
             raise ValueError("metadata that leads out of the file")
         self.at += 1
         return self._buffer[self.at - 1]
 
     def _skip(self, count: int) -> None:
+        """Pass over bytes."""
         self.at += count
 
     def _varint(self) -> int:
+        """Whole number of variable length."""
         value = 0
         for place in range(_VARINT):
             byte = self._byte()
@@ -161,5 +166,6 @@ class Thrift:
         raise ValueError("a number without an end")
 
     def _signed(self) -> int:
+        """Whole number with a sign, zigzag coded."""
         value = self._varint()
         return (value >> 1) ^ -(value & 1)

@@ -77,5 +77,6 @@ def names_inside(folder: Path, *, hidden: bool = False) -> list[str]:
 
 
 def some_names(names: list[str]) -> str:
+    """The first names of files for a message, and how many more there are."""
     shown = ", ".join(ascii(name)[1:-1][:60] for name in names[:_SHOWN])
     return shown + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")

@@ -84,6 +84,7 @@ def arithmetic(device: torch.device) -> dict[str, Any]:
 
 
 def _integers(device: torch.device) -> bool:
+    """Whether products go through compiled loops of integers."""
     return device.type == "cpu" and kernels.available() and forced_way() in (None, "integer")
 
 

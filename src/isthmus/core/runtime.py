@@ -145,6 +145,7 @@ class Progress:
             self._show()
 
     def _show(self, *, final: bool = False) -> None:
+        """Print the line of progress."""
         if self.quiet:
             return
         elapsed = max(time.monotonic() - self._start, 1e-9)

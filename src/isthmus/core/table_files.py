@@ -208,6 +208,7 @@ def _check_keys(path: Path, number: int, keys: int, rows: int) -> None:
 
 
 def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
+    """Flat object of one line of a .jsonl."""
     depth = line.count("[") + line.count("{")
     if depth > _NESTING and _nesting(line) > _NESTING:
         raise FormatError(f"{path}: line {number} is nested more than {_NESTING} deep. Expected a flat object a line.")
@@ -228,6 +229,7 @@ def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Keys of a JSON object, of which none may stand twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -245,10 +247,12 @@ def _nesting(line: str) -> int:
 
 
 def _kind(value: Any) -> str:
+    """Kind of a JSON value, for messages."""
     return "nothing" if value is None else _KINDS.get(type(value), type(value).__name__)
 
 
 def _json_column(path: Path, name: str, values: list[Any], lines: Sequence[int]) -> pa.Array:
+    """Arrow column of JSON values, which must be of one kind."""
     import pyarrow as pa
 
     kinds = {type(value) for value in values if value is not None}

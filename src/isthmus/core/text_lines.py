@@ -28,6 +28,7 @@ def filled_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _decoded(raw: bytes, number: int, path: Path) -> str:
+    """One line of a text file as text, or a fault with its number."""
     if number == 1:
         if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise FormatError(f"{path}: is UTF-16. Save it as UTF-8.")

@@ -74,6 +74,7 @@ def _blocks(widths: Sequence[int], width: int | None) -> list[list[int]]:
 def _line(
     line: Sequence[str], block: Sequence[int], widths: Sequence[int], left: Collection[int], width: int | None
 ) -> list[str]:
+    """Lines of a text table for one row, wrapped where it has only a note."""
     if len(line) < len(widths):
         return _wrapped(line[0].ljust(widths[0]) + " " * GAP, "  ".join(line[1:]), width)
     cells = [(cut(line[i], widths[i]), widths[i], i in left) for i in block]

@@ -121,6 +121,7 @@ class ClapEncoder(TorchEncoder):
         return pool_windows(embedded, [len(sound) for sound in windows])
 
     def _embed_windows(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings of windows of samples."""
         mel = self.mel(torch.from_numpy(windows).to(self.device)).to(self.dtype)[:, None]
         if self.fused:
             mel = mel.expand(-1, 4, -1, -1)  # only the first is read of a clip that is not declared long

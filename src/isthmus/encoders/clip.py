@@ -103,6 +103,7 @@ class ClipEncoder(TorchEncoder):
         return embedding_of(self.model.get_image_features(**inputs))
 
     def _embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Embeddings of captions, as the family was trained on them."""
         if self.clip:
             tokens = self.tokens(texts, self.tokenizer, max_length=self.max_tokens, padding="longest")
             return embedding_of(self.model.get_text_features(**tokens))
@@ -112,6 +113,7 @@ class ClipEncoder(TorchEncoder):
         return embedding_of(self.model.get_text_features(input_ids=tokens["input_ids"]))
 
     def _patches(self) -> dict[str, Any]:
+        """Patch settings of a processor without fixed size."""
         names = ("patch_size", "max_num_patches")
         return {name: int(getattr(self.processor, name)) for name in names if hasattr(self.processor, name)}
 
@@ -152,4 +154,5 @@ def _dim(config: Any) -> int:
 
 
 def _floats(values: Any) -> list[float]:
+    """Numbers of a processor's configuration."""
     return [float(value) for value in np.asarray(values, dtype=np.float64)]

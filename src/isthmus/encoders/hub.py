@@ -109,6 +109,7 @@ def _cached_name(folder: Path) -> tuple[str, str]:
 
 
 def _snapshot(name: str, revision: str | None) -> Path:
+    """Folder of a model of the Hugging Face Hub, downloaded where it is not there."""
     if not _REPOSITORY.fullmatch(name):
         raise EncoderError(
             f"there is no folder {name!r}. Expected the folder of a model, or a repository as organisation/name."
@@ -118,6 +119,7 @@ def _snapshot(name: str, revision: str | None) -> Path:
 
 
 def _download(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    """Download some files of a model from the Hugging Face Hub."""
     from huggingface_hub import snapshot_download
 
     options: dict[str, Any] = {"allow_patterns": list(patterns), "ignore_patterns": list(_ELSEWHERE)}

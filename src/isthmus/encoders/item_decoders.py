@@ -88,6 +88,7 @@ class ImageFit:
         return image.resize((width, height), RESAMPLING[self.resample], box=box)
 
     def _target(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height that an image is resized to."""
         if isinstance(self.resize, tuple):
             return self.resize[1], self.resize[0]
         assert self.resize is not None
@@ -96,10 +97,12 @@ class ImageFit:
         return int(self.resize * width / height), self.resize
 
     def _cropped(self, image: Image, height: int, width: int) -> Image:
+        """Middle of an image."""
         left, top = self._middle(image.width - width), self._middle(image.height - height)
         return image.crop((left, top, left + width, top + height))
 
     def _middle(self, rest: int) -> int:
+        """First pixel of the middle."""
         # round() settles halves to even, as torchvision's does.
         return rest // 2 if self.rounding == "floor" else round(rest / 2)
 

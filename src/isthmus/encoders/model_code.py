@@ -49,6 +49,7 @@ def check_model_folder(folder: Path, given: str) -> None:
 
 
 def _is_configuration(file: Path) -> bool:
+    """Whether a file of a model is a configuration, which may name code."""
     return file.name in _CONFIGURATIONS or file.name.endswith("config.json")
 
 

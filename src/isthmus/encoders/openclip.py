@@ -99,6 +99,7 @@ class OpenClipEncoder(TorchEncoder):
         return self.model.encode_text(self.tokenizer(list(batch)).to(self.device))
 
     def _too_long(self, text: str) -> bool:
+        """Whether a caption is longer than the model reads."""
         if len(text) <= self.context - 2:  # a token has at least one character
             return False
         encode = getattr(self.tokenizer, "encode", None)
@@ -108,6 +109,7 @@ class OpenClipEncoder(TorchEncoder):
 
 
 def _open_clip() -> Any:
+    """The module open_clip, or how to install it."""
     try:
         import open_clip
     except Exception as error:  # a torchvision built for another torch fails with a RuntimeError

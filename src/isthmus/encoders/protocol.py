@@ -167,6 +167,7 @@ class BaseEncoder:
         return modality
 
     def _checked(self, batch: Any, rows: int) -> Embedding:
+        """Embeddings of a batch, refused if their shape is wrong."""
         array = _to_numpy(batch)
         if array.shape != (rows, self.dim):
             raise EncoderError(

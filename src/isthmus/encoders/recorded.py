@@ -33,10 +33,13 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def _one_of(*allowed: str) -> Callable[[Any], bool]:
+    """Check for a recorded option that is one of some words."""
     return lambda value: isinstance(value, str) and value in allowed
 
 
 def _number(low: float, high: float, *kinds: type[int | float]) -> Callable[[Any], bool]:
+    """Check for a recorded option that is a number within bounds."""
+
     def fits(value: Any) -> bool:
         return isinstance(value, kinds) and not isinstance(value, bool) and low <= float(value) <= high  # NaN is not
 
@@ -44,14 +47,17 @@ def _number(low: float, high: float, *kinds: type[int | float]) -> Callable[[Any
 
 
 def _is_repository(value: Any) -> bool:
+    """Whether a recorded option names a repository."""
     return isinstance(value, str) and bool(_REPOSITORY.fullmatch(value)) and not Path(value).exists()
 
 
 def _is_revision(value: Any) -> bool:
+    """Whether a recorded option is a revision."""
     return value is None or (isinstance(value, str) and len(value) <= 200 and bool(_REVISION.fullmatch(value)))
 
 
 def _is_prompt(value: Any) -> bool:
+    """Whether a recorded option is a prompt."""
     return isinstance(value, str) and len(value) <= _LONGEST and value.isprintable()
 
 
@@ -261,6 +267,7 @@ _ADVICE = "If you trust it, name the encoder yourself: --encoder NAME (encoder=)
 
 
 def _refusal(name: str, where: str, why: str) -> EncoderError:
+    """Fault for a recorded encoder that is not loaded without being named."""
     file = trusted_file()
     allow = f", or allow it in {file}" if file is not None else ""
     return EncoderError(

@@ -151,6 +151,7 @@ def list_encoders() -> list[dict[str, Any]]:
 
 
 def _importable(module: str) -> bool:
+    """Whether a module can be imported."""
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
@@ -170,6 +171,7 @@ def _cached(name: str, entry: Entry) -> bool | None:
 
 
 def _load_user_class(name: str, device: str | None, options: dict[str, Any]) -> Any:
+    """Encoder of a user's own class."""
     package = name.partition(":")[0].partition(".")[0]
     if package in sys.stdlib_module_names or package in sys.builtin_module_names:
         raise EncoderError(

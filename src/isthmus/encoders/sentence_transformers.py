@@ -115,14 +115,17 @@ class SentenceTextEncoder(TorchEncoder):
         return self._encode(list(batch), prompt=self.prompt or None)
 
     def _encode(self, inputs: Sequence[Any], **options: Any) -> Any:
+        """Embeddings of a batch by the model."""
         size = len(inputs)
         return self.model.encode(inputs, batch_size=size, convert_to_tensor=True, show_progress_bar=False, **options)
 
     def _max_tokens(self) -> int | None:
+        """Tokens that the model reads, or None."""
         limit = getattr(self.model, "max_seq_length", None)
         return None if limit is None or limit > 10**6 else int(limit)
 
     def _count_truncated(self, texts: Sequence[str]) -> None:
+        """Count texts that are longer than the model reads."""
         limit, tokenizer = self._max_tokens(), getattr(self.model, "tokenizer", None)
         # A token has at least one character: shorter texts cannot be cut, and need not be counted.
         longest = [self.prompt + text for text in texts if limit and len(text) + len(self.prompt) > limit - 2]

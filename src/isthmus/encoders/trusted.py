@@ -99,6 +99,7 @@ def read_trusted() -> list[Trusted]:
 
 
 def _entry(path: Path, number: int, entry: Any) -> Trusted:
+    """Encoder of the user's file of trusted ones."""
     where = f"{path}, [[encoder]] {number}"
     if not isinstance(entry, dict) or (unknown := [key for key in entry if key not in _KEYS]):
         raise ConfigError(f"{where}: has the unknown key {unknown[0]!r}. Valid keys: {', '.join(_KEYS)}.")

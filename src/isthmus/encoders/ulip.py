@@ -129,14 +129,17 @@ class UlipEncoder(TorchEncoder):
 
     @property
     def _slip(self) -> Any:
+        """The image and text towers."""
         return self.model["slip"]
 
     @property
     def _fit(self) -> ImageFit:
+        """How images are fitted."""
         side = self._slip.shape.image_size
         return ImageFit(resize=side, crop=(side, side), resample="bilinear", rounding="nearest")
 
     def _clip_tokenizer(self) -> Any:
+        """CLIP's tokenizer, loaded once."""
         if self._tokenizer is None:
             self._tokenizer = load_clip_tokenizer(self._tokenizer_name, self._slip.shape.vocabulary)
         return self._tokenizer

@@ -75,6 +75,7 @@ def _widen_magnitudes(x: NDArray[Any], out: NDArray[Any]) -> bool:
 
 
 def _row_fault(row: NDArray[np.float64], dtype: str) -> str:
+    """What is wrong with a row of embeddings, and what to do."""
     if np.isnan(row).any() or np.isinf(row).any():
         return (
             "the embedding is not finite (NaN or infinity). Expected finite numbers: encode the item again, or leave "

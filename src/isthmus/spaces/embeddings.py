@@ -89,6 +89,7 @@ class Embeddings:
         return f"Embeddings({self.space_name}/{self.modality}: {len(self):,} x {self.dim} {self.dtype})"
 
     def _repr_html_(self) -> str:
+        """Table of the first items for a notebook."""
         first = self.metadata.slice(0, FIRST_ROWS).to_pylist()
         names = list(dict.fromkeys(["id", *(name for row in first for name in row)]))
         rows = [[row.get(name) for name in names] for row in first]
@@ -104,6 +105,7 @@ class Embeddings:
         return out if dtype is None else out.astype(dtype, copy=False)
 
     def _map(self, index: int) -> NDArray[Any]:
+        """Memory map of one shard."""
         if index not in self._maps:
             shard = self.shards[index]
             kind = np.dtype(self.dtype).newbyteorder("<")
@@ -132,6 +134,7 @@ class Embeddings:
             yield self._range(start, min(start + size, len(self)))
 
     def _range(self, start: int, stop: int) -> Floats:
+        """Rows `start` to `stop` as float32."""
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         parts = []
         while start < stop:

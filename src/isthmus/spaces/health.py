@@ -84,6 +84,7 @@ class _Moments:
 
     @property
     def centroid(self) -> NDArray[np.float64]:
+        """(dim,) mean of the unit rows."""
         return self.unit_sum / max(len(self.norms), 1)
 
     @property
@@ -94,6 +95,7 @@ class _Moments:
 
 
 def _moments(embeddings: Embeddings) -> _Moments:
+    """Norms, hashes and sum of a modality's rows, in one pass."""
     norms = np.empty(len(embeddings), np.float64)
     hashes = np.empty(len(embeddings), np.uint64)
     total = np.zeros(embeddings.dim, np.float64)
@@ -115,6 +117,7 @@ def _moments(embeddings: Embeddings) -> _Moments:
 
 
 def _space_report(space: Space, sample: int, seed: int) -> dict[str, Any]:
+    """Health of one space by modality, with gaps and warnings."""
     moments = {name: _moments(space[name]) for name in space}
     modalities = {name: _modality_report(space[name], moments[name], sample, seed) for name in space}
     gaps = {
@@ -136,6 +139,7 @@ def _space_report(space: Space, sample: int, seed: int) -> dict[str, Any]:
 def _space_warnings(
     space: Space, modalities: Mapping[str, Mapping[str, Any]], moments: Mapping[str, _Moments]
 ) -> Iterator[str]:
+    """Warnings on the health of a space as a whole."""
     if unknown := [name for name, report in modalities.items() if report["encoder"] is None]:
         yield (
             f"{space.name}: nobody says which encoder made {', '.join(unknown)}; the name "
@@ -153,6 +157,7 @@ def _space_warnings(
 
 
 def _modality_report(embeddings: Embeddings, moments: _Moments, sample: int, seed: int) -> dict[str, Any]:
+    """Health of one modality: norms, duplicates, rank, mean cosine."""
     rows = sample_rows(len(embeddings), min(sample, _rank_rows(embeddings.dim)), seed)
     rows = rows[moments.norms[rows] > 0.0]
     x = embeddings.take(rows) / np.asarray(moments.norms[rows], np.float32)[:, None]
@@ -188,6 +193,7 @@ def sample_rows(rows: int, sample: int, seed: int) -> NDArray[np.int64]:
 
 
 def _modality_warnings(embeddings: Embeddings, report: Mapping[str, Any], moments: _Moments) -> Iterator[str]:
+    """Warnings on the health of one modality."""
     if report["unusable"]:
         yield f"has {report['unusable']:,} rows that are zero or not finite. Check with --verify, make it again."
     if report["rows"] > 1 and report["mean_cosine"] > COLLAPSED_COSINE:
@@ -210,6 +216,7 @@ def _modality_warnings(embeddings: Embeddings, report: Mapping[str, Any], moment
 
 
 def _example(embeddings: Embeddings, moments: _Moments) -> str:
+    """Ids of two items that have one embedding."""
     order = np.argsort(moments.hashes, kind="stable")
     at = int(np.flatnonzero(np.diff(moments.hashes[order]) == 0)[0])
     names = embeddings.id_array.take([int(order[at]), int(order[at + 1])]).to_pylist()
@@ -219,6 +226,7 @@ def _example(embeddings: Embeddings, moments: _Moments) -> str:
 def _overlaps(
     a: Space, b: Space, via: Sequence[str] | None, sample: int, k: int, seed: int
 ) -> dict[str, dict[str, Any]]:
+    """Overlap of two spaces by modality."""
     names = list(via) if via else [name for name in a if name in b]
     if not names:
         raise OverlapError(
@@ -238,6 +246,7 @@ def _overlaps(
 
 
 def _overlap_report(a: Embeddings, b: Embeddings, shared: Overlap, sample: int, k: int, seed: int) -> dict[str, Any]:
+    """Overlap of two spaces in one modality: shared items and common neighbours."""
     count = len(shared)
     report: dict[str, Any] = {
         "shared": count,
@@ -253,6 +262,7 @@ def _overlap_report(a: Embeddings, b: Embeddings, shared: Overlap, sample: int, 
 
 
 def _overlap_warnings(a: Space, b: Space, overlaps: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Warnings on what two spaces share."""
     for name, report in overlaps.items():
         where, shared = f"{a.name} and {b.name}, {name}", report["shared"]
         if not shared:

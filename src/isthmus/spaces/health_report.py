@@ -90,9 +90,11 @@ def format_report(report: Mapping[str, Any], *, width: int | None = None) -> str
 
 
 def _sentence(text: str, width: int | None) -> list[str]:
+    """A sentence of the report, wrapped to the terminal."""
     return [text] if width is None else textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _table(head: str, entries: Mapping[str, Mapping[str, Any]], columns: Sequence[str], width: int | None) -> list[str]:
+    """Table of the report, a line an entry."""
     rows = [[name, *(show(entry.get(column)) for column in columns)] for name, entry in entries.items()]
     return aligned([[head, *(column.replace("_", " ") for column in columns)], *rows], width=width)

@@ -129,6 +129,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _no_space(folder: Path) -> str:
+    """Message for a path that is no space."""
     if not folder.exists():
         return (
             f"{folder}: no such space. Check the path, or make one with: isthmus import FILE --into {folder} "
@@ -172,6 +173,7 @@ def _fault(manifest: Mapping[str, Any]) -> str | None:
 
 
 def _entry_fault(entry: Mapping[str, Any]) -> str | None:
+    """What is wrong with a modality's entry in a manifest, or None."""
     for key in ("rows", "shards"):
         if not _count(entry.get(key), 0, 2**48):
             return f"{key} is {entry.get(key)!r}, expected a number"
@@ -189,6 +191,7 @@ def _entry_fault(entry: Mapping[str, Any]) -> str | None:
 
 
 def _count(value: object, low: int, high: int) -> bool:
+    """Whether a value is a whole number within bounds."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
@@ -198,6 +201,7 @@ def default_name(folder: Path) -> str:
 
 
 def _hidden(path: Path, folder: Path) -> bool:
+    """Whether a file lies in a hidden folder."""
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
@@ -241,6 +245,7 @@ def check_target(
 
 
 def _brief(value: Mapping[str, Any]) -> str:
+    """What is known of an encoder, in one line."""
     return str({k: v for k, v in value.items() if v is not None})
 
 

@@ -105,4 +105,5 @@ def _large_strings(ids: Sequence[str] | pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _plural(modality: str) -> str:
+    """Name of a modality's items, for messages."""
     return {"audio": "sounds"}.get(modality, modality.replace("_", " ") + "s")

@@ -119,6 +119,7 @@ def read_shard(layout: Layout, index: int, *, start: int, dim: int, dtype: str) 
 
 
 def _not_whole(file: Path, fault: str) -> SpaceError:
+    """Fault for a shard of which a file is missing or changed."""
     return SpaceError(
         f"{file}: {fault}. The shard is not whole: restore the file from a copy, or make the space again."
     )
@@ -206,6 +207,7 @@ class ShardWriter:
 
 
 def _seal(path: Path, target: Path) -> dict[str, Any]:
+    """Size and hash of a shard's file, for its marker."""
     sync(path)
     return {"file": target.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
 

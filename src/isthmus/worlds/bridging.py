@@ -120,6 +120,7 @@ def without_times(bridge: Bridge) -> Bridge:
 
 
 def _timeless(value: Any) -> Any:
+    """A record without times, which differ from run to run."""
     if isinstance(value, Mapping):
         return {key: _timeless(item) for key, item in value.items() if not _TIME.fullmatch(str(key))}
     return [_timeless(item) for item in value] if isinstance(value, list) else value

@@ -125,6 +125,7 @@ def _chosen_encoders(surveyed: Survey, encoders: Mapping[str, str]) -> dict[str,
 
 
 def _texts(own: Sequence[str], texts: str | Path | None, any_raw: bool) -> tuple[list[str], str]:
+    """Shared texts of a world, and where they come from."""
     if not any_raw:
         return [], "the texts that the spaces share"
     if texts is not None:
@@ -135,6 +136,7 @@ def _texts(own: Sequence[str], texts: str | Path | None, any_raw: bool) -> tuple
 
 
 def _text_items(texts: Sequence[str]) -> list[Item]:
+    """Texts as items, by their hash."""
     if not texts:
         return []
     return [Item(text_id(text), text=text) for text in read_texts(texts)]
@@ -198,6 +200,7 @@ def missing_checkpoint(name: str) -> int | None:
 
 
 def _in_hub_cache(repository: str) -> bool:
+    """Whether a model is in the cache of the Hugging Face Hub."""
     home = os.environ.get("HF_HOME", "~/.cache/huggingface")
     cache = os.environ.get("HF_HUB_CACHE", f"{home}/hub")
     folder = Path(cache).expanduser() / f"models--{repository.partition('@')[0].replace('/', '--')}" / "snapshots"

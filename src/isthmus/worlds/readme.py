@@ -54,10 +54,12 @@ def is_own(path: Path) -> bool:
 
 
 def _signature(page: bytes) -> bytes:
+    """Line that tells a README of isthmus's own from one that was changed."""
     return _MARK + hashlib.sha256(page).hexdigest().encode() + b" -->\n"
 
 
 def _lines(folder: Path, plan: WorldPlan, spaces: Sequence[Space], bridge: Bridge, index: SearchIndex) -> list[str]:
+    """Lines of a world's README."""
     counts = Counter(index.modalities)
     contents = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     lines = [

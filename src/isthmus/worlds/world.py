@@ -63,6 +63,7 @@ def check_world(folder: Path) -> None:
 
 
 def _check_version(folder: Path) -> None:
+    """Refuse a world of a format that this version does not read."""
     record = read_json(folder / MANIFEST, kind="world")
     version = record.get("format_version")
     if record.get("format") != FORMAT or not isinstance(version, int):

@@ -15,6 +15,7 @@ _LOG2_HIGH, _LOG2_LOW = np.float32(0.693359375), np.float32(-2.1219444e-4)
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
 def _exponentials(row: NDArray[np.float32], shift: np.float32) -> None:
+    """Exponentials of a row of logits in place, relative to a shift."""
     for j in range(len(row)):
         x = max(row[j] - shift, np.float32(-87.0))
         whole = nearest(x * np.float32(1.4426950408889634))
@@ -34,6 +35,7 @@ def _exponentials(row: NDArray[np.float32], shift: np.float32) -> None:
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def _sum(row: NDArray[np.float32]) -> float:
+    """Sum of a row of float32."""
     total = np.float32(0.0)
     for j in range(len(row)):
         total += row[j]

@@ -62,6 +62,7 @@ def round_weights(weights: NDArray[np.float32], top: float, codes: NDArray[np.in
 
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
 def _moment(codes: NDArray[np.int16], scores: NDArray[np.int32]) -> float:
+    """Sum of scores times their weights, both as integers."""
     total = np.float32(0.0)
     for j in range(len(codes)):
         total += np.float32(codes[j]) * np.float32(scores[j])

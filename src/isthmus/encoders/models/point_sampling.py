@@ -77,6 +77,7 @@ def _squared_distance(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Tensor:
 
 
 def _real(lengths: Tensor, points: int) -> Tensor:
+    """Which points of padded clouds are there."""
     return torch.arange(points, device=lengths.device) < lengths[:, None]
 
 

@@ -41,6 +41,7 @@ class _MiniPointNet(nn.Module):
         )
 
     def forward(self, groups: Tensor) -> Tensor:
+        """One token a group of points."""
         local = self._two_layers(self.first_conv, groups, None)
         return self._two_layers(self.second_conv, local, local.amax(dim=1, keepdim=True)).amax(dim=1)
 
@@ -66,6 +67,7 @@ class _Blocks(nn.Module):
         self.blocks = nn.ModuleList(Block(width, hidden, bias=False, eps=1e-5) for _ in range(depth))
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Tokens through all transformer blocks."""
         for block in self.blocks:
             x = block(x + positions)  # positions enter before every block, not once
         return x
@@ -139,6 +141,7 @@ class _PointTransformer(nn.Module):
         self.norm = nn.LayerNorm(shape.width)
 
     def forward(self, xyz: Tensor, rgb: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """Embedding of clouds, through groups of neighbouring points."""
         centers = take_points(xyz, farthest_points(xyz, self.groups, lengths=lengths))
         index = nearest_points(xyz, centers, self.group_size, lengths=lengths)
         near = take_points(xyz, index) - centers[:, :, None]

@@ -89,6 +89,7 @@ class _PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, width, patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:
+        """One token a patch of the image."""
         return self.proj(x).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
@@ -105,6 +106,7 @@ class _VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Embedding of images: the class token's."""
         tokens = torch.cat([self.cls_token.expand(len(pixels), -1, -1), self.patch_embed(pixels)], dim=1)
         return self.norm(self.blocks(tokens + self.pos_embed))[:, 0]  # type: ignore[no-any-return]
 
@@ -116,6 +118,7 @@ class _TextMlp(nn.Module):
         self.c_proj = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens through two linear layers with CLIP's quick GELU."""
         hidden = self.c_fc(x)
         return self.c_proj(hidden * torch.sigmoid(1.702 * hidden))  # type: ignore[no-any-return]  # CLIP's quick GELU
 
@@ -129,6 +132,7 @@ class _TextBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Tokens through attention and MLP."""
         normed = self.ln_1(x)
         x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=mask)[0]
         return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]
@@ -140,6 +144,7 @@ class _TextTransformer(nn.Module):
         self.resblocks = nn.ModuleList(_TextBlock(shape.text_width, shape.text_hidden) for _ in range(shape.text_depth))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens through all blocks, each reading what stands before it."""
         mask = torch.full((x.shape[1], x.shape[1]), float("-inf"), device=x.device, dtype=x.dtype).triu_(1)
         for block in self.resblocks:
             x = block(x, mask)

@@ -162,6 +162,7 @@ def _run(
 
 
 def _report(tally: Tally, total: int, waiting: list[int], into: Path, settings: Settings) -> EncodeReport:
+    """Report of an encoding."""
     return {
         "space": str(into),
         "modality": settings.modality,
@@ -183,6 +184,7 @@ def _report(tally: Tally, total: int, waiting: list[int], into: Path, settings: 
 
 
 def _check_rejected(report: EncodeReport, count: int, max_rejected: float, why: str) -> None:
+    """End the run where too many items were rejected."""
     total = report["items"]
     if total and count / total > max_rejected:
         rest = f"the other {total - count:,} are in {report['space']}" if total > count else "nothing is left"

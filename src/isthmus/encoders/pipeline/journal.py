@@ -90,6 +90,7 @@ class Journal:
         self._stream = open(self.path, "r+b")  # noqa: SIM115
 
     def _note(self, stream: BinaryIO, ids: Sequence[str], rows: Floats, rejected: list[Rejection]) -> None:
+        """Append embeddings and rejected items to the journal."""
         payload = np.ascontiguousarray(rows, dtype="<f4").tobytes()
         head = {"dim": self.dim, "crc": zlib.crc32(payload), "ids": list(ids), "rejected": rejected}
         stream.write(json.dumps(head).encode("ascii") + b"\n")
@@ -97,6 +98,7 @@ class Journal:
         stream.write(payload)
 
     def _index(self, offset: int, ids: Iterable[str], rejected: Iterable[Sequence[str]]) -> None:
+        """Remember where the journal holds each id."""
         self._offsets.update((name, offset + 4 * self.dim * row) for row, name in enumerate(ids))
         self.rejected.update((entry[0], Rejection(*entry)) for entry in rejected)
 

@@ -93,6 +93,7 @@ def encode_items(items: Sequence[Item], into: Path, settings: Settings, *, skip:
 
 
 def _unfinished(into: Path, modality: str) -> bool:
+    """Whether an earlier run has left the modality unfinished."""
     if not (into / manifest.MANIFEST).is_file():
         return False
     entry = manifest.read_manifest(into)["modalities"].get(modality)
@@ -148,12 +149,14 @@ class _Run:
         self._tally.rows = writer.rows
 
     def _progress(self) -> Progress:
+        """Progress over the items that are not encoded yet."""
         done = self._tally.present
         return Progress(
             f"encode {self._settings.modality}", done + len(self._todo), done=done, quiet=self._settings.quiet
         )
 
     def _unique(self, batch: Batch) -> list[Item]:
+        """Items whose content is not encoded under another id."""
         return [item for item in batch if item.id not in self._first]
 
     def _encode(self, batch: Batch, outcomes: Sequence[DecodeOutcome]) -> None:
@@ -184,6 +187,7 @@ class _Run:
         return rejection.reason if rejection else self._journal.rows([first])[0]
 
     def _embed(self, decoded: list[Any]) -> Floats:
+        """Embeddings of decoded items."""
         encoder, modality, batch_size = self._settings.encoder, self._settings.modality, self._settings.batch_size
         if not decoded:
             return np.empty((0, encoder.dim), dtype=np.float32)
@@ -220,6 +224,7 @@ class _Run:
         return len(new)
 
     def _metadata(self, items: Batch) -> pa.Table:
+        """Metadata of encoded items as an Arrow table."""
         import pyarrow as pa
 
         source = source_column(self._settings.modality)

@@ -51,4 +51,5 @@ def joined_report(reports: list[EncodeReport]) -> EncodeReport:
 
 
 def _encode_part(call: Callable[..., EncodeReport], options: EncodeOptions, part: tuple[int, int]) -> EncodeReport:
+    """Encode one shard of the items, in a task of Ray."""
     return call(options=replace(options, shard=part))

@@ -75,6 +75,7 @@ def join(into: Path, items: Sequence[Item], settings: Settings, count: int) -> i
 
 
 def _check_lists(into: Path, expected: str, modality: str, count: int) -> None:
+    """Refuse shards that were made of another list of items."""
     for number in range(count):
         part = part_path(into, modality, number, count)
         if read_json(part / _DONE, kind="mark of a part")["list"] != expected:
@@ -102,6 +103,7 @@ def _append_parts(into: Path, settings: Settings, count: int) -> int:
 
 
 def _join_rejected(into: Path, modality: str, count: int, *, beside: bool) -> None:
+    """Rejected items of all shards as one table."""
     path = (into / modality if beside else work_folder(into, modality)) / NAME
     rejected = read_rejected(path)
     for number in range(count):
@@ -112,6 +114,7 @@ def _join_rejected(into: Path, modality: str, count: int, *, beside: bool) -> No
 
 
 def _list_hash(items: Sequence[Item], settings: Settings) -> str:
+    """Hash of the items, batches and encoder of a shard."""
     named = [[item.id, item.place] for item in items]
     return sha256_json({"items": named, "group": settings.group, "encoder": settings.info["encoder"]})
 
@@ -144,4 +147,5 @@ def encode_part(
 
 
 def _rejected_paths(space: Path, modality: str) -> list[Path]:
+    """Where the rejected items of a modality may lie."""
     return [space / modality / NAME, work_folder(space, modality) / NAME]

@@ -66,10 +66,12 @@ def decoded_batches(
 
 
 def _gathered(futures: list[Future[list[DecodeOutcome]]]) -> list[DecodeOutcome]:
+    """Decoded items of several processes, in their order."""
     return [_checked(one) for future in futures for one in future.result()]
 
 
 def _checked(result: DecodeOutcome) -> DecodeOutcome:
+    """A decoded item, or the fault that ends the run."""
     if result[0] == FATAL:
         raise result[1]
     return result
@@ -137,6 +139,7 @@ class DecodePool:
         line.close()
 
     def _start(self, number: int) -> Connection:
+        """Start one decoding process."""
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(target=serve, args=(there, self._pickled), daemon=True)

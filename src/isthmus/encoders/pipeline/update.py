@@ -114,11 +114,13 @@ def update_space(
 
 
 def _unfinished(folder: Path, modality: str) -> bool:
+    """Whether an earlier run has left the modality unfinished."""
     entry = _entry(folder, modality)
     return entry is not None and entry["state"] != WHOLE
 
 
 def _entry(folder: Path, modality: str) -> Mapping[str, Any] | None:
+    """Manifest entry of a modality, or None."""
     if not (folder / MANIFEST).is_file():
         return None
     entry: Mapping[str, Any] | None = read_manifest(folder)["modalities"].get(modality)
@@ -126,6 +128,7 @@ def _entry(folder: Path, modality: str) -> Mapping[str, Any] | None:
 
 
 def _ids(folder: Path, modality: str) -> set[str]:
+    """Ids of a modality that is there."""
     entry = _entry(folder, modality)
     return set(open_space(folder)[modality].ids) if entry is not None and entry["shards"] else set()
 

@@ -54,6 +54,7 @@ class ToyDecoder:
 
 
 def _grey(item: Item) -> NDArray[np.uint8]:
+    """Picture in grey, of the toy encoder's size."""
     image = open_image(item).convert("L")
     if image.size != (WIDTH, HEIGHT):
         image = image.resize((WIDTH, HEIGHT), 3)  # bicubic

@@ -42,6 +42,7 @@ class Reader(nn.Module):
         self.correct = nn.Sequential(nn.Linear(3 * 48, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(self, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Embedding read from tokens by learned queries."""
         placed = tokens if self.places is None else tokens + self.places[: tokens.shape[1]]
         scores = torch.einsum("sc,ntc->nst", self.queries, self.key(placed))
         if padding is not None:
@@ -51,6 +52,7 @@ class Reader(nn.Module):
 
 
 def _conv(inside: int, outside: int, *, stride: int | tuple[int, int] = 1) -> nn.Sequential:
+    """Convolution with batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inside, outside, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()
     )
@@ -71,6 +73,7 @@ class ImageTower(nn.Module):
         self.reader = Reader(96, dim, tokens=18)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Embedding of grey pictures."""
         low, high = pixels.amin((1, 2), keepdim=True), pixels.amax((1, 2), keepdim=True)
         x = (pixels - low) / (high - low).clamp(min=1.0)
         columns = self.column(self.convolutions(x[:, None]))[:, :, 0]
@@ -94,6 +97,7 @@ class PointTower(nn.Module):
         self.reader = Reader(96, dim, tokens=12)
 
     def forward(self, points: Tensor) -> Tensor:
+        """Embedding of clouds, drawn into cells."""
         n, count, _ = points.shape
         column = (points[..., 0] + 1) / 2 * self.columns
         row = (0.42 - points[..., 1]) / 0.84 * self.rows
@@ -129,6 +133,7 @@ class SoundTower(nn.Module):
         self.reader = Reader(2 * width, dim)
 
     def forward(self, samples: Tensor) -> Tensor:
+        """Embedding of sounds, through their spectrum."""
         spectrum = torch.stft(samples, 256, 80, window=cast(Tensor, self.window), center=True, return_complex=True)
         power = spectrum[:, 2 : 2 + self.bins].abs()
         power = power / power.mean((1, 2), keepdim=True).clamp(min=1e-6)
@@ -162,6 +167,7 @@ class TextTower(nn.Module):
         self.reader = Reader(2 * width, dim)
 
     def forward(self, codes: Tensor) -> Tensor:
+        """Embedding of texts, character by character."""
         padding = codes == 0
         x = F.relu(self.neighbours(self.characters(codes).transpose(1, 2))).transpose(1, 2)
         if self.recurrent is not None:
@@ -226,6 +232,7 @@ class ToySpace(nn.Module):
 
 
 def _towers(name: str, dim: int) -> dict[str, nn.Module]:
+    """Towers of a toy encoder, by modality."""
     if name == "picture":
         return {"image": ImageTower(dim), "text": TextTower(dim, recurrent=True)}
     if name == "sound":

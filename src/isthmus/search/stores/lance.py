@@ -24,6 +24,7 @@ from isthmus.search.stores.protocol import (
     Record,
     StoredRow,
     checked_filter,
+    hit_of,
     in_order,
 )
 
@@ -124,7 +125,7 @@ class LanceStore:
             query = query.where(where, prefilter=True)
         rows = query.select([*shown, "_distance"]).limit(k).to_arrow().to_pylist()
         rows.sort(key=lambda row: (row["_distance"], row[GALLERY], row[ID]))
-        return [_hit(row) for row in rows]
+        return [hit_of(float(row.pop("_distance")), row) for row in rows]
 
     def count(self, filter: str | Filter | None = None) -> int:
         """Number of rows, or of those that pass a filter."""
@@ -195,12 +196,6 @@ def _tables(database: Any) -> set[str]:
         token = page.page_token
         if not token:
             return names
-
-
-def _hit(row: dict[str, Any]) -> Hit:
-    """Hit from a row of LanceDB."""
-    about = {name: value for name, value in row.items() if name not in (GALLERY, ID, MODALITY, "_distance")}
-    return Hit(row[ID], 1.0 - float(row["_distance"]), -1, about, row[MODALITY], row[GALLERY])
 
 
 def _schema(record: Record) -> Any:

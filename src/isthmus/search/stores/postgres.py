@@ -24,6 +24,7 @@ from isthmus.search.stores.protocol import (
     Record,
     StoredRow,
     checked_filter,
+    hit_of,
     in_order,
 )
 from isthmus.search.stores.urls import without_password
@@ -161,14 +162,15 @@ class PostgresStore:
         statement = self._sql.SQL("COPY isthmus_batch ({}) FROM STDIN (FORMAT BINARY)").format(columns)
         with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
             copy.set_types(["text"] * 4 + ["vector"] + [kinds[known[name]] for name in batch.metadata.column_names])
+            # PostgreSQL stores no zero byte in a text.
             for name, content, vector, row in zip(batch.ids, batch.contents, batch.vectors, rows, strict=True):
                 # PostgreSQL holds no zero bytes in a text.
-                values = [_text(value) if isinstance(value, str) else value for value in row.values()]
+                values = [value.replace("\0", "") if isinstance(value, str) else value for value in row.values()]
                 values = [
                     float(value) if key in floats and value is not None else value
                     for key, value in zip(row, values, strict=True)
                 ]
-                copy.write_row([batch.gallery, _text(name), batch.modality, content, vector, *values])
+                copy.write_row([batch.gallery, name.replace("\0", ""), batch.modality, content, vector, *values])
 
     def delete(self, gallery: str, ids: Sequence[str]) -> None:
         """Delete rows; ids that are not there are passed over."""
@@ -197,7 +199,7 @@ class PostgresStore:
             ).fetchall()
         scored = [(float(row[-1]), dict(zip(shown, row[:-1], strict=True))) for row in rows]
         scored.sort(key=lambda pair: (pair[0], pair[1][GALLERY], pair[1][ID]))
-        return [_hit(distance, row) for distance, row in scored]
+        return [hit_of(distance, row) for distance, row in scored]
 
     def _distance(self) -> str:
         """Cosine distance in SQL, in half precision where the dimension is beyond the index of full vectors."""
@@ -213,7 +215,7 @@ class PostgresStore:
             return self._sql.SQL("TRUE"), values
 
         def placeholder(value: Value) -> str:
-            values.append(_text(value) if isinstance(value, str) else value)
+            values.append(value.replace("\0", "") if isinstance(value, str) else value)
             return "%s"
 
         def quote(name: str) -> str:
@@ -278,20 +280,9 @@ class PostgresStore:
         self._connection.close()
 
 
-def _hit(distance: float, row: dict[str, Any]) -> Hit:
-    """Hit from a row of PostgreSQL."""
-    about = {name: value for name, value in row.items() if name not in (GALLERY, ID, MODALITY)}
-    return Hit(row[ID], 1.0 - distance, -1, about, row[MODALITY], row[GALLERY])
-
-
 def _vector(value: Any) -> Array:
     """A vector as pgvector's client gives it: an array of numpy, or of later versions a class of its own."""
     return np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value, np.float32)
-
-
-def _text(value: str) -> str:
-    """Text without zero bytes, which PostgreSQL does not store."""
-    return value.replace("\0", "")
 
 
 def _load() -> tuple[Any, Any, Any]:

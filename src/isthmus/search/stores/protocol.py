@@ -21,11 +21,11 @@ from isthmus.errors import ConfigError, FingerprintError
 from isthmus.search.filter_parser import read_filter
 from isthmus.search.filter_tree import Filter
 from isthmus.search.filters import arrow_kind, check_filter
+from isthmus.search.hits import Hit
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from isthmus.search.hits import Hit
 
 GALLERY, ID, MODALITY, CONTENT, VECTOR = "gallery", "id", "modality", "_content", "_vector"
 OWN = (GALLERY, ID, MODALITY, CONTENT, VECTOR)
@@ -279,3 +279,9 @@ def checked_filter(given: str | Filter | None, types: dict[str, Any]) -> Filter 
     if tree is not None:
         check_filter(tree, {name: arrow_kind(kind) for name, kind in types.items() if name not in (CONTENT, VECTOR)})
     return tree
+
+
+def hit_of(distance: float, row: dict[str, Any]) -> Hit:
+    """Hit from a row of a store and its cosine distance; what is no name of its own is metadata."""
+    about = {name: value for name, value in row.items() if name not in (GALLERY, ID, MODALITY)}
+    return Hit(row[ID], 1.0 - distance, -1, about, row[MODALITY], row[GALLERY])

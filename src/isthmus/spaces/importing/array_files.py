@@ -45,6 +45,7 @@ def open_arrays(path: Path, key: str | None = None) -> tuple[ArrayFile, Columns]
 
 
 def array_file(path: Path, key: str | None, header: NpyHeader, dtype: str | None = None) -> ArrayFile:
+    """File of embeddings from the header of one of its arrays."""
     where = str(path) if key is None else f"{path}: array {key!r}"
     check_array(
         where, header.shape, dtype or header.dtype.name, float_like=dtype is not None or header.dtype.kind == "f"
@@ -54,6 +55,7 @@ def array_file(path: Path, key: str | None, header: NpyHeader, dtype: str | None
 
 
 def check_array(where: str, shape: tuple[int, ...], dtype: str, *, float_like: bool) -> None:
+    """Refuse an array that holds no embeddings."""
     if not float_like or dtype not in ("float16", "bfloat16", "float32", "float64"):
         raise FormatError(
             f"{where}: holds {dtype}, expected embeddings of float16, bfloat16, float32 or float64. Convert it first."
@@ -99,6 +101,7 @@ def _npz_headers(path: Path) -> dict[str, NpyHeader]:
 
 
 def _npz_column(path: Path, name: str, header: NpyHeader) -> NDArray[Any]:
+    """Array beside the embeddings of a .npz, as a column."""
     if header.dtype.hasobject:
         raise FormatError(
             f"{path}: array {name!r} holds pickled Python objects, which are never loaded. Save it as text, "
@@ -155,6 +158,7 @@ def _choose(path: Path, shapes: dict[str, tuple[int, ...]], wanted: str | None) 
 
 
 def _open_safetensors(path: Path, wanted: str | None) -> tuple[ArrayFile, Columns]:
+    """Embeddings of a .safetensors by their header, and the tensors beside them."""
     headers = _safetensors_headers(path)
     key = _choose(
         path,

@@ -62,6 +62,7 @@ class ArrayFile:
             yield _widen(block) if self.dtype == "bfloat16" else block
 
     def _mapped_blocks(self, start: int, size: int) -> Iterator[NDArray[Any]]:
+        """Blocks of a file that can be memory-mapped."""
         span = max(_MAPPED_BYTES // max(self.dim * self.stored.itemsize * size, 1), 1) * size
         for begin in range(start, self.rows, span):
             # Mapped anew now and then, so that pages of a file larger than memory are let go.
@@ -72,6 +73,7 @@ class ArrayFile:
                 yield mapped[first : min(first + size, begin + span)]
 
     def _member_blocks(self, start: int, size: int) -> Iterator[NDArray[Any]]:
+        """Blocks of an array inside a .npz, unpacked as they are read."""
         with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as stream:
             _exactly(stream, self.offset, self.path)
             width = self.dim * self.stored.itemsize
@@ -93,6 +95,7 @@ def _widen(block: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _exactly(stream: IO[bytes], count: int, path: Path) -> bytes:
+    """So many bytes of a stream, or a fault."""
     try:
         data = stream.read(count)
     except NPY_FAULTS as error:

@@ -125,6 +125,7 @@ class ArrayWithColumns:
 
     @cached_property
     def _table(self) -> pa.Table | None:
+        """Arrow table of the arrays beside the embeddings."""
         import pyarrow as pa
 
         columns = {}

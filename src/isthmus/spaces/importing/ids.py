@@ -53,6 +53,7 @@ def resolve_ids(source: Source, ids: Ids) -> tuple[pa.ChunkedArray | None, str, 
 
 
 def _ids_file(path: Path) -> tuple[Any, pa.Table | None]:
+    """Ids from a file of lines or a table, and what stands beside them."""
     if path.suffix.lower() not in TABLE_SUFFIXES:
         return read_text_lines(path), None
     table = read_table(path)

@@ -130,6 +130,7 @@ def _check(plan: PreparedImport, normalized: bool | None, *, quiet: bool) -> dic
 
 
 def _check_declared(plan: PreparedImport, norm: Mapping[str, float], normalized: bool | None) -> None:
+    """Refuse rows that are declared normalised and are not."""
     share = norm["unit_share"]
     if normalized is not None and normalized != (share == 1.0):
         declared = "of unit length" if normalized else "not of unit length"
@@ -172,6 +173,7 @@ def _resumed(plan: PreparedImport, *, restart: bool) -> int | None:
 
 
 def _refuse_known(plan: PreparedImport, rows: RowNumbers, row: int, count: int) -> None:
+    """Fault for an id that the space holds already."""
     same = plan.existing is not None and np.array_equal(row_as_stored(plan, row), plan.existing.take([rows[row]])[0])
     raise SpaceError(
         f"{plan.where(row)} is in {plan.into} already, as row {rows[row]} of {plan.modality!r} with "
@@ -194,6 +196,7 @@ def _generated_before(plan: PreparedImport) -> bool:
 
 
 def _write(plan: PreparedImport, shard_rows: int, *, restart: bool, quiet: bool) -> None:
+    """Write the prepared rows into the space, going on after an interrupted run."""
     writer = ModalityWriter(
         plan.into,
         plan.modality,
@@ -219,6 +222,7 @@ def _write(plan: PreparedImport, shard_rows: int, *, restart: bool, quiet: bool)
 
 
 def _report(plan: PreparedImport, norm: dict[str, float], resumed: int | None, seconds: float) -> ImportReport:
+    """Report of an import."""
     space = open_space(plan.into)
     embeddings = space[plan.modality]
     rows, maker = plan.source.rows, embeddings.info["encoder"]
@@ -249,6 +253,7 @@ def _report(plan: PreparedImport, norm: dict[str, float], resumed: int | None, s
 
 
 def _warnings(plan: PreparedImport, entries: Mapping[str, Any], norm: Mapping[str, float]) -> Iterator[str]:
+    """Warnings of an import: unknown encoders, odd norms, notes of the source."""
     yield from plan.source.notes
     for file in plan.source.files:
         yield from getattr(file, "notes", ())

@@ -91,6 +91,7 @@ class PreparedImport:
 
 
 def _from(blocks: list[Block], start: int) -> Iterator[Block]:
+    """Blocks from row `start` on."""
     for x, table in blocks:
         if start < len(x):
             yield x[start:], table.slice(start) if table is not None else None

@@ -137,6 +137,7 @@ def merge(first: pa.Table | None, second: pa.Table | None) -> pa.Table | None:
 
 
 def _columns(table: Path) -> tuple[str, ...]:
+    """Names of the columns of a table of metadata."""
     if table.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
 
@@ -204,6 +205,7 @@ def _opened(
 
 
 def _rows(table: Path) -> int:
+    """Number of rows of a table of metadata."""
     return int(read_table(table).num_rows)
 
 
@@ -271,6 +273,7 @@ def _split(files: list[Path], column: str | None) -> tuple[list[Path], list[Path
 
 
 def _paired(arrays: list[Path], tables: list[Path]) -> list[Path]:
+    """Tables of metadata in the order of the files of embeddings that they belong to."""
     if not tables:
         return []
     if len(tables) != len(arrays):

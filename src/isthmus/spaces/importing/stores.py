@@ -65,6 +65,7 @@ def _read_arrow(path: Path) -> pa.Table:
 
 
 def _read_lance(path: Path) -> pa.Table:
+    """LanceDB table as Arrow."""
     try:
         import lancedb
     except ImportError as error:
@@ -135,6 +136,7 @@ def _columns_of(value: Any) -> dict[str, list[Any]]:
 
 
 def _rows_of(value: Any, depth: int = 0) -> list[dict[str, Any]] | None:
+    """Rows of an export of a vector store, wherever its JSON holds them."""
     if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
         return value
     if not isinstance(value, dict) or depth > 4:

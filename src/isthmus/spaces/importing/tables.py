@@ -74,6 +74,7 @@ class ParquetFile:
         self.dim = self._rows.find_dim(self._first_row)
 
     def _first_row(self) -> pa.RecordBatch:
+        """First row of a parquet file, which tells the dimension."""
         with parquet_faults(self.path):
             first = next(self._file.iter_batches(batch_size=1, columns=list(self._rows.names)), None)
         if first is None or not first.num_rows:
@@ -167,6 +168,7 @@ class RowReader:
             ) from error
 
     def _list_values(self, lists: pa.Array, first: int) -> NDArray[Any]:
+        """Rows of a column of lists, each of the dimension."""
         import pyarrow.compute as pc
 
         lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
@@ -226,6 +228,7 @@ def _dimension_columns(schema: Any, wanted: str | None) -> list[str]:
 
 
 def _embedding_columns(path: Path, schema: Any, wanted: str | None) -> list[str]:
+    """Column of lists, or columns of numbers, that hold the embeddings."""
     candidates = embedding_candidates(schema, wanted)
     if len(candidates) == 1:
         return candidates

@@ -239,6 +239,7 @@ def _picked(
 
 
 def _stacked(path: Path, rows: list[NDArray[Any]]) -> NDArray[Any]:
+    """Arrays of one embedding each as a matrix."""
     if not rows or len({row.shape for row in rows}) > 1 or rows[0].ndim != 1:
         shapes = listed(list(dict.fromkeys(str(row.shape) for row in rows)), 4) or "none"
         raise FormatError(f"{path}: its arrays have the shapes {shapes}, expected one dim, one embedding each.")
