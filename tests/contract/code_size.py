@@ -30,6 +30,7 @@ class Size:
         long_functions: Functions of more than `LONG_FUNCTION` lines without their docstrings.
         many_parameters: Functions of more than `MANY_PARAMETERS` parameters, verbs of the command line apart.
         comments: Lines with a comment, of a hundred.
+        documented: Functions with a docstring, of a hundred; those of Python's own names apart.
     """
 
     rooms: int
@@ -40,6 +41,7 @@ class Size:
     long_functions: int
     many_parameters: int
     comments: float
+    documented: float
 
 
 def measure(root: Path) -> Size:
@@ -50,6 +52,7 @@ def measure(root: Path) -> Size:
     rooms = {room_of(path, package) for path in modules} - set(APART)
     functions = [(path, node) for path, text in modules.items() for node in _functions(text)]
     bodies = [_body(node) for _, node in functions]
+    docstrings = [ast.get_docstring(node) for _, node in functions if not node.name.startswith("__")]
     many = [node for path, node in functions if _parameters(node) > MANY_PARAMETERS and room_of(path, package) != "cli"]
     return Size(
         rooms=len(rooms),
@@ -60,6 +63,7 @@ def measure(root: Path) -> Size:
         long_functions=sum(length > LONG_FUNCTION for length in bodies),
         many_parameters=len(many),
         comments=round(100 * sum(map(_comments, modules)) / sum(lines.values()), 2),
+        documented=round(100 * sum(map(bool, docstrings)) / max(1, len(docstrings)), 1),
     )
 
 

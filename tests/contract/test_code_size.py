@@ -11,8 +11,8 @@ LIMITS = {
     "rooms": 16,
     "arrows": 80,
     "longest_module": 357,
-    "long_modules": 5,
-    "longest_function": 125,
+    "long_modules": 4,
+    "longest_function": 124,
     "long_functions": 18,
     "many_parameters": 13,
 }
@@ -28,7 +28,8 @@ def test_the_code_stays_within_its_limits():
     size = vars(measure(Path(__file__).resolve().parents[2]))
     over = {name: size[name] for name, most in LIMITS.items() if size[name] > most}
     assert not over, f"above the limits of tests/contract/test_code_size.py: {over}. Split what has grown."
-    assert size["comments"] >= 0.6
+    assert size["comments"] >= 0.8
+    assert size["documented"] >= 90, "first sentences are missing: say of every function what it is of"
 
 
 def test_there_are_at_most_nine_rows():
@@ -47,3 +48,4 @@ def test_the_counter_counts(tmp_path: Path):
     assert (size.rooms, size.arrows, size.long_functions, size.many_parameters, size.long_modules) == (2, 1, 1, 1, 1)
     assert (size.longest_module, size.longest_function) == (301, 48)
     assert size.comments == round(100 * 46 / 349, 2)
+    assert size.documented == 100.0

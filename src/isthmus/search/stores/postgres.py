@@ -162,7 +162,6 @@ class PostgresStore:
         statement = self._sql.SQL("COPY isthmus_batch ({}) FROM STDIN (FORMAT BINARY)").format(columns)
         with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
             copy.set_types(["text"] * 4 + ["vector"] + [kinds[known[name]] for name in batch.metadata.column_names])
-            # PostgreSQL stores no zero byte in a text.
             for name, content, vector, row in zip(batch.ids, batch.contents, batch.vectors, rows, strict=True):
                 # PostgreSQL holds no zero bytes in a text.
                 values = [value.replace("\0", "") if isinstance(value, str) else value for value in row.values()]
