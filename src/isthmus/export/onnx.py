@@ -55,13 +55,13 @@ class Graph:
         self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 
-    def constant(self, value: Any, name: str | None = None) -> str:
-        """A constant of the graph; numbers become float32."""
+    def constant(self, value: Any, name: str | None = None, *, dtype: Any = np.float32) -> str:
+        """A constant of the graph; floats become float32, or what `dtype` says."""
         self.count += 0 if name else 1
         key = name or f"constant_{self.count}"
         if key not in self.constants:
             array = np.asarray(value)
-            array = array.astype(np.float32) if array.dtype.kind == "f" else array
+            array = array.astype(dtype) if array.dtype.kind == "f" else array
             self.constants[key] = self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), key)
         return key
 
@@ -209,6 +209,22 @@ def _stack(graph: Graph, step: Step, x: str) -> str:
     return graph.add("Concat", *parts, axis=1)
 
 
+def _filler(graph: Graph, step: Step, x: str) -> str:
+    """Coordinates that make rows unit rows, by sums in float64 as `isthmus.bridges.steps.filler` has them."""
+    types, one = graph.onnx.TensorProto, graph.constant(np.float64(1.0), dtype=np.float64)
+    length = graph.constant(np.float64(step["length"]), dtype=np.float64)
+    share = graph.add("Div", graph.add("Cast", x, to=types.DOUBLE), length)
+    axis = graph.constant(np.array([1], np.int64))
+    squares = graph.add("ReduceSum", graph.add("Mul", share, share), axis, keepdims=1)
+    scale = graph.add("Div", one, graph.add("Mul", length, graph.add("Sqrt", graph.add("Max", squares, one))))
+    rows = graph.add("Mul", x, graph.add("Cast", scale, to=types.FLOAT))
+    rest = graph.add("Max", graph.add("Sub", one, squares), graph.constant(np.float64(0.0), dtype=np.float64))
+    filler = graph.add("Cast", graph.add("Sqrt", rest), to=types.FLOAT)
+    place = np.zeros((1, step["coordinates"]), np.float32)
+    place[0, step["index"]] = 1.0
+    return graph.add("Concat", rows, graph.add("Mul", filler, graph.constant(place)), axis=1)
+
+
 STEPS: dict[str, Callable[[Graph, Step, str], str]] = {
     "normalize": lambda graph, step, x: graph.normalized(x),
     "center": _center,
@@ -221,8 +237,9 @@ STEPS: dict[str, Callable[[Graph, Step, str], str]] = {
     "blend": _blend,
     "concat": _concat,
     "stack": _stack,
+    "filler": _filler,
 }
-"""How each kind of step is written; `filler` has no counterpart, as its sum in float64 has none."""
+"""How each kind of step is written."""
 
 
 def write_onnx(bridge: Bridge, folder: Path) -> list[Path]:

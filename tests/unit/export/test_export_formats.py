@@ -22,6 +22,7 @@ from isthmus.encoders import trusted
 from isthmus.errors import BridgeError, ConfigError, EncoderError
 from isthmus.export import onnx as onnx_module
 from isthmus.export.export import export_bridge
+from worlds import three_spaces
 
 RNG = np.random.default_rng(0)
 D, M, OUT = 6, 9, 5
@@ -74,6 +75,8 @@ CHAINS: dict[str, Route] = {
     "power": [{"kind": "power_average", "keys": "keys", "values": "values", "power": 3.0}],
     "denoise": [*NORMALIZE, {"kind": "denoise", "memory": "memory", "neighbours": 4, "weight": 0.5}],
     "stack": [{"kind": "stack", "scales": [0.5, 2.0], "chains": [LINEAR, MLP]}],
+    "filler": [*LINEAR, {"kind": "filler", "length": 30.0, "index": 2, "coordinates": 4}],
+    "rows longer than their length": [*LINEAR, {"kind": "filler", "length": 0.1, "index": 0, "coordinates": 1}],
 }
 
 
@@ -101,8 +104,30 @@ def test_onnx_projects_as_the_bridge_does(tmp_path: Path, name: str, rows: int) 
     assert np.abs(got - bridge.project(x, space="s", modality="audio")).max() < 1e-5
 
 
-def test_every_kind_of_step_can_be_written_but_the_filler() -> None:
-    assert set(STEPS) - set(onnx_module.STEPS) <= {"filler"}
+def test_every_kind_of_step_can_be_written() -> None:
+    assert set(STEPS) == set(onnx_module.STEPS)
+
+
+@pytest.mark.parametrize("method", ["posterior", "cca", "auto", "c-mcr"])
+def test_every_route_of_a_bridge_as_connect_makes_it(tmp_path: Path, method: str) -> None:
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    clip, clap, _ = three_spaces(tmp_path)
+    config = isthmus.ConnectConfig(epochs=2, batch_size=64) if method == "c-mcr" else None
+    bridge = isthmus.connect(clip, clap, via="text", method=method, config=config, quiet=True)
+    kinds = {step["kind"] for route in bridge.routes.values() for step in route}
+    assert ("filler" in kinds) == (method == "posterior")
+    export_bridge(bridge, tmp_path / "o", format="onnx")
+    for space in (clip, clap):
+        for modality in space:
+            file = str(tmp_path / "o" / f"{space.name}.{modality}.onnx")
+            session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+            rows = np.asarray(space[modality])
+            for part in (rows, rows[:1], rows[:7]):
+                got = session.run(["unified"], {"embeddings": part})[0]
+                expected = bridge.project(part, space=space.name, modality=modality)
+                assert np.abs(got - expected).max() < 1e-4
+                assert np.abs(got @ got.T - expected @ expected.T).max() < 1e-5
 
 
 def test_safetensors_hold_the_folded_weights(tmp_path: Path) -> None:
