@@ -120,8 +120,8 @@ def _project_parts(
         next(bridge.project_blocks(Selection(one, [0]), force=force))  # what is wrong is told before machines are asked
         work = partial(_part_of, bridge, one.path.resolve(), into.resolve(), force)
         part = distribution.part
-        found = distribution.on_ray(work) if part is None else [work(part)]
-        done = [count for count in found if count is not None]
+        counts = distribution.on_ray(work) if part is None else [work(part)]
+        done = [count for count in counts if count is not None]
         if done:
             rows[name] = done[0]
         else:

@@ -90,12 +90,12 @@ class Distribution:
             task = ray.remote(num_cpus=1, max_retries=8)(_on_one_core)
             shared = ray.put(work)
             try:
-                found: list[T] = ray.get([task.remote(shared, (number, count)) for number in range(count)])
+                results: list[T] = ray.get([task.remote(shared, (number, count)) for number in range(count)])
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, IsthmusError):  # a fault of the user's input, in its own words
                     raise error.cause from None
                 raise
-        return found
+        return results
 
 
 def _on_one_core(work: Callable[[tuple[int, int]], Any], part: tuple[int, int]) -> Any:

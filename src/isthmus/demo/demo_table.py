@@ -51,6 +51,7 @@ def lines(tasks: Mapping[str, Task]) -> Iterator[str]:
 
 
 def _cells(row: Mapping[str, Any]) -> str:
+    """Figures of one row of the demo's table."""
     if "r@1" not in row:
         return f"{'-':>7} {'-':>7}"
     return f"{row['r@1']:>7.3f} {row['map']:>7.3f}"

@@ -62,6 +62,7 @@ def serve_command(out: Path) -> str:
 
 
 def tell_results(tell: Say, out: Path, report: Mapping[str, Any]) -> None:
+    """Print what the demo's estimate expects, then the table of results."""
     from isthmus.recipes.posterior.auto import sentences
 
     record = report["bridge"]

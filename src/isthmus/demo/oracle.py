@@ -83,9 +83,11 @@ def paired_projector(x: Array, y: Array, query: Array, *, seed: int, steps: int)
 
 
 def _project(projector: LeafProjector, rows: Tensor) -> Tensor:
+    """Rows of the leaf at the end of a projector."""
     return projector.to_base([projector.to_overlap(rows, "leaf")])
 
 
 def _noisy(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Rows with the noise that `extend` trains with."""
     noise = torch.randn(rows.shape, generator=generator)
     return F.normalize(rows + noise_std(NOISE_COSINE, rows.shape[1]) * noise, dim=-1)

@@ -78,6 +78,7 @@ def draw(path: Path, scene: Scene, *, title: str = TITLE, seed: int = 0, rows: i
 
 
 def _gallery(figure: Any, grid: Any, scene: Scene, chosen: NDArray[np.int64], hits: int) -> None:
+    """Part of the demo's picture with sounds and the images nearest to them."""
     from PIL import Image
 
     figure.text(0.025, 0.905, "a sound is heard ...", fontsize=11, color=SOFT)
@@ -164,6 +165,7 @@ def _spectrogram(path: Path) -> NDArray[np.float64]:
 
 
 def _bare(axes: Any) -> None:
+    """Axes without ticks and frame."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

@@ -72,6 +72,7 @@ def write_test(folder: Path, *, seed: int, count: int | None = None) -> Drawn:
 def _write(
     folder: Path, split: world.Split, numbers: Mapping[str, Numbers], names: Mapping[str, Sequence[str]], *, seed: int
 ) -> Drawn:
+    """Write the raw files of one split of the demo's world."""
     ids = {}
     for place, (modality, chosen) in enumerate(numbers.items()):
         rng = numpy_generator(seed, 2, place)

@@ -134,12 +134,14 @@ class _Steps:
         self.start = self.last = time.perf_counter()
 
     def done(self, what: str) -> None:
+        """Print the seconds of a step of the demo."""
         now = time.perf_counter()
         self.seconds[what.split()[0]] = self.seconds.get(what.split()[0], 0.0) + now - self.last
         self.tell(f"  {now - self.last:5.1f} s  {what}")
         self.last = now
 
     def total(self) -> float:
+        """Seconds since the demo began."""
         return time.perf_counter() - self.start
 
 
@@ -157,6 +159,7 @@ def _clear(out: Path) -> None:
 
 
 def _is_demo(out: Path) -> bool:
+    """Whether a folder holds an earlier demo."""
     return (out / REPORT).is_file() and "isthmus_demo" in read_json(out / REPORT, kind="demo report")
 
 
@@ -172,6 +175,7 @@ def _write_pairs(folder: Path, memory: raw.Drawn, test: raw.Drawn) -> dict[tuple
 
 
 def _encode_all(folder: Path, drawn: Mapping[str, raw.Drawn]) -> None:
+    """Encode all raw files of the demo's world into its spaces."""
     from isthmus.encoders import load_encoder
     from isthmus.encoders.pipeline.encode import encode
 
@@ -186,6 +190,7 @@ def _encode_all(folder: Path, drawn: Mapping[str, raw.Drawn]) -> None:
 
 
 def _spaces(out: Path) -> list[Space]:
+    """Spaces of the demo."""
     from isthmus.spaces.space import open_space
 
     return [open_space(out / f"spaces/{name}.space") for name in ("picture", "sound", "shape")]
@@ -213,6 +218,7 @@ def _extend(out: Path, seed: int, config: ExtendConfig | None, steps: _Steps) ->
 
 
 def _test(out: Path, modality: str) -> Embeddings:
+    """Test items of the demo in their own space."""
     from isthmus.spaces.space import open_space
 
     return open_space(out / f"spaces/{HOME[modality]}.space")[modality]
@@ -253,6 +259,7 @@ def _network_oracle(out: Path, files: tuple[Path, Path], seed: int, steps: int) 
 
 
 def _draw(out: Path, bridge: Bridge, test: raw.Drawn, seed: int) -> None:
+    """Draw the picture of the demo's result."""
     from isthmus.demo import picture
 
     spaces = {modality: _test(out, modality) for modality in ("image", "audio", "point_cloud")}
@@ -268,6 +275,7 @@ def _draw(out: Path, bridge: Bridge, test: raw.Drawn, seed: int) -> None:
 
 
 def _report(out: Path, bridge: Bridge, tasks: Mapping[tuple[str, str], Any], test: raw.Drawn) -> dict[str, Any]:
+    """Report of the demo as it is written to its folder."""
     named = {"-".join(task): {**report, **table.shares(report)} for task, report in tasks.items()}
     return {
         "isthmus_demo": 1,

@@ -40,6 +40,7 @@ class Split:
 
 
 def _splits() -> dict[str, Split]:
+    """Numbers of the demo's world that each space is trained on, and those of the test."""
     order = [int(n) for n in np.random.default_rng(2305).permutation(1000)]
     return {
         "picture": Split(tuple(sorted(order[:180])), image_writers=(0, 1, 2, 3)),

@@ -15,12 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isthmus.core.messages import one_line
 from isthmus.encoders.hub import Checkpoint, find_checkpoint
 from isthmus.encoders.item_decoders import AudioDecoder, TextDecoder
 from isthmus.encoders.protocol import Decoder
 from isthmus.encoders.registry import check_installed
-from isthmus.encoders.torch_encoder import FROM_DATA, TorchEncoder, embedding_of, quiet_loading
+from isthmus.encoders.torch_encoder import FROM_DATA, TorchEncoder, embedding_of, loading_faults, quiet_loading
 from isthmus.errors import EncoderError
 from isthmus.items.decoding.audio import pool_windows
 
@@ -70,7 +69,7 @@ class ClapEncoder(TorchEncoder):
     ) -> None:
         from transformers import AutoConfig, AutoTokenizer, ClapFeatureExtractor, ClapModel
 
-        try:
+        with loading_faults(files.given, "CLAP model"):
             config = AutoConfig.from_pretrained(files.folder, **FROM_DATA)
             if config.model_type != "clap":
                 raise EncoderError(f"{files.given} is a model of type {config.model_type!r}. Expected a CLAP.")
@@ -78,8 +77,6 @@ class ClapEncoder(TorchEncoder):
             self.tokenizer = AutoTokenizer.from_pretrained(files.folder, **FROM_DATA)
             with quiet_loading():
                 model = ClapModel.from_pretrained(files.folder, **FROM_DATA)
-        except (OSError, ValueError, ImportError) as error:
-            raise EncoderError(f"{files.given} cannot be loaded as a CLAP model: {one_line(error)}.") from error
         super().__init__(model, device=device, dtype=dtype)
         self.name, self.identity = f"clap:{files.given}", files.identity("transformers")
         self.dim = int(config.projection_dim)

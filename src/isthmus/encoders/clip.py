@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from isthmus.core.messages import one_line
 from isthmus.encoders.hub import Checkpoint, find_checkpoint
 from isthmus.encoders.item_decoders import RESAMPLING, ImageDecoder, ImageFit, TextDecoder
 from isthmus.encoders.protocol import Decoder
 from isthmus.encoders.registry import check_installed
-from isthmus.encoders.torch_encoder import FROM_DATA, TorchEncoder, embedding_of, quiet_loading
+from isthmus.encoders.torch_encoder import FROM_DATA, TorchEncoder, embedding_of, loading_faults, quiet_loading
 from isthmus.errors import EncoderError
 
 FAMILIES = ("clip", "siglip", "siglip2")
@@ -56,7 +55,7 @@ class ClipEncoder(TorchEncoder):
     def __init__(self, files: Checkpoint, *, device: str | None = None, dtype: str = "float32") -> None:
         from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
-        try:
+        with loading_faults(files.given, "CLIP model"):
             config = AutoConfig.from_pretrained(files.folder, **FROM_DATA)
             if config.model_type not in FAMILIES:
                 raise EncoderError(
@@ -67,8 +66,6 @@ class ClipEncoder(TorchEncoder):
             self.tokenizer = AutoTokenizer.from_pretrained(files.folder, **FROM_DATA)
             with quiet_loading():
                 model = AutoModel.from_pretrained(files.folder, **FROM_DATA)
-        except (OSError, ValueError, ImportError) as error:
-            raise EncoderError(f"{files.given} cannot be loaded as a CLIP model: {one_line(error)}.") from error
         super().__init__(model, device=device, dtype=dtype)
         self.name, self.identity = f"clip:{files.given}", files.identity("transformers")
         self.clip, self.dim = config.model_type == "clip", _dim(config)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isthmus.core.messages import one_line
 from isthmus.core.runtime import resolve_device
 from isthmus.encoders.protocol import BaseEncoder
 from isthmus.errors import ConfigError, EncoderError
@@ -80,6 +81,15 @@ def quiet_loading() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def loading_faults(name: str, what: str) -> Iterator[None]:
+    """Turn what transformers raises while it loads a model into an `EncoderError`; `what` the model should be."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        raise EncoderError(f"{name} cannot be loaded as a {what}: {one_line(error)}.") from error
 
 
 def embedding_of(output: Any) -> Tensor:

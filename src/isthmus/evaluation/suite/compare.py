@@ -52,7 +52,7 @@ def compare_bridges(
         IsthmusError: As `run_suite`.
     """
     started = time.perf_counter()
-    how = settle(settings, {**changes, **({} if cache is None else {"cache": Path(cache)})})
+    how = settle(settings, changes, cache)
     if not how.bootstrap:
         raise EvaluationError("a comparison is a bootstrap test: bootstrap got 0, expected a number of resamples.")
     declared = benchmark if isinstance(benchmark, Benchmark) else load_benchmark(benchmark)

@@ -68,7 +68,7 @@ def run_suite(
         EvaluationError: Nothing is left to score.
     """
     started = time.perf_counter()
-    how = settle(settings, {**changes, **({} if cache is None else {"cache": Path(cache)})})
+    how = settle(settings, changes, cache)
     with hold(how.cache):
         return _run_suite(bridges, benchmark, data, how, started)
 

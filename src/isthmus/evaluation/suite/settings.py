@@ -85,10 +85,11 @@ class SuiteSettings:
         return Settings((1, 5, 10), self.bootstrap, self.seed)
 
 
-def settle(settings: SuiteSettings | None, changes: Mapping[str, Any]) -> SuiteSettings:
-    """Settings with some of them changed.
+def settle(settings: SuiteSettings | None, changes: Mapping[str, Any], cache: str | Path | None) -> SuiteSettings:
+    """Settings with some of them changed, and with another cache where one is given.
 
     Raises:
         ConfigError: A setting is unknown or out of range.
     """
-    return changed(settings or SuiteSettings(), changes, "a suite")
+    wanted = changes if cache is None else {**changes, "cache": Path(cache)}
+    return changed(settings or SuiteSettings(), wanted, "a suite")

@@ -186,7 +186,7 @@ def _opened(
     Files that are read whole stay in memory, together under the limit of one file of all their bytes.
     """
     files: list[EmbeddingFile] = []
-    kept: list[Path] = []
+    paired: list[Path] = []
     notes: list[str] = []
     packed, unpacked = sum(path.stat().st_size for path in arrays if path.is_file()), 0
     for number, path in enumerate(arrays):
@@ -200,8 +200,8 @@ def _opened(
                 raise
             notes.append(f"{path} has no rows and was passed over")
             continue
-        kept += tables[number : number + 1]
-    return files, kept, notes
+        paired += tables[number : number + 1]
+    return files, paired, notes
 
 
 def _rows(table: Path) -> int:

@@ -143,8 +143,8 @@ def _rows_of(value: Any, depth: int = 0) -> list[dict[str, Any]] | None:
         return None
     inner = [value[key] for key in _LISTS if key in value] or (list(value.values()) if len(value) == 1 else [])
     for one in inner:
-        if (found := _rows_of(one, depth + 1)) is not None:
-            return found
+        if (rows := _rows_of(one, depth + 1)) is not None:
+            return rows
     if value and all(isinstance(row, dict) and any(name in row for name in NAMES) for row in value.values()):
         return [{"id": name, **row} for name, row in value.items()]  # Pinecone's fetch: vectors by id
     return None

@@ -216,15 +216,15 @@ def _dimension_columns(schema: Any, wanted: str | None) -> list[str]:
         match = re.fullmatch(r"(.*?)(\d+)", field.name)
         if match and pa.types.is_floating(field.type) and (wanted is None or match[1] == wanted):
             stems.setdefault(match[1], []).append(int(match[2]))
-    found = [
+    dimension_stems = [
         stem
         for stem, numbers in stems.items()
         if len(numbers) > 1 and sorted(numbers) == list(range(min(numbers), min(numbers) + len(numbers)))
     ]
-    if len(found) != 1:
+    if len(dimension_stems) != 1:
         return []
-    names = [field.name for field in schema if re.fullmatch(re.escape(found[0]) + r"\d+", field.name)]
-    return sorted(names, key=lambda name: int(name[len(found[0]) :]))
+    names = [field.name for field in schema if re.fullmatch(re.escape(dimension_stems[0]) + r"\d+", field.name)]
+    return sorted(names, key=lambda name: int(name[len(dimension_stems[0]) :]))
 
 
 def _embedding_columns(path: Path, schema: Any, wanted: str | None) -> list[str]:

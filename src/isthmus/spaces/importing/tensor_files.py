@@ -102,15 +102,15 @@ def read_hdf5(path: Path, column: str | None) -> Read:
     budget = _Budget(path)
     try:
         with h5py.File(path, "r") as file:
-            found = _datasets(h5py, file, path)
-            texts = [name for name, one in found.items() if h5py.check_vlen_dtype(one.dtype) or _is_text(h5py, one)]
+            datasets = _datasets(h5py, file, path)
+            texts = [name for name, one in datasets.items() if h5py.check_vlen_dtype(one.dtype) or _is_text(h5py, one)]
             if texts:
                 with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                     check_heaps(data, file.id.get_create_plist().get_sizes()[1])
                 _try_texts(path, texts)
 
             def loaded(name: str) -> NDArray[Any]:
-                dataset = found[name]
+                dataset = datasets[name]
                 text = _is_text(h5py, dataset)
                 width = _TEXT_BYTES if text else max(dataset.dtype.itemsize, 1)
                 # Chunks are unpacked whole, and a damaged file may claim one that is larger than its dataset.
@@ -119,8 +119,8 @@ def read_hdf5(path: Path, column: str | None) -> Read:
                 values = dataset.asstr()[()] if text else dataset[()]
                 return np.asarray(values)
 
-            shapes = {name: one.shape for name, one in found.items() if one.dtype.kind == "f"}
-            return _picked(path, shapes, loaded, column, {}, list(found))
+            shapes = {name: one.shape for name, one in datasets.items() if one.dtype.kind == "f"}
+            return _picked(path, shapes, loaded, column, {}, list(datasets))
     except IsthmusError:
         raise
     except Exception as error:  # of damaged files h5py raises nearly anything
@@ -187,19 +187,19 @@ def check_heaps(data: bytes | mmap.mmap, width: int) -> None:
 
 def _datasets(h5py: Any, group: Any, path: Path, prefix: str = "", depth: int = 0) -> dict[str, Any]:
     """Datasets of a file and its groups, by name; links are not followed, and data in other files is refused."""
-    found: dict[str, Any] = {}
+    datasets: dict[str, Any] = {}
     for name in group:
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
             raise FormatError(f"{path}: {prefix}{name} is a link, which is not followed. Copy the data into the file.")
         one = group[name]
         if isinstance(one, h5py.Group) and depth < 4:
-            found.update(_datasets(h5py, one, path, f"{prefix}{name}/", depth + 1))
+            datasets.update(_datasets(h5py, one, path, f"{prefix}{name}/", depth + 1))
         elif isinstance(one, h5py.Dataset):
             if one.is_virtual or one.external:
                 raise FormatError(f"{path}: {prefix}{name} keeps its data in other files. Copy it into the file.")
-            found[f"{prefix}{name}"] = one
-    return found
+            datasets[f"{prefix}{name}"] = one
+    return datasets
 
 
 def _picked(
