@@ -164,7 +164,7 @@ def test_a_path_is_looked_at_before_a_model_is_loaded(
     assert "no such file" in err
 
 
-@pytest.mark.parametrize("method", ["ridge", "ex-mcr"])
+@pytest.mark.parametrize("method", ["ridge", "ex-mcr", "posterior", "cca"])
 def test_a_leaf_with_nothing_of_its_own_warns_at_extend(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +182,7 @@ def test_a_leaf_with_nothing_of_its_own_warns_at_extend(
     "line",
     [
         ["extend", "--method", "ridge"],
+        ["extend", "--method", "posterior"],
         ["extend", "--set", "epochs=1", "--set", "members=1"],
         ["connect", "--method", "c-mcr", "--set", "epochs=1"],
     ],

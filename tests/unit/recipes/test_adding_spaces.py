@@ -9,7 +9,7 @@ import pytest
 from tests.worlds import meanings, three_spaces, write_space
 
 import isthmus
-from isthmus.errors import ConfigError, OverlapError
+from isthmus.errors import ConfigError, IsthmusWarning, OverlapError
 from isthmus.spaces.space import Space
 
 N = 300
@@ -136,3 +136,24 @@ def test_pairs_of_three_spaces_have_blocks_of_their_own(spaces: tuple[Space, Spa
     for space, modality, seed in ((clip, "image", 2), (clap, "audio", 3)):
         assert true_share(grown, (half, "touch"), (space, modality), nearest_meanings(5, seed)) > 0.3
     assert grown.project(clap["audio"]).tobytes() == bridge.project(clap["audio"]).tobytes()
+
+
+@pytest.mark.parametrize("method", ["posterior", "cca"])
+@pytest.mark.parametrize("over", ["space", "bridge"])
+def test_a_leaf_without_anything_and_ids_that_contradict_are_warned_of(
+    spaces: tuple[Space, Space, Space, Space], method: str, over: str, tmp_path: Path
+):
+    clip, clap, _, half = spaces
+    base = clip if over == "space" else isthmus.connect(clip, clap, via="text", method="posterior")
+    empty = isthmus.make_space(
+        tmp_path / "e.space", {"text": (half["text"].ids, np.asarray(half["text"]))}, name="empty"
+    )
+    with pytest.warns(IsthmusWarning, match=r"space 'empty' has nothing beside the overlap \(text\)"):
+        isthmus.extend(base, empty, via="text", method=method)
+    wrong = np.random.default_rng(1).permutation(np.asarray(half["text"]))
+    content = {"text": (half["text"].ids, wrong), "touch": (half["touch"].ids, np.asarray(half["touch"]))}
+    mixed = isthmus.make_space(tmp_path / "m.space", content, name="mixed")
+    with pytest.warns(
+        IsthmusWarning, match=r"clip(\+clap)? and mixed, text: shared items have their neighbours in common no more"
+    ):
+        isthmus.extend(base, mixed, via="text", method=method)

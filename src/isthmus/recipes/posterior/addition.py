@@ -34,6 +34,7 @@ from isthmus.recipes.posterior.joint import Joint, Link, Member, Memory
 from isthmus.recipes.posterior.members import VIRTUAL_TEMPERATURE, memory_of
 from isthmus.recipes.posterior.model import ABSENT, biases_of, fit_model
 from isthmus.recipes.posterior.routes import centring
+from isthmus.recipes.sides import warn_of_leaf, warn_of_overlap
 from isthmus.spaces.overlap import MINIMUM_OVERLAP, match_ids, overlap
 
 if TYPE_CHECKING:
@@ -96,7 +97,9 @@ def add_space(
     first = bridge.spaces[0].name
     form = _Form.of(next(route for key, route in bridge.routes.items() if key.rpartition("/")[0] == first))
     families: dict[str, list[str]] = json.loads(bytes(bridge.arrays["joint/ids"]))
+    warn_of_leaf(leaf.name, leaf.modalities, via)
     member, link, known = _recognised(bridge, leaf, via, families, space_paths or {}, config)
+    warn_of_overlap((first, leaf.name), ", ".join(via), *link.rows)
     joint, health = examine(_joint(bridge, member, link, known, families, config), config.seed, mend=False)
     dropped = set(joint.dropped)
     ids = [name for names in families.values() for name in names]

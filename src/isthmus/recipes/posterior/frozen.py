@@ -24,7 +24,7 @@ from isthmus.recipes.posterior.description import SETTINGS, description_routes, 
 from isthmus.recipes.posterior.health import choose_family
 from isthmus.recipes.posterior.model import fit_model
 from isthmus.recipes.posterior.routes import centring
-from isthmus.recipes.sides import bridge_side, space_side
+from isthmus.recipes.sides import bridge_side, space_side, warn_of_sides
 
 if TYPE_CHECKING:
     from isthmus.recipes.posterior.joint import Joint
@@ -62,6 +62,7 @@ def extend_frozen(
     config = posterior_config({**(SETTINGS if method == "posterior" else {}), **settings})
     near = bridge_side(base, via, space_paths) if isinstance(base, Bridge) else space_side(base)
     far = space_side(leaf)
+    warn_of_sides(near, far, via)
     joint = sides_joint(near, far, via, config.seed)
     if method == "posterior":
         joint, _ = choose_family(joint, config.seed)
