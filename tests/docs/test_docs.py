@@ -32,7 +32,7 @@ def test_the_marked_snippets_of_a_page_run(page: Path, tmp_path: Path, monkeypat
         folder = tmp_path / str(number)
         folder.mkdir()
         monkeypatch.chdir(folder)
-        own = page.name in ("README.md", "howto.md", "export.md")
+        own = page.name in ("README.md", "howto.md", "export.md", "hooks.md")
         make_files(folder, spaces=block[0].language == "python" and own)
         assert run_page(page, block) == len(block)
 

@@ -19,6 +19,7 @@ from isthmus.memory.sharded import Engine, ShardedMemory, open_engine
 from isthmus.pairs.columns import Column, pick, value_rows
 from isthmus.pairs.config import PairConfig
 from isthmus.pairs.kinds import Hop
+from isthmus.pairs.own_aggregation import OwnAggregation
 from isthmus.pairs.side import Side, Slot
 from isthmus.pairs.temperature import find_temperature
 
@@ -39,6 +40,7 @@ class Aggregation:
         config: Temperatures, method, normalisation, engine.
         device: Where this process averages.
         notify: Called with a line of text for every average that is not exact.
+        own: Weights of the user's own in the place of the softmax; None is the softmax.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Aggregation:
         *,
         device: torch.device,
         notify: Callable[[str], None],
+        own: OwnAggregation | None = None,
     ) -> None:
+        self.own = own
         self.sides, self.shared, self.config = sides, shared, config
         self.device, self.notify = device, notify
         self._banks: dict[Slot, MemoryBank] = {}
@@ -93,7 +97,9 @@ class Aggregation:
         them all, and percentiles of them all.
         """
         temperature = self.temperature(hop)
-        if self._engine is None:
+        if self.own is not None:
+            report, neighbours = self._average_by_own(self.own, hop, queries, temperature, out)
+        elif self._engine is None:
             report, neighbours = self._average_here(hop, queries, temperature, out)
         else:
             report, neighbours = self._average_by_engine(hop, queries, temperature, out)
@@ -102,7 +108,7 @@ class Aggregation:
                 for low in range(0, len(array), _ROWS):
                     array[low : low + _ROWS] = normalize(array[low : low + _ROWS])
         record = _percentiles(neighbours, temperature) | {"method": report["used"]}
-        if report["used"] != "exact" or report["fell_back"]:
+        if self.own is None and (report["used"] != "exact" or report["fell_back"]):
             record["aggregation"] = report
             self.notify(f"{hop.name}: {describe(report)}")
         return record
@@ -154,6 +160,13 @@ class Aggregation:
             out=list(out) if values is not None else out[0],
         )
         return stats.report, stats.effective_neighbours
+
+    def _average_by_own(
+        self, own: OwnAggregation, hop: Hop, queries: Column, temperature: float, out: Sequence[NDArray[np.float32]]
+    ) -> tuple[dict[str, Any], NDArray[np.float32]]:
+        memory = self.memory(hop.memory)
+        neighbours = own.average(queries, memory, self._averaged(hop) or [memory], temperature, out)
+        return {"used": own.name, "fell_back": None}, neighbours
 
     def _average_by_engine(
         self, hop: Hop, queries: Column, temperature: float, out: Sequence[NDArray[np.float32]]

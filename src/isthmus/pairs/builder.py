@@ -21,6 +21,7 @@ from isthmus.pairs.cache import Block, PairStore, digest
 from isthmus.pairs.columns import Column, Joined
 from isthmus.pairs.config import PairConfig
 from isthmus.pairs.kinds import Kind, KindPlan, describe_kind, hops_of
+from isthmus.pairs.own_aggregation import OwnAggregation
 from isthmus.pairs.pairs import PseudoPairs
 from isthmus.pairs.side import Side, Slot, match_overlap
 from isthmus.pairs.sparse_columns import compose, from_block, to_arrays, weigh_kind
@@ -42,6 +43,7 @@ class Builder:
         device: Where aggregation runs.
         notify: Called with a line of text for every kind that begins.
         store: Where kinds are kept for later runs and taken from if they are there; None makes them anew.
+        own: Weights of the user's own in the place of the softmax; pairs are dense then.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Builder:
         device: torch.device,
         notify: Callable[[str], None] = lambda line: None,
         store: PairStore | None = None,
+        own: OwnAggregation | None = None,
     ) -> None:
         self.sides = tuple(
             replace(side, embeddings={name: aligned(rows) for name, rows in side.embeddings.items()})
@@ -67,7 +70,8 @@ class Builder:
             for side in (0, 1)
         }
         self.slots = tuple(Slot(side, name) for side in (0, 1) for name in self.sides[side].embeddings)
-        self.aggregation = Aggregation(self.sides, self.shared, config, device=device, notify=notify)
+        self.own = own
+        self.aggregation = Aggregation(self.sides, self.shared, config, device=device, notify=notify, own=own)
         self._content: list[str] = []
         self._neighbours: dict[str, dict[str, Any]] = {}
         self._arithmetic: list[dict[str, Any]] = []
@@ -113,6 +117,8 @@ class Builder:
 
         Weights that are cut are off by up to 1 %: what has to be exact stays dense, and beyond the limit on disk.
         """
+        if self.own is not None:
+            return "dense"
         wish = self.config.pair_storage
         exact = self.config.engine != "local" or self.config.aggregation_method == "exact"
         return "dense" if wish == "auto" and (fits or exact) else wish
@@ -166,6 +172,7 @@ class Builder:
                 ),
                 "finds temperatures": self.config.preset == "auto",
                 "method": self.config.aggregation_method if local else "exact",
+                **({"own": self.own.identity} if self.own else {}),
             }
         )
 
@@ -190,7 +197,7 @@ class Builder:
             if block is None:
                 block = Block(_named(part), self._fill(plan, part), arithmetic(self.device))
                 if self.store:
-                    self.store.save(_store_key(plan, "dense"), block)
+                    self.store.save(plan.store_key("dense"), block)
             else:
                 for slot, column in part.items():
                     column[:] = block.columns[_name(slot)]
@@ -204,7 +211,7 @@ class Builder:
             return self._in_memory([plan], len(plan))
         block = self._load(plan, "dense", store)
         if block is None:
-            key = _store_key(plan, "dense")
+            key = plan.store_key("dense")
             with store.fill(key, {_name(slot): (len(plan), self._width(slot)) for slot in self.slots}) as filled:
                 filled.neighbours.update(self._fill(plan, {slot: filled.columns[_name(slot)] for slot in self.slots}))
                 filled.arithmetic.update(arithmetic(self.device))
@@ -215,7 +222,7 @@ class Builder:
 
     def _fill(self, plan: KindPlan, columns: Mapping[Slot, NDArray[Any]]) -> dict[str, dict[str, Any]]:
         """Fill the columns of a kind, hop after hop, and return the record of each hop."""
-        self.notify(_line(plan))
+        self.notify(plan.progress)
         # What the queries are is copied, block by block; everything else is averaged, each hop by what is known before.
         for slot, own in plan.own.items():
             for low in range(0, len(plan), _COPIED):
@@ -244,12 +251,12 @@ class Builder:
         block = self._load(plan, "sparse", store)
         weights = from_block(plan, block, self.aggregation) if block else None
         if block is None or weights is None:
-            self.notify(_line(plan))
+            self.notify(plan.progress)
             weights, records = weigh_kind(plan, self.aggregation)
             block = Block(to_arrays(weights), records, arithmetic(self.device))
             if store:
-                store.save(_store_key(plan, "sparse"), block)
-                stored = store.load(_store_key(plan, "sparse"))
+                store.save(plan.store_key("sparse"), block)
+                stored = store.load(plan.store_key("sparse"))
                 weights = (from_block(plan, stored, self.aggregation) if stored else None) or weights
         self._note(block)
         return compose(plan, weights, self.aggregation)
@@ -259,13 +266,13 @@ class Builder:
     def _load(self, plan: KindPlan, form: str, store: PairStore | None = None) -> Block | None:
         """Pseudo pairs of a kind from the store, or None."""
         store = store or self.store
-        block = store.load(_store_key(plan, form)) if store else None
+        block = store.load(plan.store_key(form)) if store else None
         # A block of an older run that does not fit is made again, never repaired.
         if block is None or (form == "dense" and not self._whole(plan, block)):
             return None
         if form == "sparse" and from_block(plan, block, self.aggregation) is None:
             return None
-        self.notify(f"{_line(plan)}, made before")
+        self.notify(f"{plan.progress}, made before")
         return block
 
     def _whole(self, plan: KindPlan, block: Block) -> bool:
@@ -278,16 +285,6 @@ class Builder:
         self._neighbours |= block.neighbours
         if block.arithmetic not in self._arithmetic:
             self._arithmetic.append(block.arithmetic)
-
-
-def _line(plan: KindPlan) -> str:
-    """Progress line of a kind."""
-    return f"pseudo pairs: {plan.label}, {len(plan):,} queries"
-
-
-def _store_key(plan: KindPlan, form: str) -> str:
-    """Key of a kind's pseudo pairs in the store."""
-    return sha256_json({"kind": plan.key, "form": form})
 
 
 def _name(slot: Slot) -> str:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.core.files import sha256_json
 from isthmus.core.geometry import Array
 from isthmus.errors import ConfigError
 from isthmus.pairs.side import Side, Slot
@@ -68,6 +69,15 @@ class KindPlan:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def progress(self) -> str:
+        """Progress line of a kind."""
+        return f"pseudo pairs: {self.label}, {len(self):,} queries"
+
+    def store_key(self, form: str) -> str:
+        """Key of a kind's pseudo pairs in the store, dense or sparse."""
+        return sha256_json({"kind": self.key, "form": form})
 
 
 def hops_of(kind: Kind, slots: Sequence[Slot], via: Sequence[str], names: Sequence[str]) -> tuple[Hop, ...]:

@@ -23,19 +23,20 @@ from isthmus.bridges.member import BridgeSpace
 from isthmus.core.messages import RENAME
 from isthmus.core.modality import via_list
 from isthmus.core.runtime import notifier, resolve_device, torch_generator
-from isthmus.core.version import versions
 from isthmus.errors import ConfigError
 from isthmus.pairs.builder import Builder
 from isthmus.pairs.cache import open_store
 from isthmus.pairs.kinds import choose_kinds
 from isthmus.pairs.side import Slot
 from isthmus.recipes.config import RecipeConfig, check_space_names, settle
+from isthmus.recipes.hooks import NO_HOOKS, Hooks, Loss, check_hooks, identity_of
 from isthmus.recipes.posterior.forecast import with_estimate
 from isthmus.recipes.sides import space_side, warn_of_sides
 from isthmus.recipes.training.loop import check_checkpoints, train, working_folder
 from isthmus.recipes.training.losses import info_nce, intra_distance
+from isthmus.recipes.training.members import training_record
 from isthmus.recipes.training.objective import Batch, LossParts
-from isthmus.recipes.training.projectors import ConnectProjectors, arrays, initialize, parameter_count
+from isthmus.recipes.training.projectors import ConnectProjectors, arrays, initialize
 from isthmus.recipes.training.schedule import make_schedule
 from isthmus.spaces.space import as_space
 
@@ -88,6 +89,7 @@ def connect(
     callback: Callable[[Mapping[str, Any]], None] | None = None,
     quiet: bool = False,
     estimate: bool = True,
+    hooks: Hooks | None = None,
     **options: Any,
 ) -> Bridge:
     """Connect spaces into a new one, through modalities they share, without a single pair across the spaces.
@@ -96,8 +98,8 @@ def connect(
         *spaces: Two spaces or their folders, or more by auto, posterior and cca.
         via: Modalities that all have, matched by id: "text", "image,text"; or for each pair of spaces "A,B:text".
         method: One of `METHODS`. "auto", the default, chooses between "posterior" and "cca" and their sums by an
-            estimate that needs no pair; "c-mcr" trains, and is the default where a config or a preset is given; the
-            others are closed forms through the overlap of two spaces.
+            estimate that needs no pair; "c-mcr" trains, and is the default where a config, a preset or hooks are given;
+            the others are closed forms through the overlap of two spaces.
         config: Settings of "c-mcr"; None is the defaults.
         preset: "default", "paper" or "auto", where no config is given; of "c-mcr".
         seed: Overrides the config's.
@@ -108,6 +110,7 @@ def connect(
         callback: Called with each epoch's row of the history.
         quiet: Show no progress.
         estimate: Record how good the bridge may be, from the spaces alone; auto, posterior and cca always do.
+        hooks: A loss, a projector, an aggregation of one's own (`isthmus.recipes.hooks.Hooks`), for "c-mcr".
         **options: Settings of the closed forms: of `isthmus.recipes.posterior.config.PosteriorConfig` for auto,
             posterior and cca, else of `isthmus.recipes.solvers.ClosedFormConfig`.
 
@@ -118,11 +121,12 @@ def connect(
         OverlapError: Too few shared ids, or `via` names a modality that one of them lacks.
         ConfigError: A setting is unknown or does not fit.
     """
-    chosen = method or ("c-mcr" if config is not None or preset is not None else "auto")
+    chosen = method or ("auto" if all(one is None for one in (config, preset, hooks)) else "c-mcr")
     if chosen not in METHODS:
         raise ConfigError(f"unknown method {chosen!r}. Expected one of {', '.join(METHODS)}.")
     if chosen != "c-mcr" and (config is not None or preset is not None):
         raise ConfigError(f"config and preset are of c-mcr, got method={chosen!r}. Give its settings by their names.")
+    own = check_hooks(hooks, chosen, "c-mcr")
     if checkpoint_dir is not None:
         check_checkpoints(Path(checkpoint_dir))
     opened = [as_space(space) for space in spaces]
@@ -134,10 +138,7 @@ def connect(
     if len(opened) != 2:
         raise ConfigError(f"{chosen} connects two spaces, got {len(opened)}. Use auto, posterior or cca for more.")
     if chosen != "c-mcr":
-        from isthmus.recipes.closed_form import fit_closed_form_bridge
-
-        both_sides = {"center": True, **({"two_sided": True} if chosen == "dictionary" else {})}
-        bridge = fit_closed_form_bridge(*opened, via=via_list(via), method=chosen, **{**both_sides, **options})
+        bridge = _closed(opened[0], opened[1], via_list(via), chosen, options)
         return with_estimate(bridge, *opened, via=via) if estimate else bridge
     if options:
         raise ConfigError(
@@ -145,9 +146,17 @@ def connect(
         )
     bridge = connect_trained(
         *opened, via=via, config=config, preset=preset, seed=seed, device=device, checkpoint_dir=checkpoint_dir,
-        pairs_dir=pairs_dir, callback=callback, quiet=quiet,
+        pairs_dir=pairs_dir, callback=callback, quiet=quiet, hooks=own,
     )  # fmt: skip
     return with_estimate(bridge, *opened, via=via) if estimate else bridge
+
+
+def _closed(first: Space, second: Space, via: Sequence[str], method: str, options: Mapping[str, Any]) -> Bridge:
+    """The bridge of a closed form, both sides centred."""
+    from isthmus.recipes.closed_form import fit_closed_form_bridge
+
+    both_sides = {"center": True, **({"two_sided": True} if method == "dictionary" else {})}
+    return fit_closed_form_bridge(first, second, via=via, method=method, **{**both_sides, **options})
 
 
 def connect_trained(
@@ -163,6 +172,7 @@ def connect_trained(
     pairs_dir: str | Path | None = None,
     callback: Callable[[Mapping[str, Any]], None] | None = None,
     quiet: bool = False,
+    hooks: Hooks = NO_HOOKS,
 ) -> Bridge:
     """Connect two spaces by C-MCR; arguments and faults are those of `connect`."""
     names = via_list(via)
@@ -176,40 +186,28 @@ def connect_trained(
     warn_of_sides(*sides, names)
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
     store = open_store(pairs_dir, folder)
-    builder = Builder(*sides, names, settings, device=place, notify=notifier(quiet), store=store)
+    aggregation = hooks.own_aggregation(settings)
+    builder = Builder(*sides, names, settings, device=place, notify=notifier(quiet), store=store, own=aggregation)
     with working_folder(folder) as work:
         pairs = builder.build(choose_kinds(*sides, names, settings.centric), work / "pairs")
         paired = time.monotonic()
         schedule = make_schedule(len(pairs), settings)
-        projectors = ConnectProjectors(
-            (sides[0].dim, sides[1].dim), settings.dim, ratio=settings.hidden_ratio, head=settings.head
-        )
-        initialize(projectors, torch_generator(settings.seed, 1), scheme=settings.initialization)
+        projectors = make_projectors((sides[0].dim, sides[1].dim), settings, hooks)
         projectors.to(place)
-        objective = InterIntra(projectors, pairs.slots, names, settings)
+        objective = InterIntra(projectors, pairs.slots, names, settings, contrast=hooks.contrast)
         result = train(
             projectors, objective, pairs, settings, schedule,
             device=place, checkpoint=folder / "connect.safetensors" if folder else None, callback=callback, quiet=quiet,
+            also=identity_of(hooks),
         )  # fmt: skip
     routes = {
         f"{side.name}/{name}": projectors.steps(number, "")
         for number, side in enumerate(sides)
         for name in side.embeddings
     }
-    record = {
-        "recipe": "connect",
-        "via": names,
-        "held_out": result.held_out,
-        "pseudo_pairs": {"rows": len(pairs), **pairs.composition},
-        "effective_neighbours": pairs.effective_neighbours,
-        "steps": result.steps,
-        "best_step": result.best_step,
-        "products": result.products,
-        "arithmetic": {"pairs": list(pairs.arithmetic), "training": result.arithmetic},
-        "parameters": parameter_count(projectors),
-        "seeds": [settings.seed],
-        "versions": versions(),
-    }
+    scores = {"held_out": result.held_out, "best_step": result.best_step}
+    record = training_record("connect", names, pairs, [result], [projectors], seed=settings.seed)
+    record |= {**scores, **identity_of(hooks)}
     bridge = Bridge(
         method="c-mcr",
         dim=settings.dim,
@@ -227,6 +225,15 @@ def connect_trained(
     return bridge
 
 
+def make_projectors(dims: tuple[int, int], settings: ConnectConfig, hooks: Hooks = NO_HOOKS) -> ConnectProjectors:
+    """The untrained projectors of both sides: one's own, or those of the settings, drawn from the seed."""
+    first, second = (hooks.projector_of(d, settings.dim, seed=settings.seed, number=n) for n, d in enumerate(dims))
+    own = (first, second) if first is not None and second is not None else None
+    projectors = ConnectProjectors(dims, settings.dim, ratio=settings.hidden_ratio, head=settings.head, own=own)
+    initialize(projectors, torch_generator(settings.seed, 1), scheme=settings.initialization)
+    return projectors
+
+
 class InterIntra:
     """C-MCR's objective: InfoNCE between the spaces, and lambda times attraction inside each.
 
@@ -238,20 +245,28 @@ class InterIntra:
         slots: Slots of the pseudo pairs.
         via: Overlap modalities; the first is what the others are drawn to.
         config: Temperatures, lambda, the intra norm, BatchNorm batching.
+        contrast: The contrastive loss of two row-aligned batches at a temperature.
     """
 
     def __init__(
-        self, projectors: ConnectProjectors, slots: Sequence[Slot], via: Sequence[str], config: ConnectConfig
+        self,
+        projectors: ConnectProjectors,
+        slots: Sequence[Slot],
+        via: Sequence[str],
+        config: ConnectConfig,
+        *,
+        contrast: Loss = info_nce,
     ) -> None:
+        self.contrast = contrast
         self.projectors, self.slots, self.via, self.config = projectors, slots, list(via), config
         self.alone = [[s for s in slots if s.side == side and s.modality not in via] for side in (0, 1)]
 
     def loss(self, batch: Batch) -> tuple[Tensor, LossParts]:
         """Inter + lambda * intra."""
         z = self._project(batch, joint=self.config.batch_norm == "joint")
-        native = [info_nce(z[Slot(0, name)], z[Slot(1, name)], self.config.temperature) for name in self.via]
+        native = [self.contrast(z[Slot(0, name)], z[Slot(1, name)], self.config.temperature) for name in self.via]
         tau = self.config.pseudo_temperature or self.config.temperature
-        pseudo = [info_nce(z[x], z[y], tau) for x, y in self._pseudo()]
+        pseudo = [self.contrast(z[x], z[y], tau) for x, y in self._pseudo()]
         inter = torch.stack(native).mean() + (torch.stack(pseudo).mean() if pseudo else 0.0)
         squared = self.config.intra_norm == "l2sq"
         inside = [

@@ -17,23 +17,21 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from isthmus.bridges.bridge import Bridge
 from isthmus.bridges.gaps import gaps_after, gaps_before
 from isthmus.bridges.member import BridgeSpace
 from isthmus.bridges.opening import as_base
-from isthmus.bridges.routes import Route
 from isthmus.core.messages import unknown_name
 from isthmus.core.modality import via_list
 from isthmus.core.runtime import notifier, resolve_device, torch_generator
-from isthmus.core.version import versions
 from isthmus.errors import ConfigError
 from isthmus.pairs.builder import Builder
 from isthmus.pairs.cache import open_store
 from isthmus.pairs.kinds import choose_kinds
 from isthmus.pairs.side import Side, Slot
 from isthmus.recipes.config import RecipeConfig, check_space_names, settle
+from isthmus.recipes.hooks import NO_HOOKS, Hooks, check_hooks, identity_of
 from isthmus.recipes.posterior import frozen
 from isthmus.recipes.posterior.addition import recognises
 from isthmus.recipes.posterior.description import describe_leaf
@@ -41,9 +39,10 @@ from isthmus.recipes.posterior.forecast import with_estimate
 from isthmus.recipes.sides import bridge_side, space_side, warn_of_sides
 from isthmus.recipes.training.curves import of_member
 from isthmus.recipes.training.loop import train, working_folder
-from isthmus.recipes.training.losses import dense_info_nce, info_nce, intra_distance
+from isthmus.recipes.training.losses import dense_info_nce, intra_distance
+from isthmus.recipes.training.members import mean_alignment, mean_route, training_record
 from isthmus.recipes.training.objective import Batch, LossParts, held_out_scores
-from isthmus.recipes.training.projectors import LeafProjector, arrays, initialize, parameter_count
+from isthmus.recipes.training.projectors import LeafProjector, arrays, initialize
 from isthmus.recipes.training.schedule import make_schedule
 from isthmus.spaces.space import as_space
 
@@ -107,6 +106,7 @@ def extend(
     callback: Callable[[Mapping[str, Any]], None] | None = None,
     quiet: bool = False,
     estimate: bool = True,
+    hooks: Hooks | None = None,
     **options: Any,
 ) -> Bridge:
     """Extend a base by a leaf, through modalities they share, without a single pair across the spaces.
@@ -129,6 +129,7 @@ def extend(
         callback: Called with each epoch's row of the history.
         quiet: Show no progress.
         estimate: Record how good the bridge may be, from the spaces alone.
+        hooks: A loss, a projector, an aggregation of one's own (`isthmus.recipes.hooks.Hooks`), for "ex-mcr".
         **options: Settings of the closed forms, such as `center="leaf"` (see
             `isthmus.recipes.solvers.ClosedFormConfig`, for posterior and cca `PosteriorConfig`).
 
@@ -141,9 +142,11 @@ def extend(
     """
     names = via_list(via)
     base, leaf = as_base(base), as_space(leaf)
-    method = method or ("posterior" if config is None and preset is None and recognises(base) else "ex-mcr")
+    stock = all(one is None for one in (config, preset, hooks))
+    method = method or ("posterior" if stock and recognises(base) else "ex-mcr")
     if method not in METHODS:
         raise ConfigError(unknown_name("unknown method", str(method), METHODS))
+    own = check_hooks(hooks, method, "ex-mcr")
     settings = settle(ExtendConfig, config, preset, seed)
     if method != "ex-mcr":
         bridge = _closed(base, leaf, method, via=names, space_paths=space_paths, **{"seed": settings.seed, **options})
@@ -160,19 +163,20 @@ def extend(
     check_sides(over, leaf, (near, far), names, settings)
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
     store = open_store(pairs_dir, folder)
-    builder = Builder(near, far, names, settings, device=place, notify=notifier(quiet), store=store)
+    aggregation = own.own_aggregation(settings)
+    builder = Builder(near, far, names, settings, device=place, notify=notifier(quiet), store=store, own=aggregation)
     with working_folder(folder) as work:
         pairs = builder.build(choose_kinds(near, far, names, settings.centric), work / "pairs")
         paired = time.monotonic()
         schedule = make_schedule(len(pairs), settings)
         made, results = [], []
         for member in range(settings.members):
-            projector = make_projector(far, near, names, settings, member).to(place)
-            objective = DenseAlignment(projector, pairs.slots, names, settings)
+            projector = make_projector(far, near, names, settings, member, own).to(place)
+            objective = DenseAlignment(projector, pairs.slots, names, settings, own)
             checkpoint = folder / f"extend-{member}.safetensors" if folder else None
             result = train(
                 projector, objective, pairs, settings, schedule, device=place, checkpoint=checkpoint,
-                callback=of_member(callback, member), member=member, quiet=quiet,
+                callback=of_member(callback, member), member=member, quiet=quiet, also=identity_of(own),
             )  # fmt: skip
             results.append(result)
             made.append(objective)
@@ -181,19 +185,10 @@ def extend(
     weights: dict[str, NDArray[np.float32]] = {}
     for member, projector in enumerate(projectors):
         weights |= arrays(projector, f"{member}.")
-    record = {
-        "recipe": "extend",
-        "via": names,
+    record = training_record("extend", names, pairs, results, projectors, seed=settings.seed) | {
         "held_out": held_out,
-        "pseudo_pairs": {"rows": len(pairs), **pairs.composition},
-        "effective_neighbours": pairs.effective_neighbours,
-        "steps": sum(result.steps for result in results),
         "best_steps": [result.best_step for result in results],
-        "products": results[0].products,
-        "arithmetic": {"pairs": list(pairs.arithmetic), "training": results[0].arithmetic},
-        "parameters": sum(map(parameter_count, projectors)),
-        "seeds": [settings.seed],
-        "versions": versions(),
+        **identity_of(own),
     }
     resolved = {**settings.model_dump(mode="json"), **schedule.settings, "via": names}
     bridge = over.with_leaf(
@@ -253,7 +248,9 @@ def leaf_side(leaf: Space, via: Sequence[str], modalities: Sequence[str] | None)
     return Side(side.name, ids, embeddings, {n: side.content[n] for n in chosen})
 
 
-def make_projector(leaf: Side, base: Side, via: Sequence[str], settings: ExtendConfig, member: int) -> LeafProjector:
+def make_projector(
+    leaf: Side, base: Side, via: Sequence[str], settings: ExtendConfig, member: int, hooks: Hooks = NO_HOOKS
+) -> LeafProjector:
     """The untrained projector of a member, its weights drawn from the seed and the member's number."""
     projector = LeafProjector(
         [name for name in leaf.embeddings if name not in via],
@@ -262,30 +259,10 @@ def make_projector(leaf: Side, base: Side, via: Sequence[str], settings: ExtendC
         ratio=settings.hidden_ratio,
         leaf_layer=settings.leaf_layer,
         blocks=settings.blocks,
+        own=hooks.projector_of(leaf.dim, base.dim, seed=settings.seed, number=member),
     )
     initialize(projector, torch_generator(settings.seed, 1, member), scheme=settings.initialization)
     return projector
-
-
-def mean_route(projectors: Sequence[LeafProjector], modality: str) -> Route:
-    """The route of a modality through the mean of several projectors, or through the one there is."""
-    chains = [projector.steps(modality, f"{member}.") for member, projector in enumerate(projectors)]
-    if len(chains) == 1:
-        return chains[0]
-    return [{"kind": "blend", "weights": [1.0 / len(chains)] * len(chains), "chains": chains}]
-
-
-def mean_alignment(members: Sequence[DenseAlignment]) -> Callable[[Batch], list[tuple[str, Tensor, Tensor]]]:
-    """What several members align as one: the unit mean of their leaf embeddings, for the scores of the whole."""
-
-    def aligned(batch: Batch) -> list[tuple[str, Tensor, Tensor]]:
-        every = [member.aligned(batch) for member in members]
-        return [
-            (rows[0][0], F.normalize(torch.stack([x for _, x, _ in rows]).mean(0), dim=-1), rows[0][2])
-            for rows in zip(*every, strict=True)
-        ]
-
-    return aligned
 
 
 class DenseAlignment:
@@ -296,12 +273,18 @@ class DenseAlignment:
         slots: Slots of the pseudo pairs.
         via: Overlap modalities; the first is what f_l is drawn to.
         config: Temperature, lambda, the intra norm, BatchNorm batching.
+        hooks: A loss of the user's own in the place of InfoNCE.
     """
 
     def __init__(
-        self, projector: LeafProjector, slots: Sequence[Slot], via: Sequence[str], config: ExtendConfig
+        self,
+        projector: LeafProjector,
+        slots: Sequence[Slot],
+        via: Sequence[str],
+        config: ExtendConfig,
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
-        self.projector, self.config = projector, config
+        self.projector, self.config, self.hooks = projector, config, hooks
         self.base = [slot for slot in slots if slot.side == 0]
         self.alone = [slot for slot in slots if slot.side == 1 and slot.modality not in via]
         self.shared = [Slot(1, name) for name in via]
@@ -320,12 +303,12 @@ class DenseAlignment:
     def _align(self, leaf: Tensor, base: Tensor) -> Tensor:
         """The mean InfoNCE of the wanted pairs; all of them at once where all are wanted."""
         tau, wanted = self.config.temperature, self.config.align
-        if len(set(wanted)) == 4:
+        if len(set(wanted)) == 4 and self.hooks.loss is None:
             return dense_info_nce(leaf, base, tau)
         names = {slot: "overlap" if Slot(1, slot.modality) in self.shared else "base" for slot in self.base}
         leaf_names = ["leaf"] * len(self.alone) + ["overlap"] * len(self.shared)
         terms = [
-            info_nce(x, z, tau)
+            self.hooks.contrast(x, z, tau)
             for x, mine in zip(leaf, leaf_names, strict=True)
             for z, slot in zip(base, self.base, strict=True)
             if f"{mine}-{names[slot]}" in wanted

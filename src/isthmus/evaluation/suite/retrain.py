@@ -74,8 +74,15 @@ def own_steps(bridge: Bridge) -> list[Step]:
         recipe = step.get("record", {}).get("recipe") or _recipe_of(config)
         if not isinstance(recipe, str):
             raise EvaluationError(f"the bridge's record has the recipe {shorten(repr(recipe), 80)}, expected a name.")
+        if step.get("record", {}).get("hooks"):
+            raise EvaluationError(
+                "the bridge was trained with a loss, projector or aggregation of somebody's own, which a file never "
+                "builds. Train each seed in Python, with hooks=."
+            )
         if recipe in _UNDRAWN:
             raise EvaluationError(f"the bridge is a {_UNDRAWN[recipe]}: nothing in it is drawn, every seed is alike.")
+        if "via" not in config:
+            raise EvaluationError(f"step {number + 1} of the bridge's record does not say via what it was made.")
         via = config.pop("via")
         spaces = step["spaces"][:2] if number == 0 else step["spaces"][-1:]
         steps.append({"kind": recipe, "spaces": list(spaces), "via": via, "config": config})

@@ -68,6 +68,7 @@ def train(
     callback: Callable[[Mapping[str, Any]], None] | None = None,
     member: int = 0,
     quiet: bool = False,
+    also: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
     """Train a module's projectors on pseudo pairs and leave it with the best held-out checkpoint, in eval mode.
 
@@ -82,6 +83,7 @@ def train(
         callback: Called with each epoch's row of the history.
         member: Number of the member that is trained; every member sees batches and noise of its own.
         quiet: Show no progress.
+        also: What beside settings and pairs a checkpoint must share with this run: the hooks.
 
     Raises:
         ConfigError: The checkpoint belongs to another run, or the loss is no longer finite.
@@ -91,7 +93,7 @@ def train(
     optimizer = make_optimizer(module, config, device)
     products = product_type(config, device)
     used = arithmetic(device) | {"products": products}
-    state = TrainingState(module, optimizer, run_identity(module, pairs, config, schedule), used)
+    state = TrainingState(module, optimizer, run_identity(module, pairs, config, schedule, also=also), used)
     if checkpoint is not None and checkpoint.is_file():
         state.load(checkpoint)
         if len(state.arithmetic) > 1:

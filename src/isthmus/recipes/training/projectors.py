@@ -62,11 +62,24 @@ class ConnectProjectors(nn.Module):
         dim: Width of the new space.
         ratio: Width of the hidden layers as a multiple of their input.
         head: "mlp" as the released CLAP-CLIP head, or "half" as the released ULIP-CLIP one.
+        own: Modules of the user's own for both sides, in the place of these.
     """
 
-    def __init__(self, dims: tuple[int, int], dim: int, *, ratio: float = 2.0, head: str = "mlp") -> None:
+    def __init__(
+        self,
+        dims: tuple[int, int],
+        dim: int,
+        *,
+        ratio: float = 2.0,
+        head: str = "mlp",
+        own: tuple[nn.Module, nn.Module] | None = None,
+    ) -> None:
         super().__init__()
-        self.first, self.second = (HalfMLP(d, dim) if head == "half" else MLP(d, dim, ratio=ratio) for d in dims)
+        self.is_own = own is not None
+        stock = [HalfMLP(d, dim) if head == "half" else MLP(d, dim, ratio=ratio) for d in dims]
+        self.first: nn.Module
+        self.second: nn.Module
+        self.first, self.second = own or stock
 
     def forward(self, x: Sequence[Tensor], side: int, *, joint: bool = True) -> Tensor:
         """Project k aligned (batch, d) inputs of one side; (k, batch, dim), unit rows."""
@@ -75,7 +88,9 @@ class ConnectProjectors(nn.Module):
     def steps(self, side: int, prefix: str) -> Steps:
         """The route of every modality of a side, arrays named as in `arrays(prefix)`."""
         name = "second" if side else "first"
-        return [{"kind": "normalize"}, *_steps(self.get_submodule(name), f"{prefix}{name}."), {"kind": "normalize"}]
+        module = self.get_submodule(name)
+        body = _own_steps(module, f"{prefix}{name}.") if self.is_own else _steps(module, f"{prefix}{name}.")
+        return [{"kind": "normalize"}, *body, {"kind": "normalize"}]
 
 
 class LeafProjector(nn.Module):
@@ -92,6 +107,7 @@ class LeafProjector(nn.Module):
         ratio: Width of the hidden layers as a multiple of `dim_leaf`.
         leaf_layer: What f_l is: "linear", an "mlp" block, "mlp2" (two of them), or "none".
         blocks: MLP blocks of f_m; 0 is a single linear layer.
+        own: f_m as a module of the user's own.
     """
 
     def __init__(
@@ -103,10 +119,15 @@ class LeafProjector(nn.Module):
         ratio: float = 2.0,
         leaf_layer: str = "linear",
         blocks: int = 2,
+        own: nn.Module | None = None,
     ) -> None:
         super().__init__()
         names = () if leaf_layer == "none" else modalities
         self.linear = nn.ModuleDict({name: _leaf_layer(leaf_layer, dim_leaf, ratio) for name in names})
+        self._to_base = ["own"]
+        if own is not None:
+            self.own = own
+            return
         widths = [dim_leaf] * blocks + [dim_base]
         self._to_base = [f"mlp{n}" for n in range(1, blocks + 1)] or ["straight"]
         for n, name in enumerate(self._to_base):
@@ -125,6 +146,8 @@ class LeafProjector(nn.Module):
     def steps(self, modality: str, prefix: str) -> Steps:
         """The route of a modality: f_l where it has one, then f_m; arrays named as in `arrays(prefix)`."""
         head = _steps(self.linear[modality], f"{prefix}linear.{modality}.") if modality in self.linear else []
+        if self._to_base == ["own"]:
+            return [{"kind": "normalize"}, *head, *_own_steps(self.own, f"{prefix}own."), {"kind": "normalize"}]
         body = [step for name in self._to_base for step in _steps(self.get_submodule(name), f"{prefix}{name}.")]
         return [{"kind": "normalize"}, *head, *body, {"kind": "normalize"}]
 
@@ -145,8 +168,9 @@ def initialize(module: nn.Module, generator: torch.Generator, *, scheme: str = "
         scheme: Initialisation of weights: "torch", the default of torch's linear layers, or "xavier"
             (`xavier_uniform_`); biases are torch's default either way.
     """
+    own = {id(layer) for part in module.modules() for layer in _own_parts(part)}
     for layer in module.modules():
-        if not isinstance(layer, nn.Linear):
+        if not isinstance(layer, nn.Linear) or id(layer) in own:
             continue
         bound = layer.in_features**-0.5
         if isinstance(layer, _Identity):
@@ -156,6 +180,13 @@ def initialize(module: nn.Module, generator: torch.Generator, *, scheme: str = "
         else:
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
         nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+
+
+def _own_parts(module: nn.Module) -> list[nn.Module]:
+    """Layers that keep what they were drawn with: those of the user's own projectors."""
+    if isinstance(module, ConnectProjectors) and module.is_own:
+        return list(module.modules())
+    return list(module.own.modules()) if isinstance(module, LeafProjector) and hasattr(module, "own") else []
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -193,6 +224,39 @@ def _steps(module: nn.Module, prefix: str) -> Steps:
     if isinstance(module, (MLP, HalfMLP)):
         return [{"kind": "mlp", "layers": _mlp_layers(module, prefix)}]
     return [{"kind": "linear", "weight": f"{prefix}weight", "bias": f"{prefix}bias"}]
+
+
+def _own_steps(module: nn.Module, prefix: str) -> Steps:
+    return [{"kind": "mlp", "layers": own_layers(module, prefix)}]
+
+
+def own_layers(module: nn.Module, prefix: str) -> Steps:
+    """Layers of a route for a module of the user's own, arrays named as in `arrays(prefix)`.
+
+    Only classes whose arithmetic a route knows are taken, and no subclass: one may compute something else.
+
+    Raises:
+        ValueError: It holds another class, or a layer without what a route needs.
+    """
+    layers: Steps = []
+    parts = module.named_children() if type(module) is nn.Sequential else [("", module)]
+    for number, part in parts:
+        name = f"{prefix}{number}." if number else prefix
+        if type(part) is nn.Sequential:
+            layers += own_layers(part, name)
+        elif type(part) is nn.Linear and part.bias is not None:
+            layers.append({"linear": [f"{name}weight", f"{name}bias"]})
+        elif type(part) is nn.BatchNorm1d and part.affine and part.track_running_stats:
+            keys = ("weight", "bias", "running_mean", "running_var")
+            layers.append({"batch_norm": [name + key for key in keys], "eps": float(part.eps)})
+        elif type(part) is nn.ReLU:
+            layers.append({"relu": True})
+        else:
+            raise ValueError(
+                f"holds a {type(part).__name__}, which no route of a bridge computes. Expected nn.Linear with a bias, "
+                "nn.BatchNorm1d as it is by default, nn.ReLU, in nn.Sequential."
+            )
+    return layers
 
 
 def _mlp_layers(block: MLP | HalfMLP, prefix: str) -> Steps:

@@ -125,7 +125,14 @@ class TrainingState:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
 
-def run_identity(module: nn.Module, pairs: PseudoPairs, config: RecipeConfig, schedule: Schedule) -> str:
+def run_identity(
+    module: nn.Module,
+    pairs: PseudoPairs,
+    config: RecipeConfig,
+    schedule: Schedule,
+    *,
+    also: Mapping[str, Any] | None = None,
+) -> str:
     """Hash of what a checkpoint must share with the run that resumes it: settings and what the pairs were made of.
 
     No number that was computed is in it. The last digits of those may differ between processes, and a run would then
@@ -137,6 +144,7 @@ def run_identity(module: nn.Module, pairs: PseudoPairs, config: RecipeConfig, sc
             "plan": [schedule.epochs, schedule.batch_size, len(schedule.train_rows)],
             "shapes": {name: list(value.shape) for name, value in module.state_dict().items()},
             "pairs": pairs.identity,
+            **(also or {}),
         }
     )
 
