@@ -54,7 +54,7 @@ class Bridge(Projector):
         rows = [
             (space.name, space.role, space.dim, modality, " > ".join(step["kind"] for step in route))
             for key, route in self.routes.items()
-            for space, modality in [(self.space_of_route(key), key.rpartition("/")[2])]
+            for space, modality in [(self._space_of_route(key), key.rpartition("/")[2])]
         ]
         header = ("space", "role", "dimensions", "modality", "route into the unified space")
         return html_table(f"bridge by {self.method}, {self.dim} dimensions", header, rows)

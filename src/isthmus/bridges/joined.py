@@ -38,7 +38,7 @@ class JoinedSpaces:
                 raise BridgeError(f"space {space.name!r} has the role {space.role!r}. Expected {', '.join(ROLES)}.")
         for key, route in self.routes.items():
             where = f"route of {key!r}"
-            if (ends := validate_route(route, self.arrays, self.space_of_route(key).dim, where=where)) != self.dim:
+            if (ends := validate_route(route, self.arrays, self._space_of_route(key).dim, where=where)) != self.dim:
                 raise BridgeError(f"{where}: ends in {ends} dimensions. The bridge has {self.dim}.")
 
     def space(self, name: str) -> BridgeSpace:
@@ -61,14 +61,14 @@ class JoinedSpaces:
         """
         if f"{space}/{modality}" not in self.routes:
             self.space(space)
-            raise BridgeError(f"the bridge has no route for '{space}/{modality}'. Expected one of {self.keys()}.")
+            raise BridgeError(f"the bridge has no route for '{space}/{modality}'. Expected one of {self._route_names()}.")
         return self.routes[f"{space}/{modality}"]
 
-    def keys(self) -> str:
+    def _route_names(self) -> str:
         """The `space/modality` of all routes, for messages."""
         return ", ".join(self.routes)
 
-    def space_of_route(self, key: str) -> BridgeSpace:
+    def _space_of_route(self, key: str) -> BridgeSpace:
         """The space of a route that is called `space/modality`."""
         name, slash, modality = key.rpartition("/")
         if not slash or not modality:
