@@ -31,7 +31,7 @@ MOST_NAMES, MEAN_ROWS = 20_000, 5_000
 
 
 class ItemRow(NamedTuple):
-    """One item that is explained.
+    """Item of a search that is explained, by its row.
 
     Attributes:
         modality: Its modality.
@@ -185,7 +185,7 @@ class AnchorReader:
 
 
 def names_of(embeddings: Embeddings, rows: Sequence[int] | RowNumbers) -> list[str]:
-    """What items are called: their texts where the space holds them, else their ids."""
+    """Names of items for a person: their texts where the space holds them, else their ids."""
     table = embeddings.metadata
     column = "text" if "text" in table.column_names else "id"
     return [str(value) for value in table.column(column).take(np.asarray(rows)).to_pylist()]

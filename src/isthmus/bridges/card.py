@@ -55,7 +55,7 @@ def _weighted(step: Mapping[str, Any]) -> Iterator[tuple[float, Any]]:
 
 
 def summary(description: Mapping[str, Any]) -> str:
-    """What `Bridge.describe` gives, as lines for a person."""
+    """Summary of a bridge in lines for a person, from what `Bridge.describe` gives."""
     joins = " + ".join(space["name"] for space in description["spaces"])
     lines = [f"bridge {joins}, method {description['method']}, {description['dim']} dimensions"]
     for space in description["spaces"]:

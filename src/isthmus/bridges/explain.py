@@ -123,7 +123,7 @@ class Explainer:
 
 
 def _basis(anchors: Anchors, query: ItemRow, hit: ItemRow) -> str:
-    """Words on where two items were looked up."""
+    """Basis of an explanation in words: where two items were looked up."""
     where = list(dict.fromkeys(x.space if x.own is not None and x.space in anchors.rows else "" for x in (query, hit)))
     places = [f"the space {name!r}" if name else "the unified space" for name in where]
     return f"posteriors over {len(anchors.names):,} {anchors.modality} items in {' and '.join(places)}"

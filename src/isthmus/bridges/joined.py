@@ -21,7 +21,7 @@ AS_IT_IS: Route = [{"kind": "normalize"}]
 
 @dataclass(eq=False)
 class JoinedSpaces:
-    """What a bridge joins; attributes as in `isthmus.bridges.bridge.Bridge`."""
+    """Spaces and routes that a bridge joins; attributes as in `isthmus.bridges.bridge.Bridge`."""
 
     method: str
     dim: int
@@ -61,7 +61,9 @@ class JoinedSpaces:
         """
         if f"{space}/{modality}" not in self.routes:
             self.space(space)
-            raise BridgeError(f"the bridge has no route for '{space}/{modality}'. Expected one of {self._route_names()}.")
+            raise BridgeError(
+                f"the bridge has no route for '{space}/{modality}'. Expected one of {self._route_names()}."
+            )
         return self.routes[f"{space}/{modality}"]
 
     def _route_names(self) -> str:

@@ -29,7 +29,7 @@ _ADVICE = "or pass --force (force=True) if you know that they agree."
 
 
 class EmbeddingsLike(Protocol):
-    """One modality of a space, as `isthmus.open_space(...)[modality]` gives it."""
+    """Modality of a space as a bridge needs it, such as `isthmus.open_space(...)[modality]` gives it."""
 
     @property
     def modality(self) -> str: ...
@@ -48,7 +48,7 @@ class EmbeddingsLike(Protocol):
 
 
 class EncoderLike(Protocol):
-    """What is asked of an encoder before it may speak for a space."""
+    """Members of an encoder that are asked before it may speak for a space."""
 
     @property
     def dim(self) -> int: ...
@@ -81,7 +81,7 @@ class BridgeSpace:
 
     @classmethod
     def of(cls, space: Space, *, role: str) -> BridgeSpace:
-        """What a bridge keeps of an open space."""
+        """Record of an open space as a bridge keeps it."""
         info = {modality: space[modality].info for modality in space.modalities}
         return cls(
             name=space.name,

@@ -97,7 +97,7 @@ _HEADS = ("Head_A", "Head_B")
 
 @dataclass(frozen=True)
 class Head:
-    """One official file.
+    """Released head of C-MCR or Ex-MCR: its file, shapes and routes.
 
     Attributes:
         name: Name it was released under.

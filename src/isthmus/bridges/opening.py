@@ -24,7 +24,7 @@ def as_bridge(bridge: Bridge | str | Path) -> Bridge:
 
 
 def as_base(base: Space | Bridge | str | Path) -> Space | Bridge:
-    """What can be extended: a space or a bridge as it is, or the one in a folder.
+    """Base of an extension: a space or a bridge as it is, or the one in a folder.
 
     Raises:
         SpaceError: It is neither, or the folder holds no whole space.

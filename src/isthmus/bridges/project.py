@@ -31,7 +31,7 @@ SPACE_OF_PARTS = re.compile(rf"{SPACE_FILES.pattern}|{re.escape(PARTS)}/.*")
 
 @dataclass(frozen=True)
 class ProjectReport(Result):
-    """What `project` wrote.
+    """Report of `project`: what it wrote.
 
     Attributes:
         path: The new space.

@@ -88,7 +88,9 @@ class Projector(JoinedSpaces):
     def _project_array(self, x: NDArray[Any], space: str | None, modality: str | None) -> Array:
         """Project rows whose space and modality the caller names."""
         if space is None or modality is None:
-            raise BridgeError(f"an array needs space= and modality= to be projected. Expected one of {self._route_names()}.")
+            raise BridgeError(
+                f"an array needs space= and modality= to be projected. Expected one of {self._route_names()}."
+            )
         if x.ndim != 2:
             raise BridgeError(f"got an array of shape {x.shape}. Expected two dimensions, (items, dimensions).")
         where = f"{space}/{modality}"

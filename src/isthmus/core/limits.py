@@ -38,7 +38,7 @@ def unpacked_limit(packed: int) -> int:
 
 
 def excess(size: int, packed: int) -> str | None:
-    """What is wrong with unpacking `size` bytes from a file of `packed` bytes, in words; None where it is allowed."""
+    """Fault of unpacking `size` bytes from a file of `packed` bytes, in words; None where it is allowed."""
     limit = unpacked_limit(packed)
     if size <= limit:
         return None
@@ -46,7 +46,7 @@ def excess(size: int, packed: int) -> str | None:
 
 
 def special_file(path: str | Path) -> str | None:
-    """What a path is instead of a file or folder: "a named pipe", "a device" or "a socket"; None for all others.
+    """Kind of a path that is no file or folder: "a named pipe", "a device" or "a socket"; None for all others.
 
     Nothing is opened. A path that does not exist is none of these: who opens it says so.
     """

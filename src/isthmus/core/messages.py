@@ -65,7 +65,7 @@ def unknown_key(where: str, key: str, known: Iterable[str], prefix: str = "") ->
 def validation_fault(
     error: ValidationError, model: type[BaseModel], where: str, values: Mapping[str, Any] | None = None
 ) -> str:
-    """What pydantic refused, in one line.
+    """Message of pydantic's first fault, in one line.
 
     Args:
         error: Its error.

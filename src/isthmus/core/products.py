@@ -66,7 +66,7 @@ def scan_type(device: torch.device) -> str:
 
 
 def arithmetic(device: torch.device) -> dict[str, Any]:
-    """What decides the last digits of a result on a device, ready for json: two runs that differ in it differ in them.
+    """Facts that decide the last digits of a result on a device, ready for json: runs that differ in them differ there.
 
     `products` and `scan` are number types, `compiled_loops` the version of numba or None, `instructions` and `threads`
     those of torch on a CPU.

@@ -27,7 +27,7 @@ WORDS: Final = {"image": "images", "audio": "sounds", "point_cloud": "point clou
 
 @dataclass(frozen=True)
 class Scene:
-    """What the picture shows.
+    """Content of the demo's picture.
 
     Attributes:
         sounds: Files of the sounds, row by row.

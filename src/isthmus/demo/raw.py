@@ -31,7 +31,7 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Drawn:
-    """One part of the world as it was written.
+    """Part of the demo's world as it was written to disk.
 
     Attributes:
         folder: Where the files lie: a folder a modality, and `texts.txt`.
@@ -44,7 +44,7 @@ class Drawn:
     ids: Mapping[str, list[str]]
 
     def source(self, modality: str) -> Path:
-        """What to encode for a modality."""
+        """Raw files or texts of a modality, to be encoded."""
         return self.folder / ("texts.txt" if modality == "text" else modality)
 
 

@@ -53,7 +53,7 @@ _WRITTEN: Final = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much of the small world the demo draws; smaller is for tests.
+    """Size of the small world that the demo draws; smaller is for tests.
 
     Attributes:
         memory: Items of each unpaired memory.
@@ -127,7 +127,7 @@ def run(
 
 
 class _Steps:
-    """What was done and how long it took."""
+    """Steps of the demo and their seconds."""
 
     def __init__(self, tell: Say) -> None:
         self.tell, self.seconds = tell, dict[str, float]()

@@ -107,7 +107,7 @@ class ImageFit:
         return rest // 2 if self.rounding == "floor" else round(rest / 2)
 
     def describe(self) -> dict[str, Any]:
-        """For a space's preprocessing record."""
+        """Settings for a space's record of preprocessing."""
         resize = list(self.resize) if isinstance(self.resize, tuple) else self.resize
         crop = list(self.crop) if self.crop else None
         return {"resize": resize, "crop": crop, "resample": self.resample, "crop_rounding": self.rounding}

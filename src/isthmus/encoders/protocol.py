@@ -31,7 +31,7 @@ IDENTITY_KEYS = ("library", "id", "revision", "weights_sha256")
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What `isthmus encode` needs of an encoder. Any class with these members is one.
+    """Protocol of an encoder, as `isthmus encode` needs it. Any class with these members is one.
 
     Attributes:
         name: The name it is loaded by, such as `clip:openai/clip-vit-base-patch32`.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """One kind of encoder.
+    """Entry of the registry of encoders.
 
     Attributes:
         factory: `module:function`; the function is called as `function(checkpoint, device=..., **options)`.
@@ -132,7 +132,7 @@ def check_installed(kind: str) -> None:
 
 
 def list_encoders() -> list[dict[str, Any]]:
-    """One row a registered encoder: name, modalities, dim, extra, installed, cached, and its short name's checkpoint.
+    """List of the registered encoders: name, modalities, dim, extra, installed, cached, checkpoint of its short name.
 
     `cached` is None where nothing needs to be downloaded, else whether the checkpoint lies on this machine.
     """

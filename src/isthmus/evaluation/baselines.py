@@ -81,7 +81,7 @@ def baseline_rows(
 
 
 def figures_row(scores: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """One row: the figures, those of the mean of both directions at the top where there are directions."""
+    """Row of a benchmark's table: the figures, at the top those of the mean of both directions where there are two."""
     return {**scores.get("mean", {}), **scores, "seconds": seconds}
 
 

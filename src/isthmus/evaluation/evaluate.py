@@ -48,7 +48,7 @@ Modality = EmbeddingRows | str | Path
 
 @dataclass(frozen=True)
 class EvaluationReport(Result):
-    """What `evaluate_bridge` found.
+    """Report of `evaluate_bridge`.
 
     Attributes:
         scores: Figures with intervals, what chance earns, and the values query by query.

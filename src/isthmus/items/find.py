@@ -47,7 +47,7 @@ PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 @dataclass(frozen=True)
 class FoundItems:
-    """What was found.
+    """Items that were found in what a user named.
 
     Attributes:
         modality: What the items are.

@@ -24,7 +24,7 @@ _EXPECTED = {
 
 
 def as_items(items: Any, modality: str) -> list[Item]:
-    """What a program holds, as items; one thing alone is one item.
+    """Items of what a program holds in memory; one thing alone is one item.
 
     Args:
         items: A sequence of, or a single: path or text; PIL image; array; sound as {"array", "sampling_rate"} or
@@ -52,7 +52,7 @@ def _several(items: Any, modality: str) -> list[Any]:
 
 
 def as_item(value: Any, modality: str, number: int = 0) -> Item:
-    """One thing as an item with its number as id; see `as_items`."""
+    """Item of one thing in memory, its number as id; see `as_items`."""
     name = str(number)
     if isinstance(value, Item):
         return value

@@ -55,7 +55,7 @@ class Item:
 
     @property
     def source(self) -> str:
-        """What the metadata says of the item: the text itself, or its place."""
+        """Source of the item as the metadata says it: the text itself, or its place."""
         return self.text if self.text is not None else self.place
 
     @property
@@ -78,7 +78,7 @@ class Item:
         return Path(self.member[0] if self.member is not None else self.path or "").suffix.lower()
 
     def content(self) -> bytes | str:
-        """What a decoder reads: the path of a plain file, the bytes of everything else.
+        """Content that a decoder reads: the path of a plain file, the bytes of everything else.
 
         Raises:
             Rejected: As `read_bytes`.

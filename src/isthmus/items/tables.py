@@ -67,7 +67,7 @@ def list_items(path: Path, name: str) -> Iterator[Item]:
 def table_items(
     path: Path, name: str, modality: str, *, columns: TableColumns, types: Types, notes: list[str]
 ) -> Iterator[Item]:
-    """One item a row of a table.
+    """Items of a table, one a row.
 
     Args:
         path: The table.

@@ -27,7 +27,7 @@ BUILTIN = "builtin"
 
 @dataclass(frozen=True)
 class Entry:
-    """One name of the vocabulary.
+    """Entry of the vocabulary: a name and its meaning.
 
     Attributes:
         name: The name, in small letters, one to six words.

@@ -43,7 +43,7 @@ class File:
 
 @dataclass
 class PassedOver:
-    """What lay in the folders and is not taken.
+    """Counts of files that lay in the folders and are not taken.
 
     Attributes:
         counts: Files by suffix; and by kind what is no file.

@@ -23,7 +23,7 @@ from isthmus.memory.sparse_weights import SparseWeights
 
 @dataclass
 class Stats:
-    """What is known of an aggregation beside its result.
+    """Statistics of an aggregation beside its result.
 
     Attributes:
         effective_neighbours: (q,) float32, exponential of the entropy of each query's weights.

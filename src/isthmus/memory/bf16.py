@@ -22,14 +22,14 @@ _PAD = 32
 
 
 def low_precision_sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
-    """What `exact.partial_sums` gives, with both products in the 16 bits that the device is fastest at."""
+    """Softmax sums as `exact.partial_sums` gives them, with products in the 16 bits that the device is fastest at."""
     if low_precision_type(queries.device) == "int16":
         return int16_partial_sums(work, queries)
     return bf16_sums(work, queries)
 
 
 def bf16_sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
-    """What `exact.partial_sums` gives, with both products in bfloat16.
+    """Softmax sums as `exact.partial_sums` gives them, with both products in bfloat16.
 
     Where the processor is not faster at it, the operands are rounded and multiplied in float32, which is no worse.
     """

@@ -31,7 +31,7 @@ _HITS = 1 << 17
 
 
 class Bounds(NamedTuple):
-    """What a block of q queries and the rows of a chunk are held to.
+    """Bounds that a block of q queries and the rows of a chunk are held to in a scan.
 
     Attributes:
         best: (q,) largest score of each query that is sure; raised in place.

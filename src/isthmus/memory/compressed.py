@@ -79,7 +79,7 @@ class _Chunk:
 
 
 class Scan:
-    """One pass of queries over the memory.
+    """Pass of queries over the sketched memory.
 
     Args:
         work: Keys and temperature.
@@ -142,7 +142,7 @@ class Scan:
 
 
 def compressed_sums(work: Work, queries: torch.Tensor, sketch: Sketch, threshold: float, tail: float) -> OnlineSoftmax:
-    """What `exact.partial_sums` gives, from the rows that matter alone.
+    """Softmax sums as `exact.partial_sums` gives them, from the rows that matter alone.
 
     Args:
         work: What to average.

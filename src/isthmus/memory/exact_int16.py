@@ -44,7 +44,7 @@ class _PackedRows:
 
 
 def int16_partial_sums(work: Work, queries: torch.Tensor) -> OnlineSoftmax:
-    """What `exact.partial_sums` gives, with both products in 16-bit integers."""
+    """Softmax sums as `exact.partial_sums` gives them, with both products in 16-bit integers."""
     from isthmus.core.kernels import packing
     from isthmus.core.kernels.softmax_average import BLOCK, ROWS
 
@@ -128,7 +128,7 @@ def _pack_rows(
 
 
 def _absorb(row_blocks: list[_PackedRows], part: list[_PackedQueries]) -> None:
-    """Bring rows of the memory to some blocks of queries."""
+    """Add packed rows of the memory to the softmax sums of some blocks of queries."""
     from isthmus.core.kernels.softmax_average import absorb, add_values, make_scratch
 
     scratch = make_scratch()

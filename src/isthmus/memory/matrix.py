@@ -30,7 +30,7 @@ _UNIT = 2e-6
 
 @runtime_checkable
 class StoredRows(Protocol):
-    """What the bank needs of `isthmus.spaces.writer.Embeddings`: a shape and rows by number."""
+    """Stored embeddings as the bank needs them, a shape and rows by number: `isthmus.spaces.embeddings.Embeddings`."""
 
     @property
     def shape(self) -> tuple[int, int]: ...

@@ -44,7 +44,7 @@ Sums = Callable[[Work, torch.Tensor], OnlineSoftmax]
 
 @dataclass
 class MethodChoice:
-    """How to do an aggregation, with what memory a pass, and the report of how that was found, ready for json."""
+    """Method of an aggregation, with what memory a pass, and the report of how that was found, ready for json."""
 
     sums: Sums
     report: dict[str, Any] = field(default_factory=dict)
@@ -186,7 +186,7 @@ def percentiles(values: torch.Tensor) -> dict[str, float]:
 
 
 def describe(report: dict[str, Any]) -> str:
-    """One line that says how an aggregation was done and how far off it is."""
+    """Description in one line of how an aggregation was done and how far off it is."""
     size = f"{report['queries']:,} queries over {report['rows']:,} rows at temperature {report['temperature']:g}"
     if report["used"] == "exact":
         why = f" ({report['asked']} was refused: {report['fell_back']})" if report["fell_back"] else ""

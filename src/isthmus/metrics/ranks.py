@@ -82,7 +82,7 @@ def make_pairs(positives: Any, n_query: int, n_gallery: int) -> Pairs:
 
 @dataclass(frozen=True)
 class Ranking:
-    """One direction of retrieval, query by query, for the queries that have a pair.
+    """Ranking of one direction of retrieval, query by query, for the queries that have a pair.
 
     Attributes:
         rows: (n,) query rows, ascending.

@@ -21,7 +21,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """How figures are reported.
+    """Settings of how figures are reported: cut-offs, resamples, seed.
 
     Attributes:
         ks: The cut-offs.

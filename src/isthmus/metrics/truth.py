@@ -22,7 +22,7 @@ _SCORES = ("score", "relevance", "rel")
 
 @dataclass(frozen=True)
 class Names:
-    """What the items of one side are called.
+    """Names of the items of one side of an evaluation.
 
     Attributes:
         what: The side, as messages call it: "query", "gallery", "classes".

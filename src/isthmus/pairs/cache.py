@@ -27,7 +27,7 @@ Neighbours = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Block:
-    """What is kept of a kind of pseudo pairs.
+    """Block of one kind's pseudo pairs as the store keeps it.
 
     Attributes:
         columns: Arrays by name, mapped and not read.

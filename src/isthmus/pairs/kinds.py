@@ -32,7 +32,7 @@ class Kind(NamedTuple):
 
 
 class Hop(NamedTuple):
-    """One aggregation of a kind.
+    """Hop of a centric kind: one aggregation.
 
     Attributes:
         name: As the record of a bridge has it; of hops that start from an average it says from which query.

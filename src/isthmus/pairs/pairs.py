@@ -68,7 +68,7 @@ class OnDevice:
         self.columns = {slot: _moved(column, device) for slot, column in pairs.columns.items()}
 
     def take(self, rows: NDArray[np.int64], device: torch.device) -> dict[Slot, Tensor]:
-        """As `PseudoPairs.take`."""
+        """Rows of the pool, as `PseudoPairs.take` gives them."""
         return {slot: column[torch.from_numpy(rows).to(column.device)] for slot, column in self.columns.items()}
 
 

@@ -21,7 +21,7 @@ FEWEST_ROWS = 1_000
 
 @dataclass(frozen=True)
 class AnnSettings:
-    """How rows are searched approximately.
+    """Settings of an approximate index: kind, effort, recall.
 
     Attributes:
         kind: `ivf` (cells of k-means: built in minutes for millions of rows, and the same from run to run) or `hnsw`

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QueryPart:
-    """One item that is searched with, before it is embedded.
+    """Item that is searched with, before it is embedded.
 
     Attributes:
         modality: Its modality.

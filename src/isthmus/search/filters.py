@@ -22,7 +22,7 @@ NUMBER, TEXT, TRUTH, NOTHING = "number", "text", "truth value", "nothing"
 
 
 def kind_of(value: Value) -> str:
-    """What a literal is: a number, a text or a truth value."""
+    """Kind of a filter's literal: a number, a text or a truth value."""
     if isinstance(value, bool):
         return TRUTH
     return NUMBER if isinstance(value, (int, float)) else TEXT
@@ -64,7 +64,7 @@ def check_filter(tree: Filter, known: Mapping[str, str]) -> None:
 
 
 def arrow_kind(kind: pa.DataType) -> str:
-    """What a column of an Arrow type holds, for `check_filter`."""
+    """Kind of values that a column of an Arrow type holds, for `check_filter`."""
     import pyarrow as pa
 
     types = pa.types

@@ -19,7 +19,7 @@ PIXELS, SECONDS, SHOWN = 140, 4.0, 24
 
 @dataclass(frozen=True)
 class Hit:
-    """One item of the result.
+    """Item that a search found.
 
     Attributes:
         id: Its id.

@@ -157,7 +157,7 @@ class SearchIndex(ItemCollection):
     def nearest(
         self, queries: Any, k: int = 10, *, modality: str | None = None, mean: Any = None
     ) -> tuple[Array, RowNumbers]:
-        """As `search`, as arrays: (q, k) cosines and (q, k) rows."""
+        """Nearest items as `search` finds them, as arrays: (q, k) cosines and (q, k) rows."""
         scores, places = self._nearest(self._checked(queries, k, modality, mean), k, None, False)
         return scores, renumbered(self._rows.living)(places)
 

@@ -19,7 +19,7 @@ CANCELLED = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class QueryItem:
-    """One item of a query.
+    """Item of a query in the unified space.
 
     Attributes:
         vector: (d,) its embedding in the unified space, of any length.
@@ -37,7 +37,7 @@ class QueryItem:
 
 
 def combine(items: Sequence[QueryItem]) -> Array:
-    """One query of several items: the sum of their unit vectors times their weights, at unit length, (d,) float32.
+    """Query made of several items: the sum of their unit vectors times their weights, at unit length, (d,) float32.
 
     The score of a gallery item is then, up to a factor that is the same for all, the weighted sum of its cosines with
     the items: `QueryItem(sound), QueryItem(night, 0.5), QueryItem(picture, -0.5)` ranks by the cosine with the sound,

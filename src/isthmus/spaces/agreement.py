@@ -32,7 +32,7 @@ def contradiction(where: str, report: Mapping[str, float]) -> str | None:
 
 
 def neighbour_agreement(x: Array, y: Array, k: int) -> dict[str, float]:
-    """How far items have the same neighbours in two spaces (mutual k-NN alignment, Huh et al., arXiv 2405.07987).
+    """Agreement of items' neighbours in two spaces (mutual k-NN alignment, Huh et al., arXiv 2405.07987).
 
     Args:
         x: (n, d) unit rows in one space.

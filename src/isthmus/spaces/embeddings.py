@@ -32,7 +32,7 @@ FIRST_ROWS = 5
 
 
 class Embeddings:
-    """One modality of a space on disk. Nothing but sizes is read until it is asked for.
+    """Embeddings of one modality of a space on disk. Nothing but sizes is read until it is asked for.
 
     `numpy.asarray(embeddings)` gives (n, dim) float32 as stored; `unit` gives rows of length one.
 

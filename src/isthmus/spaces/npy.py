@@ -21,7 +21,7 @@ _MAGIC = b"\x93NUMPY"
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """What a .npy says of itself, and the byte at which its values begin."""
+    """Header of a .npy: its type and shape, and the byte at which its values begin."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JoinReport:
-    """What `join` did, or, with `dry_run`, would do.
+    """Report of `join`: what it did, or, with `dry_run`, would do.
 
     Attributes:
         path: The world.

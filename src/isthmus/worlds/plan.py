@@ -52,7 +52,7 @@ class SpacePlan:
 
 @dataclass
 class WorldPlan:
-    """What a world will hold.
+    """Plan of a world: what it will hold.
 
     Attributes:
         spaces: The spaces to make, the base first.
@@ -208,7 +208,7 @@ def _in_hub_cache(repository: str) -> bool:
 
 
 def fetch_advice(name: str) -> str:
-    """How to bring a checkpoint here from a machine that has a network."""
+    """Advice on how to bring a checkpoint here from a machine that has a network."""
     kind, _, rest = name.partition(":")
     entry = REGISTRY.get(kind)
     checkpoint = rest or (entry.checkpoint if entry else name)

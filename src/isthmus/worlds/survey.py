@@ -19,7 +19,7 @@ EMBEDDINGS = (".npy", ".npz", ".parquet", ".safetensors", ".pt", ".h5", ".arrow"
 
 @dataclass
 class Survey:
-    """What paths hold.
+    """Survey of what the paths given to `join` hold.
 
     Attributes:
         items: By modality, the items of raw files, each with an id of its own.

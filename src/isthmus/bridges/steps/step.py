@@ -18,7 +18,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class StepKind(NamedTuple):
-    """What a kind of step is made of.
+    """Kind of a route's step: its keys, check, run and renaming.
 
     Attributes:
         required: Keys that must be there, besides `kind`.

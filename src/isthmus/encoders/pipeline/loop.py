@@ -36,7 +36,7 @@ Batch = Sequence[Item]
 
 @dataclass
 class Tally:
-    """What a run did; see `EncodeReport`."""
+    """Counts of an encoding run; see `EncodeReport`."""
 
     rows: int = 0
     encoded: int = 0

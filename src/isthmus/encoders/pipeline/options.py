@@ -14,7 +14,7 @@ DUPLICATES = ("each", "once")
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How raw files are encoded into a space.
+    """Options of encoding raw files into a space.
 
     Attributes:
         shard: "0/8" or (0, 8): only this part, to be joined with the others when all are done (see

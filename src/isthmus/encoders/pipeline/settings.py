@@ -26,7 +26,7 @@ _MOST_WORKERS = 16
 
 
 class EncodeReport(TypedDict):
-    """What `encode` did, json-ready.
+    """Report of `encode`, json-ready.
 
     Attributes:
         space: The space's folder.
@@ -67,7 +67,7 @@ class EncodeReport(TypedDict):
 
 @dataclass(frozen=True)
 class Settings:
-    """How one modality is encoded into one space folder.
+    """Settings by which one modality is encoded into a space's folder.
 
     Attributes:
         encoder: The encoder.
@@ -122,7 +122,7 @@ class Settings:
         return make(self.modality) if make is not None else _Decode(self.encoder, self.modality)
 
     def processes(self, items: int) -> int:
-        """How many processes decode: none for texts, a few items, or an encoder whose decoder cannot leave it."""
+        """Number of processes that decode: none for texts, a few items, or a decoder that cannot leave its encoder."""
         if self.workers is not None:
             return self.workers
         if self.modality == TEXT or items < _FEW or not hasattr(self.encoder, "decoder"):
@@ -150,7 +150,7 @@ def cores() -> int:
 
 
 def encoder_info(encoder: Encoder, modality: str, options: dict[str, Any]) -> dict[str, Any]:
-    """What a space records of the encoder of one modality.
+    """Record that a space keeps of the encoder of one modality.
 
     Raises:
         EncoderError: The encoder's identity is no identity.

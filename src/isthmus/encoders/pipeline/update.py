@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """What a file was when it was encoded.
+    """State of a file when it was encoded: size, time, hash.
 
     Attributes:
         size: Bytes.
@@ -40,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """What an update did to a modality, by items.
+    """Report of an update of a modality, by items.
 
     Attributes:
         rows: Rows now.
@@ -134,7 +134,7 @@ def _ids(folder: Path, modality: str) -> set[str]:
 
 
 def source_of(item: Item, known: Source | None) -> Source | None:
-    """What an item's file is now, or None for a text and for a file that cannot be read."""
+    """State of an item's file now, or None for a text and for a file that cannot be read."""
     if item.path is None or item.text is not None:
         return None
     try:
@@ -147,7 +147,7 @@ def source_of(item: Item, known: Source | None) -> Source | None:
 
 
 def read_ledger(folder: Path, modality: str) -> dict[str, Source]:
-    """What the files of a modality were, by id; empty where nobody noted it."""
+    """States of the files of a modality when they were encoded, by id; empty where nobody noted it."""
     path = folder / modality / SOURCES
     if not path.is_file():
         return {}

@@ -46,7 +46,7 @@ def load(checkpoint: str, *, device: str | None = None) -> ToyEncoder:
 
 
 class ToyEncoder(BaseEncoder):
-    """One of the demo's encoders with its shipped weights.
+    """Encoder of the demo with its shipped weights.
 
     Args:
         checkpoint: `picture`, `sound` or `shape`.

@@ -79,7 +79,7 @@ class _Scored:
         return {**row_facts, "scores": scores, "source": row.source, "on": row.on, **judged}
 
     def claim(self, claim: Claim) -> dict[str, Any]:
-        """What comes of a claim."""
+        """Outcome of a paper's claim in an ablation."""
         column = next((c for c in self.columns if claim.on in (c, c.rpartition(" ")[0])), self.columns[0])
         against = claim.against or self.base
         difference, verdict = self.compare(claim.row, against, column)
@@ -97,7 +97,7 @@ def _seeds(grid: Grid, row: Row, cells: Cells, column: str) -> list[float | None
 
 
 def figure(report: Mapping[str, Any], metric: str) -> float:
-    """One figure of a report of `evaluate_bridge`, such as "map" (of both directions) or "query_to_gallery/map"."""
+    """Figure of a report of `evaluate_bridge`, such as "map" (of both directions) or "query_to_gallery/map"."""
     table, _, name = metric.rpartition("/")
     return float((report[table] if table else report.get("mean", report))[name])
 
@@ -190,7 +190,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
 
 
 def explained(report: Mapping[str, Any]) -> str:
-    """How to read the table, in a paragraph."""
+    """Paragraph on how to read an ablation's table."""
     several = len(report["seeds"]) > 1
     words = [f"{len(report['seeds'])} seeds; mean ± standard deviation over them." if several else "One seed."]
     known = {name: value for name, value in report["resolution"].items() if value is not None}

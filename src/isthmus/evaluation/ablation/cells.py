@@ -130,7 +130,7 @@ def cell_key(row: Row, seed: int, world: World) -> str:
 
 
 def read_cell(path: Path, key: str) -> dict[str, Any] | None:
-    """A finished cell, or None where there is none that is whole."""
+    """Finished cell of an ablation, or None where there is none that is whole."""
     try:
         cell = read_json(path, kind="cell of an ablation")
     except (OSError, FormatError):

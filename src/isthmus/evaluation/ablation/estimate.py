@@ -109,7 +109,7 @@ class _Sizes:
         return {json.dumps([*kind.query, kind.pivot, settings]): n for kind, n in self.kinds(row).items()}
 
     def line(self, row: Row) -> dict[str, Any]:
-        """What training a row comes to; a closed form trains nothing."""
+        """Cost of training a row of an ablation; a closed form trains nothing."""
         about: dict[str, Any] = {"table": row.table, "name": row.name, "method": row.method}
         nothing = {"pseudo_pairs": 0, "batch_size": 0, "epochs": 0, "steps": 0}
         if row.method not in TRAINED:

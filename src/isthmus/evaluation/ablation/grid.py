@@ -38,7 +38,7 @@ class Spaces(_Strict):
 
 
 class Evaluation(_Strict):
-    """What a bridge is scored on.
+    """Task that the bridges of an ablation are scored on.
 
     Attributes:
         name: Its name in the table.
@@ -85,7 +85,7 @@ class Evaluation(_Strict):
 
 
 class RowEntry(_Strict):
-    """One row: what it changes of the base row.
+    """Row of an ablation's grid: what it changes of the base row.
 
     Attributes:
         table: Heading that the row stands under.
@@ -109,7 +109,7 @@ class RowEntry(_Strict):
 
 
 class Claim(_Strict):
-    """What the papers say of one row against another.
+    """Claim of a paper: one row of an ablation against another.
 
     Attributes:
         says: It in words.

@@ -38,7 +38,7 @@ class _Strict(BaseModel):
 
 
 class Data(_Strict):
-    """What a user must have on disk.
+    """Data of a benchmark that a user must have on disk.
 
     Attributes:
         download: Where it is from, or in words what to download.

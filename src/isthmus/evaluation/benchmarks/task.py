@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class ItemSet:
-    """One side of a task: raw items that are yet to be encoded, or embeddings that exist.
+    """Items of one side of a benchmark's task: raw items that are yet to be encoded, or embeddings that exist.
 
     Attributes:
         modality: What the items are.
@@ -74,7 +74,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture with one sound.
+    """Sample of a localization: a picture with a sound.
 
     Attributes:
         id: Unique name.

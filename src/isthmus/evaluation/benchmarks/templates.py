@@ -75,7 +75,7 @@ def list_templates() -> list[str]:
 
 
 def own_templates(name: str) -> Templates:
-    """One of our own short sets.
+    """Set of prompts that ships with isthmus.
 
     Raises:
         ConfigError: There is none of that name.

@@ -91,7 +91,7 @@ def _map_sums_in_boxes(values: Floats, edges: NDArray[np.int64]) -> Floats:
 
 @dataclass(frozen=True)
 class Located:
-    """What was found in each of n samples.
+    """Parts of pictures that were chosen in each of n samples of a localization.
 
     Attributes:
         chosen: (n,) number of the chosen proposal of its picture; -1 where nothing was proposed.
@@ -184,7 +184,7 @@ class PlaceTruth:
 
 
 def _areas(ciou: Floats) -> Floats:
-    """What each item adds to the area under the success curve, whose mean it is: the thresholds that it reaches."""
+    """Share of each item in the area under the success curve, whose mean it is: the thresholds that it reaches."""
     reached = np.searchsorted(_THRESHOLDS, ciou, side="right") - 1
     return np.asarray(np.minimum(0.05 * reached + 0.025, 1.0), dtype=np.float64)
 
@@ -269,7 +269,7 @@ def localization_task(task: Localization, proposals: Proposals, *, limit: int | 
 
 
 def whole_picture(task: Localization) -> dict[str, float]:
-    """What the whole picture as a box earns on the sounding samples: large sources make that a strong guess."""
+    """Scores of the whole picture as a box on the sounding samples: large sources make that a strong guess."""
     maps = (truth_map(sample.boxes, task.agreement) for sample in task.samples if sample.boxes)
     scores = localization_scores([float(box_ciou([(0.0, 0.0, 1.0, 1.0)], truth)[0]) for truth in maps])
     return {"loc_acc": scores["ciou"]} if task.counterfactual else scores

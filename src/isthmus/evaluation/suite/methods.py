@@ -77,7 +77,7 @@ def bridge_row(name: str, embedded: EmbeddedTask, *, force: bool = False) -> tup
 
 
 def row(name: str, kind: str, outcome: TaskScore, seconds: float) -> Row:
-    """One run's row."""
+    """Row of a benchmark's table for one run."""
     return {"name": name, "kind": kind, **figures_row(outcome.scores(), seconds)}
 
 
@@ -103,7 +103,7 @@ def _deviations(figures: Sequence[Mapping[str, Any]], names: Sequence[str]) -> d
 
 
 def random_row(outcome: TaskScore) -> Row:
-    """What a random order is expected to earn."""
+    """Row of a benchmark's table for a random order, by its expected scores."""
     if not outcome.chance:
         return {"name": "random", "kind": "random", "reason": "chance has no closed form here."}
     return {"name": "random", "kind": "random", **figures_row(outcome.chance, 0.0)}
@@ -139,7 +139,7 @@ def own_rows(embedded: EmbeddedTask, embedder: ItemSetEmbedder) -> tuple[list[Ro
 
 
 def retention(before: Row, after: Row) -> dict[str, Any]:
-    """By figure, before, after, and their ratio."""
+    """Retention of a space's own scores through a bridge: by figure, before, after, and their ratio."""
     tops = [key for key, value in before.items() if isinstance(value, float) and key != "seconds"]
     return {
         key: {"before": before[key], "after": after[key], "ratio": after[key] / before[key] if before[key] else None}

@@ -31,7 +31,7 @@ Values = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One row's answer.
+    """Score of one row of a benchmark's table: figures, chance, values by item.
 
     Attributes:
         figures: As an evaluation prints them: by direction and `mean`, or flat; with intervals.
@@ -53,7 +53,7 @@ Score = Callable[[Array, Array], TaskScore]
 
 
 class Truth(Protocol):
-    """What is true of a benchmark, in ids."""
+    """Truth of a benchmark in ids, bound to rows when they are known."""
 
     def scorer(self, query: Sequence[str], target: Sequence[str], how: Settings) -> Score:
         """Bind the truth to the ids that were encoded; those that were rejected enter no score.

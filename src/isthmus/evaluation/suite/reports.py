@@ -14,7 +14,7 @@ Figures = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class BenchmarkHead(Result):
-    """What was asked of a benchmark and what was found of it.
+    """Head of a benchmark's report: what was asked and what was found.
 
     Attributes:
         benchmark: Its name.

@@ -26,7 +26,7 @@ Step = dict[str, Any]
 
 
 def trained(bridge: Bridge, recipe: str, seed: int, ends: Sequence[str], settings: SuiteSettings) -> Bridge:
-    """One recipe with one seed, from the cache or trained now.
+    """Bridge of a recipe with a seed, from the cache or trained now.
 
     Args:
         bridge: The bridge whose spaces and overlaps are taken.

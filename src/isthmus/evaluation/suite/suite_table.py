@@ -104,7 +104,7 @@ def _retained(report: Report) -> Iterator[str]:
 
 
 def reasons(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """By reason, the names of the rows that have no figures for it."""
+    """Reasons of a suite's table, each with the names of the rows that have no figures for it."""
     by_reason: dict[str, list[str]] = {}
     for row in rows:
         if "reason" in row:

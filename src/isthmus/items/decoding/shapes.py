@@ -21,7 +21,7 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a file holds: corners or points with, for a mesh, its triangles and, where there are any, colours.
+    """Shape that a file holds: corners or points with, for a mesh, its triangles and, where there are any, colours.
 
     Attributes:
         xyz: (n, 3) positions.

@@ -34,7 +34,7 @@ PROBES, REFINE = 24, 4
 
 
 class LanceStore:
-    """One table of a LanceDB folder; its rows are float32, its index HNSW over bytes, scored again in float32."""
+    """Store in a table of a LanceDB folder: rows in float32, an index of HNSW over bytes, scored again in float32."""
 
     def __init__(self, folder: str, table: str, record: Record | None) -> None:
         lancedb = _load()

@@ -41,7 +41,7 @@ SCHEMES = ("lance:", "postgresql://", "postgres://", "qdrant:")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did, by rows.
+    """Report of loading a gallery into a store, by rows.
 
     Attributes:
         gallery: The gallery that they are in.

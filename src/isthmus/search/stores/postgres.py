@@ -37,7 +37,7 @@ of the ten nearest of 200,000 rows of 1,024 numbers (`bench/stores.py`)."""
 
 
 class PostgresStore:
-    """One table of a PostgreSQL database; the record of its bridge is the table's comment."""
+    """Store in a table of a PostgreSQL database; the record of its bridge is the table's comment."""
 
     def __init__(self, url: str, table: str, record: Record | None) -> None:
         self._psycopg, self._sql, register = _load()

@@ -40,7 +40,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 @dataclass(frozen=True)
 class Record:
-    """What a store's metadata says of its rows.
+    """Record in a store's metadata of what its rows are.
 
     Attributes:
         fingerprint: Fingerprint of the bridge whose unified space they are in.

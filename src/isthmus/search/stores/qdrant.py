@@ -33,7 +33,7 @@ _NAMESPACE = uuid.UUID("8c3f6c6e-0c5b-5d53-9a5e-2f1a6f1c7b11")
 
 
 class QdrantStore:
-    """One collection; the record of its bridge, and the types of its columns, are the collection's metadata."""
+    """Store in a Qdrant collection, whose metadata hold the record of its bridge and the types of its columns."""
 
     def __init__(self, place: str, table: str, record: Record | None) -> None:
         qdrant_client, self._models = _load()

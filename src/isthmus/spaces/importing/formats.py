@@ -33,7 +33,7 @@ LANCE = ".lance"
 
 
 class EmbeddingFile(Protocol):
-    """What an import needs of a file of embeddings.
+    """File of embeddings as an import needs it.
 
     Attributes:
         path: The file.

@@ -26,7 +26,7 @@ from isthmus.spaces.writer import ModalityWriter
 
 
 class ImportReport(TypedDict):
-    """What an import did.
+    """Report of an import.
 
     `rows` were added, `resumed_rows` of them by an interrupted run before; `total_rows` are in the modality now. `norm`
     is measured over the source; `note` says what happened in words; `warnings` what to look at.

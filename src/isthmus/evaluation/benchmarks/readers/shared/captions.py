@@ -125,7 +125,7 @@ def caption_items(entries: Sequence[Captioned]) -> tuple[list[Item], list[tuple[
 
 
 def caption_notes(entries: Sequence[Captioned], what: str) -> list[str]:
-    """What repeats among captions, and how many there are: the count tells which split a figure is of."""
+    """Notes on captions: what repeats, and how many there are: the count tells which split a figure is of."""
     texts = [[caption.strip() for caption in entry.captions if caption.strip()] for entry in entries]
     total = sum(map(len, texts))
     notes = [f"{len(entries):,} {what} with {total:,} captions"]
