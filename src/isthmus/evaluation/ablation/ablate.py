@@ -114,7 +114,7 @@ class _Cells:
         self.finished_before = dict(self.cells)
 
     def left(self) -> dict[str, tuple[Row, int]]:
-        """Cells of the ablation still to be trained, by key, seed after seed, so that the first seed's table comes early."""
+        """Cells of the ablation still to be trained, by key, seed after seed, the first seed's table first."""
         by_label, every = {row.label: row for row in self.rows}, dict[str, tuple[Row, int]]()
         for (label, seed), key in self.keys.items():
             every.setdefault(key, (by_label[label], seed))
