@@ -80,11 +80,11 @@ NAMED: list[tuple[str, str, str, str]] = [
     ),
     (
         "aggregation's check does not look at the smallest cosine", "memory/method.py",
-        'if found["min_cosine"] < 1.0 - self.tolerance:', "if False:",
+        'if errors["min_cosine"] < 1.0 - self.tolerance:', "if False:",
     ),
     (
         "aggregation's check does not look at the 99th percentile", "memory/method.py",
-        'if found["p99"] > allowed:', "if False:",
+        'if errors["p99"] > allowed:', "if False:",
     ),
     (
         "aggregation's sample is always the first queries", "memory/method.py",
