@@ -1,4 +1,4 @@
-"""Every named fault of `tests/mutants` has its text in the code, once: a line that was renamed takes its fault along."""
+"""Every named fault of `tests/mutants` has its text in the code, once: a renamed line takes its fault along."""
 
 from __future__ import annotations
 

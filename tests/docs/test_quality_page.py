@@ -75,12 +75,13 @@ def test_nothing_is_said_of_what_was_not_measured(render: ModuleType):
 
 def test_ranks_and_flags(estimate: ModuleType):
     rows = [
-        {"benchmark": name, "damage": "", "map": value, "expected": value**2}
+        {"benchmark": name, "variant": "texts", "damage": "", "map": value, "expected": value**2}
         for name in ("sound-picture", "shape-picture")
         for value in (0.1, 0.2, 0.3, 0.4)
     ]
-    ranks = estimate.ranks(rows)
-    assert ranks["all"] == {"bridges": 8, "spearman": pytest.approx(1.0)}
+    ranks = estimate.ranks([*rows, {**rows[0], "variant": "captions", "expected": 1.0}])
+    assert ranks["all"]["bridges"] == 9
+    assert ranks["all but captions alone"] == {"bridges": 8, "spearman": pytest.approx(1.0)}
     flags = estimate.flags([{"damage": "", "verdict": "good"}, {"damage": "shuffled", "verdict": "broken"}])
     assert (flags["healthy"]["flagged"], flags["shuffled"]["flagged"]) == (0, 1)
 
