@@ -15,7 +15,7 @@ from isthmus.recipes.posterior.agreement import agreeing, chance, common_neighbo
 from isthmus.recipes.posterior.auto import Candidate, estimate_record, sentences
 from isthmus.recipes.posterior.config import posterior_config
 from isthmus.recipes.posterior.estimate import Figure
-from isthmus.recipes.posterior.forecast import estimate_pair
+from isthmus.recipes.posterior.forecast import estimate_pair, lines
 from isthmus.recipes.posterior.health import Health, choose_family, examine, trust_in
 from isthmus.recipes.posterior.join import read_vias
 from isthmus.recipes.posterior.joint import Joint
@@ -268,11 +268,13 @@ def test_estimates_and_descriptions_are_over_one_shared_modality_too(
     twice_shared: tuple[isthmus.Space, isthmus.Space],
 ):
     clip, shape = twice_shared
-    told = [estimate_pair(clip, shape, via=via).estimate for via in ("image,text", "text")]
-    assert told[0]["map"] == pytest.approx(told[1]["map"], abs=1e-3)
+    both, text = (estimate_pair(clip, shape, via=via) for via in ("image,text", "text"))
+    assert both.estimate["map"] == pytest.approx(text.estimate["map"], abs=1e-3)
+    assert text.families == {}
+    assert lines(both.to_dict())[0].startswith("through text alone, whose items agree best")
     frozen = isthmus.extend(clip, shape, via="image,text", method="posterior")
     assert frozen.arrays["shape/shared"].shape == (500, 18)
-    sentence = sentences(None, told[0], {"image": 0.4, "text": 0.9})[0]
+    sentence = sentences(None, both.estimate, {"image": 0.4, "text": 0.9})[0]
     assert sentence == "through text alone, whose items agree best in their neighbours: image 40%, text 90%"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,16 +81,18 @@ class PairEstimate:
         estimate: As a bridge stores it: `map`, `map_ci95`, `verdict`, `reasons`, and what they come from.
         chosen: The closed forms and their estimates.
         unknown: By name of a space, concepts of the overlap that it hardly knows and the other space knows.
+        families: By shared modality, where there are several, how far its items agree; the largest was looked at.
     """
 
     estimate: dict[str, Any]
     chosen: dict[str, Any]
     unknown: dict[str, list[Concept]]
+    families: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers."""
         listed = {name: [vars(concept) for concept in concepts] for name, concepts in self.unknown.items()}
-        return {"estimate": self.estimate, "chosen": self.chosen, "unknown": listed}
+        return {"estimate": self.estimate, "chosen": self.chosen, "unknown": listed, "families": self.families}
 
 
 def estimate_pair(
@@ -110,26 +112,24 @@ def estimate_pair(
     Raises:
         OverlapError: They share too little.
     """
-    joint, health, model = _fit(as_space(first), as_space(second), via, seed, mend=True)
+    shared, families = _gathered(as_space(first), as_space(second), via, seed)
+    joint, health, model = _fit(shared, seed, mend=True)
     best, chosen = choose(candidates(model, ALONE, repeats=1))
     unknown = unknown_concepts(joint, seed) if joint.members[0].own and joint.members[1].own else {}
-    return PairEstimate(estimate_record(best, health, joint), chosen, unknown)
+    return PairEstimate(estimate_record(best, health, joint), chosen, unknown, families)
 
 
-def _gathered(first: Space, second: Space, via: str | Sequence[str], seed: int) -> Joint:
-    """What two spaces share of one modality and a memory of each; of many shared items some, drawn at random."""
+def _gathered(first: Space, second: Space, via: str | Sequence[str], seed: int) -> tuple[Joint, dict[str, float]]:
+    """What two spaces share of one modality, of many items some, a memory of each, and what `choose_family` gave."""
     most = posterior_config({}).memory_rows
-    joint, _ = choose_family(gather([first, second], {(0, 1): tuple(via_list(via))}, memory_rows=most, seed=seed), seed)
-    if len(joint.ids) <= MOST_ITEMS:
-        return joint
+    joint = gather([first, second], {(0, 1): tuple(via_list(via))}, memory_rows=most, seed=seed)
+    joint, families = choose_family(joint, seed)
     drawn = numpy_generator(seed, 8).permutation(len(joint.ids))[:MOST_ITEMS]
-    return joint.keep(np.isin(np.arange(len(joint.ids)), drawn))
+    return joint.keep(np.isin(np.arange(len(joint.ids)), drawn)), families
 
 
-def _fit(
-    first: Space, second: Space, via: str | Sequence[str], seed: int, *, mend: bool
-) -> tuple[Joint, Health, Model]:
-    joint, health = examine(_gathered(first, second, via, seed), seed, mend=mend)
+def _fit(joint: Joint, seed: int, *, mend: bool) -> tuple[Joint, Health, Model]:
+    joint, health = examine(joint, seed, mend=mend)
     return joint, health, fit_model(joint, posterior_config({"seed": seed}))
 
 
@@ -146,7 +146,7 @@ def estimate_bridge(
         seed: Seed of clusterings and draws.
     """
     try:
-        joint, health, model = _fit(first, second, via, seed, mend=False)
+        joint, health, model = _fit(_gathered(first, second, via, seed)[0], seed, mend=False)
     except IsthmusError:  # an estimate is advice: what it cannot look at is no fault of the bridge
         return None
     if len(joint.ids) < FEWEST:
@@ -228,7 +228,7 @@ def unknown_of_pair(
     first: Space | str | Path, second: Space | str | Path, *, via: str | Sequence[str], seed: int = 0
 ) -> dict[str, list[Concept]]:
     """`unknown_concepts` of two spaces; arguments and faults as of `estimate_pair`."""
-    joint = _gathered(as_space(first), as_space(second), via, seed)
+    joint, _ = _gathered(as_space(first), as_space(second), via, seed)
     return unknown_concepts(joint, seed)
 
 
@@ -277,7 +277,7 @@ def lines(told: Mapping[str, Any]) -> list[str]:
     """Words on an estimate of two spaces: what to expect, how sure, and what one of them does not know."""
     from isthmus.recipes.posterior.auto import sentences
 
-    out = sentences(None, told["estimate"])
+    out = sentences(None, told["estimate"], told.get("families"))
     for name, concepts in told["unknown"].items():
         if concepts:
             named = "; ".join(f"{each['name']} ({each['items']})" for each in concepts)
