@@ -225,13 +225,17 @@ def hit_rows(hits: Sequence[Hit]) -> list[dict[str, Any]]:
 
 def show_hits(out: Output, hits: Sequence[Hit]) -> None:
     """Print hits as a table: rank, score, id, where from, what it is, and below each, where it was asked, why."""
-    several = len({hit.gallery or hit.modality for hit in hits}) > 1
-    rows = [
-        [rank, round(float(hit.score), 4), hit.id, *([_place(hit)] if several else []), _about(hit)]
-        for rank, hit in enumerate(hits, start=1)
-    ]
-    header = ["rank", "cosine", "id", *(["gallery"] if several else []), "what"]
-    out.table(header, rows, notes=[None if hit.why is None else f"by {hit.why}" for hit in hits])
+    columns: dict[str, list[Any]] = {
+        "rank": list(range(1, len(hits) + 1)),
+        "cosine": [round(float(hit.score), 4) for hit in hits],
+        "id": [hit.id for hit in hits],
+    }
+    if len({hit.gallery or hit.modality for hit in hits}) > 1:
+        columns["gallery"] = [_place(hit) for hit in hits]
+    if any(known := [_about(hit) for hit in hits]):
+        columns["what"] = known
+    rows = list(zip(*columns.values(), strict=True))
+    out.table(list(columns), rows, notes=[None if hit.why is None else f"by {hit.why}" for hit in hits])
     for basis in dict.fromkeys(hit.why.basis for hit in hits if hit.why is not None):
         exact = any(hit.why is not None and hit.why.exact and hit.why.basis == basis for hit in hits)
         out.sentence(f"Shares are {'exact' if exact else 'an approximation'}: from {basis}.")
@@ -261,5 +265,11 @@ def _about(hit: Hit) -> str:
     """What is known of a hit beside its id, the text first."""
     own = {"id", "modality"}
     known = {name: value for name, value in (hit.metadata or {}).items() if name not in own and value is not None}
+    # Ids of files are the ends of their paths: what a line would say twice is left out.
+    known = {name: value for name, value in known.items() if not (name.endswith("_path") and _names(value, hit.id))}
     text = known.pop("text", None)
     return " ".join(map(str, [*([text] if text else []), *known.values()]))
+
+
+def _names(path: object, name: str) -> bool:
+    return str(path).replace("\\", "/").endswith("/" + name)
