@@ -14,7 +14,7 @@ from isthmus.errors import ConfigError
 from isthmus.export.report import ReportTask, report
 from isthmus.export.report.collect import joined_pairs
 from isthmus.export.report.examples import best_and_worst, confusions, first_ranks, hubs
-from isthmus.export.report.write import chosen_rows
+from isthmus.export.report.write import chosen_rows, estimate_words
 from worlds import three_spaces
 
 NASTY = "<script>alert(1)</script> | `x` \x1b[31m"
@@ -148,6 +148,14 @@ def test_confusions_are_of_items_of_one_class():
 @pytest.mark.parametrize("given", [None, 3, "x", [1], {"candidates": None}])
 def test_what_was_chosen_may_be_unrecorded(given: Any):
     assert chosen_rows(given) == []
+
+
+def test_what_was_left_out_and_matched_anew_is_said():
+    assert estimate_words({"map": 0.5, "dropped": 1, "rematched": 8356}) == [
+        "Expected mAP of pairs that were never trained: 0.500.",
+        "1 shared item was left out: its neighbours in the two spaces have nothing in common.",
+        "8,356 shared items were matched anew by what they mean, as their ids were wrong.",
+    ]
 
 
 def test_candidates_become_rows():

@@ -134,6 +134,9 @@ def estimate_words(estimate: Mapping[str, Any]) -> list[str]:
     if dropped := estimate.get("dropped"):
         items = "1 shared item was left out: its" if dropped == 1 else f"{dropped:,} shared items were left out: their"
         words.append(f"{items} neighbours in the two spaces have nothing in common.")
+    if anew := estimate.get("rematched"):
+        items = "1 shared item was" if anew == 1 else f"{anew:,} shared items were"
+        words.append(f"{items} matched anew by what they mean, as their ids were wrong.")
     if source := estimate.get("from"):
         words.append(f"Taken from {source}.")
     return words
