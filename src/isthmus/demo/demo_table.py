@@ -27,6 +27,9 @@ ROWS: Final = {
 }
 """By name of a baseline (empty: the bridge): what the table calls it."""
 
+CELL: Final = 6
+"""Characters of a figure: three tasks beside the longest name fit a terminal of 80 columns."""
+
 Task = Mapping[str, Any]
 
 
@@ -41,9 +44,9 @@ def shares(report: Task) -> dict[str, float]:
 def lines(tasks: Mapping[str, Task]) -> Iterator[str]:
     """The table, line by line: R@1 and mAP as means of both directions."""
     width = max(map(len, ROWS.values()))
-    yield " " * width + "".join(f"  {HEADINGS[task][0]:>15}" for task in tasks)
-    yield " " * width + "".join(f"  {HEADINGS[task][1]:>15}" for task in tasks)
-    yield " " * width + "  " + "  ".join(f"{'R@1':>7} {'mAP':>7}" for _ in tasks)
+    yield " " * width + "".join(f"  {HEADINGS[task][0]:>{CELL + 1 + CELL}}" for task in tasks)
+    yield " " * width + "".join(f"  {HEADINGS[task][1]:>{CELL + 1 + CELL}}" for task in tasks)
+    yield " " * width + "  " + "  ".join(f"{'R@1':>{CELL}} {'mAP':>{CELL}}" for _ in tasks)
     for name, words in ROWS.items():
         figures = [task["mean"] if not name else task["baselines"].get(name, {}) for task in tasks.values()]
         if any("r@1" in row for row in figures):
@@ -53,8 +56,8 @@ def lines(tasks: Mapping[str, Task]) -> Iterator[str]:
 def _cells(row: Mapping[str, Any]) -> str:
     """Figures of one row of the demo's table."""
     if "r@1" not in row:
-        return f"{'-':>7} {'-':>7}"
-    return f"{row['r@1']:>7.3f} {row['map']:>7.3f}"
+        return f"{'-':>{CELL}} {'-':>{CELL}}"
+    return f"{row['r@1']:>{CELL}.3f} {row['map']:>{CELL}.3f}"
 
 
 def verdicts(tasks: Mapping[str, Task]) -> Iterator[str]:
