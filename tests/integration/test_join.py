@@ -77,10 +77,20 @@ def test_everything_finds_everything(world: Path, files: Path, capsys: pytest.Ca
 
 
 def test_a_second_run_takes_up_what_is_new_changed_and_gone(files: Path, world: Path, tmp_path: Path) -> None:
+    def planned() -> dict[tuple[str, str], tuple[int, int, int]]:
+        """What a dry run says of the same command: it writes nothing."""
+        before = digests(out)
+        dry = join(copy, out, dry_run=True, **arguments)
+        assert digests(out) == before
+        assert dry.bridge == "to keep"
+        assert all((row["bytes"] > 0) == (row["new"] + row["changed"] > 0) for row in dry.spaces)
+        return {(row["space"], row["modality"]): (row["new"], row["changed"], row["gone"]) for row in dry.spaces}
+
     copy, out = tmp_path / "raw", tmp_path / "again.world"
     shutil.copytree(files, copy)
     shutil.copytree(world, out)
     arguments = {"encoders": ENCODERS, "texts": files / "texts.txt", "quiet": True}
+    assert set(planned().values()) == {(0, 0, 0)}
     # the same files in another folder: same ids, other times, same content
     same = join(copy, out, **arguments)
     assert all((row["added"], row["changed"], row["removed"]) == (0, 0, 0) for row in same.spaces)
@@ -89,8 +99,10 @@ def test_a_second_run_takes_up_what_is_new_changed_and_gone(files: Path, world: 
     (copy / "image/0001.png").unlink()
     shutil.copy(copy / "image/0002.png", copy / "image/new.png")
     shutil.copy(copy / "audio/0005.wav", copy / "audio/0006.wav")
+    before = planned()
     report = join(copy, out, **arguments)
     done = {(row["space"], row["modality"]): (row["added"], row["changed"], row["removed"]) for row in report.spaces}
+    assert done == before, "what the dry run said is what was done"
     assert done["picture", "image"] == done["shape", "image"] == (1, 0, 1)
     assert done["sound", "audio"] == (0, 1, 0)
     assert done["sound", "text"] == (0, 0, 0)
@@ -102,6 +114,8 @@ def test_a_second_run_takes_up_what_is_new_changed_and_gone(files: Path, world: 
     assert "image/new.png" in index
     assert "image/0001.png" not in index
     assert join(copy, out, **arguments).index == report.index
+    assert join(copy, out, dry_run=True, **{**arguments, "seed": 1}).bridge == "to make"
+    assert join(copy, out, dry_run=True, **{**arguments, "retrain": True}).bridge == "to make"
 
 
 def test_a_page_of_ones_own_stays(files: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

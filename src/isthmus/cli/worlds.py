@@ -79,7 +79,10 @@ def join(
             fetch = sum({row["encoder"]: row["download_mb"] for row in report.spaces}.values())
             size = sum(row["bytes"] for row in report.spaces) / 1e6
             hours = sum(row["seconds"] for row in report.spaces) / 3600
-            out_.say(f"To fetch: {fetch:,} MB. To write: {size:,.1f} MB. About {hours:.2f} h on one core.")
+            out_.say(
+                f"To fetch: {fetch:,} MB. To write: {size:,.1f} MB of embeddings. About {hours:.2f} h on one core. "
+                f"The bridge is {report.bridge}."
+            )
         else:
             out_.say(f"The bridge was {report.bridge}; {report.index:,} items can be searched. {report.seconds:.0f} s.")
             out_.note(f"Next: isthmus search {out} --text TEXT")

@@ -27,6 +27,18 @@ FEWEST_SHARED = 20
 _TIME = re.compile(r"(.*_)?seconds(_.*)?")
 
 
+def bridge_key(plan: WorldPlan, spaces: Sequence[Space], method: str | None, seed: int) -> str:
+    """Hash of what a bridge is made of: encoders, texts, method and seed; while it stays, the bridge does."""
+    return sha256_json(
+        {
+            "spaces": {space.name: {name: space.fingerprint(name) for name in sorted(space)} for space in spaces},
+            "texts": sha256_json(plan.texts),
+            "method": method,
+            "seed": seed,
+        }
+    )
+
+
 def make_bridge(
     plan: WorldPlan,
     folder: Path,
@@ -39,14 +51,7 @@ def make_bridge(
     **making: Any,
 ) -> tuple[Bridge, bool]:
     """The bridge, kept while encoders, texts and method are what they were, and whether it was made now."""
-    key = sha256_json(
-        {
-            "spaces": {space.name: {name: space.fingerprint(name) for name in sorted(space)} for space in spaces},
-            "texts": sha256_json(plan.texts),
-            "method": method,
-            "seed": seed,
-        }
-    )
+    key = bridge_key(plan, spaces, method, seed)
     path = folder / BRIDGE
     if not retrain and record.get("bridge") == key and (path / "bridge.json").is_file():
         return load_bridge(path), False

@@ -20,15 +20,16 @@ from isthmus.core.replace import claim_folder, remove_written
 from isthmus.errors import ConfigError
 from isthmus.search.gallery import index_of
 from isthmus.search.index import ANN_ROWS, SearchIndex
+from isthmus.spaces.manifest import MANIFEST as SPACE_MANIFEST
 from isthmus.spaces.manifest import lock
 from isthmus.spaces.product import SPACE_FILES
 from isthmus.spaces.selection import Selection
 from isthmus.spaces.space import Space, open_space
-from isthmus.worlds.bridging import make_bridge
+from isthmus.worlds.bridging import bridge_key, make_bridge
 from isthmus.worlds.plan import WorldPlan, check_at_hand, load_chosen, make_plan, plan_rows
 from isthmus.worlds.readme import write_readme
 from isthmus.worlds.survey import survey
-from isthmus.worlds.world import FORMAT, FORMAT_VERSION, INDEX, MANIFEST, SPACES, check_world
+from isthmus.worlds.world import BRIDGE, FORMAT, FORMAT_VERSION, INDEX, MANIFEST, SPACES, check_world
 
 if TYPE_CHECKING:
     from isthmus.spaces.embeddings import Embeddings
@@ -41,7 +42,8 @@ class JoinReport:
     Attributes:
         path: The world.
         spaces: A row for each modality of each space: space, modality, encoder, items, and what was done or is to do.
-        bridge: "made", "kept", or "to make".
+        bridge: "made" or "kept"; of a dry run "to make", "to keep", or "to make or keep" where spaces that are there
+            already have to embed texts before it is known.
         index: Rows of the index.
         seconds: Wall-clock time.
     """
@@ -98,7 +100,8 @@ def join(
     surveyed = survey(paths)
     plan = make_plan(surveyed, encoders=dict(encoders or {}), texts=texts)
     if dry_run:
-        return JoinReport(str(folder), plan_rows(plan), "to make", 0, round(time.monotonic() - begin, 3))
+        bridge_then = "to make" if retrain else _bridge_after(plan, folder, method, seed)
+        return JoinReport(str(folder), plan_rows(plan, folder), bridge_then, 0, round(time.monotonic() - begin, 3))
     check_at_hand(plan)
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder, wait=False) as free:
@@ -117,6 +120,22 @@ def join(
         write_json(folder / MANIFEST, record)
     seconds = round(time.monotonic() - begin, 3)
     return JoinReport(str(folder), done, "made" if made else "kept", len(index), seconds)
+
+
+def _bridge_after(plan: WorldPlan, folder: Path, method: str | None, seed: int) -> str:
+    """What a run would do with the bridge that is there."""
+    if not (folder / BRIDGE / "bridge.json").is_file():
+        return "to make"
+    if plan.existing and plan.texts:
+        return "to make or keep"
+    paths = [folder / SPACES / f"{space.name}.space" for space in plan.spaces]
+    if not all((path / SPACE_MANIFEST).is_file() for path in paths):
+        return "to make"
+    spaces = [open_space(path) for path in [*paths, *plan.existing]]
+    if any(set(space) != set(planned.items) for space, planned in zip(spaces, plan.spaces, strict=False)):
+        return "to make"
+    record = read_json(folder / MANIFEST, kind="world")
+    return "to keep" if record.get("bridge") == bridge_key(plan, spaces, method, seed) else "to make"
 
 
 def _begin(folder: Path) -> dict[str, Any]:

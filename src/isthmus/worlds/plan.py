@@ -15,6 +15,7 @@ from isthmus.errors import ConfigError, EncoderError
 from isthmus.items import Item
 from isthmus.items.vocabulary import BUILTIN, read_texts, text_id
 from isthmus.worlds.survey import Survey
+from isthmus.worlds.world import SPACES
 
 DEFAULTS = {IMAGE: "clip", AUDIO: "clap", POINT_CLOUD: "ulip"}
 """The encoder of each modality, where none is named."""
@@ -233,11 +234,20 @@ def _space_name(encoder: str, taken: Mapping[str, SpacePlan]) -> str:
     return unique
 
 
-def plan_rows(plan: WorldPlan) -> list[dict[str, Any]]:
-    """The plan as rows of a table: what is embedded by what, how long it takes, and how large it gets."""
+def plan_rows(plan: WorldPlan, folder: Path) -> list[dict[str, Any]]:
+    """The plan as rows of a table: what is embedded by what, how long it takes, and how large it gets.
+
+    Args:
+        plan: The plan.
+        folder: The world: what its spaces hold already is not embedded again.
+    """
+    from isthmus.encoders.pipeline.update import compare_items
+
     rows = []
     for space in plan.spaces:
         for modality, items in space.items.items():
+            there = compare_items(items, folder / SPACES / f"{space.name}.space", modality, content=modality != TEXT)
+            new = len(there.added) + len(there.changed)
             rate = TOY_RATE if space.encoder.startswith("toy:") else RATES.get(modality, 1.0)
             rows.append(
                 {
@@ -245,8 +255,11 @@ def plan_rows(plan: WorldPlan) -> list[dict[str, Any]]:
                     "modality": modality,
                     "encoder": space.encoder,
                     "items": len(items),
-                    "seconds": round(len(items) / rate, 1),
-                    "bytes": len(items) * space.dim * 2,
+                    "new": len(there.added),
+                    "changed": len(there.changed),
+                    "gone": len(there.gone),
+                    "seconds": round(new / rate, 1),
+                    "bytes": new * space.dim * 2,
                     "download_mb": missing_checkpoint(space.encoder) or 0,
                 }
             )

@@ -57,6 +57,42 @@ class UpdateReport:
     rejected: int
 
 
+@dataclass(frozen=True)
+class Difference:
+    """Difference of a modality from the items that it shall hold, by ids.
+
+    Attributes:
+        before: That it holds.
+        added: That it lacks.
+        changed: Whose file is another one now.
+        gone: Whose item is not named any more.
+        now: States of the items' files.
+    """
+
+    before: set[str]
+    added: set[str]
+    changed: set[str]
+    gone: set[str]
+    now: Mapping[str, Source]
+
+
+def compare_items(items: Sequence[Item], folder: Path, modality: str, *, content: bool = True) -> Difference:
+    """Compare items with what a modality of a space holds; a space that is not there holds nothing.
+
+    Args:
+        items: All items that the modality shall hold.
+        folder: The space's folder.
+        modality: The modality.
+        content: Look for changed files, by size and time first, and by hash where these differ.
+    """
+    before, wanted = _ids(folder, modality), {item.id for item in items}
+    ledger = read_ledger(folder, modality) if content else {}
+    now = {item.id: source for item in items if content and (source := source_of(item, ledger.get(item.id)))}
+    known = before & wanted & now.keys() & ledger.keys()
+    changed = {name for name in known if ledger[name].sha256 != now[name].sha256}
+    return Difference(before, wanted - before, changed, before - wanted, now)
+
+
 @writes_space("into")
 def update_space(
     items: Sequence[Item],
@@ -91,14 +127,8 @@ def update_space(
     given = {"modality": modality, "encoder": encoder, "max_rejected": max_rejected, **options}
     if _unfinished(folder, modality):
         encode(items, into=folder, **given)  # what was begun comes to its end before anything is compared
-    before = _ids(folder, modality)
-    ledger = read_ledger(folder, modality) if content else {}
-    now = {item.id: source for item in items if content and (source := source_of(item, ledger.get(item.id)))}
-    wanted = {item.id for item in items}
-    changed = {
-        name for name in before & wanted & now.keys() if name in ledger and ledger[name].sha256 != now[name].sha256
-    }
-    gone = before - wanted if drop else set()
+    found = compare_items(items, folder, modality, content=content)
+    before, changed, gone = found.before, found.changed, found.gone if drop else set()
     # Encoding first where all rows would go: a modality is never empty.
     if changed | gone == before and before:
         encode([item for item in items if item.id not in before] or list(items), into=folder, **given)
@@ -107,7 +137,7 @@ def update_space(
     report = encode(items, into=folder, **given)
     if content and _ids(folder, modality):
         present = _ids(folder, modality)
-        write_ledger(folder, modality, {name: source for name, source in now.items() if name in present})
+        write_ledger(folder, modality, {name: source for name, source in found.now.items() if name in present})
     return UpdateReport(
         report["rows"], len(_ids(folder, modality) - before), len(changed), len(gone), report["rejected"]
     )
