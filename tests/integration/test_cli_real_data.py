@@ -12,9 +12,21 @@ import pytest
 from isthmus.cli import main
 
 CASES = {
-    "sound": ("audio", "sound_audio", "picture_image", "pairs_sound_picture", 0.30),
-    "shape": ("point_cloud", "shape_point_cloud", "picture_image_shapes", "pairs_shape_picture", 0.17),
+    "sound": ("audio", "sound_audio", "picture_image", "pairs_sound_picture"),
+    "shape": ("point_cloud", "shape_point_cloud", "picture_image_shapes", "pairs_shape_picture"),
 }
+
+MEASURED = {
+    "sound": {"dictionary": (0.416, 0.022), "extend": (0.472, 0.004), "connect": (0.499, 0.022)},
+    "shape": {"dictionary": (0.191, 0.014), "connect": (0.347, 0.018)},
+}
+"""mAP as measured (bench/results/quality.json; the dictionary by this test), and its deviation: over seeds of what is
+drawn, else over draws of the test's queries. A run lies above the figure less the deviation."""
+
+
+def least(leaf: str, method: str) -> float:
+    figure, deviation = MEASURED[leaf][method]
+    return figure - deviation
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +39,7 @@ def spaces(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, modalities in {"picture": "image text", "sound": "audio text", "shape": "point_cloud text"}.items():
             for modality in modalities.split():
                 take(data / name / f"{modality}.parquet", f"{name}.space", modality)
-        for leaf, (modality, query, gallery, _, _) in CASES.items():
+        for leaf, (modality, query, gallery, _) in CASES.items():
             take(data / "test" / f"{query}.parquet", f"{leaf}-test.space", modality, name=leaf)
             take(data / "test" / f"{gallery}.parquet", f"{leaf}-gallery.space", "image", name="picture")
     finally:
@@ -41,7 +53,7 @@ def take(source: Path, into: str, modality: str, name: str | None = None) -> Non
 
 
 def score(leaf: str, bridge: str, shared: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
-    modality, _, _, pairs, _ = CASES[leaf]
+    modality, _, _, pairs = CASES[leaf]
     capsys.readouterr()
     truth = shared / "data" / "embeddings" / "test" / f"{pairs}.parquet"
     ends = ["--query", f"{leaf}-test.space/{modality}", "--gallery", f"{leaf}-gallery.space/image"]
@@ -65,8 +77,7 @@ def test_a_closed_form_joins_real_spaces(
     assert json.loads(capsys.readouterr().out)["overlap"]["text"]["shared"] == 17_427
     make("extend", leaf, f"{leaf}-dictionary.bridge", "--method", "dictionary", "--center", "leaf")
     report = score(leaf, f"{leaf}-dictionary.bridge", shared, capsys)
-    random = 2.0 / report["n_gallery"]
-    assert report["mean"]["map"] > 10 * random
+    assert report["mean"]["map"] > least(leaf, "dictionary")
 
 
 @pytest.mark.slow
@@ -77,7 +88,8 @@ def test_training_beats_ridge_on_real_spaces(
     monkeypatch.chdir(spaces)
     make("extend", leaf, f"{leaf}-trained.bridge")
     report = score(leaf, f"{leaf}-trained.bridge", shared, capsys, "--baselines")
-    assert report["mean"]["map"] > CASES[leaf][4]
+    if "extend" in MEASURED[leaf]:
+        assert report["mean"]["map"] > least(leaf, "extend")
     assert report["mean"]["map"] > report["baselines"]["ridge"]["mean"]["map"]
     make("connect", leaf, f"{leaf}-connected.bridge")
-    assert score(leaf, f"{leaf}-connected.bridge", shared, capsys)["mean"]["map"] > CASES[leaf][4] - 0.05
+    assert score(leaf, f"{leaf}-connected.bridge", shared, capsys)["mean"]["map"] > least(leaf, "connect")

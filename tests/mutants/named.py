@@ -2,7 +2,7 @@
 
 RECIPES, UNIT = "tests/unit/recipes", "tests/unit/recipes/test_training.py"
 ORACLE, TRAINING = "tests/oracle/test_recipes_oracle.py", "tests/oracle/test_training_oracle.py"
-MEMORY = "tests/unit/memory"
+MEMORY, POSTERIOR = "tests/unit/memory", "tests/oracle/test_posterior_oracle.py"
 _T = "recipes/training"
 
 GROUPS: dict[str, list[str]] = {
@@ -19,6 +19,15 @@ TESTS: dict[str, list[str]] = {
     "recipes/extend.py": [ORACLE, f"{RECIPES}/test_recipe_settings.py", UNIT],
     "recipes/config.py": [f"{RECIPES}/test_recipe_settings.py", f"{RECIPES}/test_config_files.py"],
     "recipes/solvers.py": [f"{RECIPES}/test_closed_form.py"],
+    "recipes/hooks.py": [f"{RECIPES}/test_hooks.py"],
+    "recipes/posterior/forecast.py": [f"{RECIPES}/test_forecast.py", POSTERIOR],
+    "recipes/posterior/estimate.py": [f"{RECIPES}/test_forecast.py", POSTERIOR],
+    "recipes/posterior/auto.py": [f"{RECIPES}/test_posterior_choice.py", POSTERIOR],
+    "recipes/posterior/health.py": [f"{RECIPES}/test_posterior_health.py", POSTERIOR],
+    "recipes/posterior/addition.py": [f"{RECIPES}/test_adding_spaces.py", POSTERIOR],
+    "pairs/own_aggregation.py": [f"{RECIPES}/test_hooks.py"],
+    "core/arrow_files.py": ["tests/unit/core/test_arrow_files.py"],
+    "core/parquet_pages.py": ["tests/unit/core/test_parquet_pages.py"],
     "core/geometry.py": [TRAINING, UNIT, "tests/unit/core", "tests/unit/evaluation/test_baselines.py"],
     "bridges/routes.py": ["tests/unit/bridges/test_routes.py", "tests/unit/bridges"],
     "evaluation/baselines.py": ["tests/unit/evaluation/test_baselines.py"],
