@@ -63,4 +63,6 @@ def test_the_forge_runs_what_ci_runs_on_every_python():
     assert {"run": ".ci/run"} in jobs["checks"]["steps"]
     resolutions = {one["resolution"] for one in jobs["dependencies"]["strategy"]["matrix"]["include"]}
     assert resolutions == {"lowest-direct", "highest"}
-    assert set(jobs) == {"checks", "dependencies", "wheel", "slow"}
+    each = {one["resolution"] for one in jobs["extras"]["strategy"]["matrix"]["include"]}
+    assert each == resolutions
+    assert set(jobs) == {"checks", "dependencies", "wheel", "extras", "slow"}

@@ -269,6 +269,24 @@ def test_a_heap_of_hdf5_whose_free_piece_has_no_length(tmp_path: Path):
         assert "cannot be read as HDF5 (its heap at byte" in run.stderr
 
 
+def test_a_text_of_hdf5_that_claims_to_be_gigabytes(tmp_path: Path):
+    import h5py
+
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["embeddings"] = np.ones((3, 4), np.float32)
+        file["id"] = ["a", "bb", "ccc"]
+        place = file["id"].id.get_offset()
+    raw = bytearray(path.read_bytes())
+    raw[place : place + 4] = (3_000_000_000).to_bytes(4, "little")  # length, heap, number in it
+    raw[place + 4 : place + 12] = (96).to_bytes(8, "little")
+    path.write_bytes(raw)
+    run = subprocess.run([sys.executable, "-c", PEAK, path], capture_output=True, text=True, check=False, timeout=120)
+    said, taken = run.stdout.strip().splitlines()
+    assert "cannot be read as HDF5 (its texts id: " in said
+    assert int(taken) < 200
+
+
 @pytest.mark.parametrize(
     ("trial", "fault"),
     [

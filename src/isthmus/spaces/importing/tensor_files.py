@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.core.arrays import to_numpy
-from isthmus.core.limits import excess
+from isthmus.core.limits import excess, unpacked_limit
 from isthmus.core.messages import listed, one_line
 from isthmus.core.weights import load_weights
 from isthmus.errors import DependencyError, FormatError, IsthmusError
@@ -137,26 +137,38 @@ _TRIAL = """
 import sys
 sys.path[:] = sys.argv[2].split("\\n")
 import h5py
+try:
+    import resource
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[3]),) * 2)
+except (ImportError, OSError, ValueError):
+    pass  # a system that has no such limit
 with h5py.File(sys.argv[1], "r") as file:
-    for name in sys.argv[3:]:
+    for name in sys.argv[4:]:
         file[name][()]
 """
-"""Reading texts of HDF5, in a process of its own. It looks for modules where this process does, and nowhere else."""
+"""Reading texts of HDF5, in a process of its own, within the memory that the file may take: the library takes what a
+damaged text claims to be. It looks for modules where this process does, and nowhere else."""
 
 
 def _try_texts(path: Path, names: Sequence[str]) -> None:
     """Read texts in another process first: of damaged ones the library has been seen to end its process.
 
     Raises:
-        ValueError: That process ended, or did not within its time.
+        ValueError: They cannot be read, take too much memory, or that process ended, or did not within its time.
     """
-    seconds = _TRIAL_SECONDS + path.stat().st_size / _TRIAL_RATE
-    command = [sys.executable, "-I", "-c", _TRIAL, str(path), "\n".join(sys.path), *names]
+    packed = path.stat().st_size
+    arguments = [str(path), "\n".join(sys.path), str(unpacked_limit(packed)), *names]
+    command = [sys.executable, "-I", "-c", _TRIAL, *arguments]
     try:
-        trial = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+        trial = subprocess.run(
+            command, capture_output=True, timeout=_TRIAL_SECONDS + packed / _TRIAL_RATE, check=False, text=True
+        )
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"its texts {listed(names, 2)} have no end") from error
-    if trial.returncode not in (0, 1):  # 1 is a fault that Python knows, and that the next reading tells
+    if trial.returncode == 1:  # a fault that Python knows
+        raise ValueError(f"its texts {listed(names, 2)}: {one_line(trial.stderr.strip().rpartition(chr(10))[2])}")
+    if trial.returncode:
         raise ValueError(f"its texts {listed(names, 2)} end the library that reads them")
 
 
