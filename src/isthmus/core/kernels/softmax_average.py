@@ -100,6 +100,17 @@ def make_scratch() -> tuple[NDArray[Any], ...]:
 
 
 @njit(nogil=True, cache=True)
+def _score(query_panels: NDArray[np.int32], keys: NDArray[np.int32], n: int, scores: NDArray[np.int32]) -> None:
+    """Products of a block of queries with the first n rows of the memory, tile by tile, into (q, ROWS) scores."""
+    groups = query_panels.shape[1]
+    a_panel, b_panel, out = query_panels.reshape(-1), keys.reshape(-1), scores.reshape(-1)
+    for j in range(-(-n // TILE_COLUMNS)):
+        for i in range(query_panels.shape[0]):
+            at = i * TILE_ROWS * ROWS + j * TILE_COLUMNS
+            int16_tile(b_panel, j * groups * TILE_COLUMNS, a_panel, i * groups * TILE_ROWS, groups, out, at, ROWS)
+
+
+@njit(nogil=True, cache=True)
 def absorb(
     query_panels: NDArray[np.int32],
     units: NDArray[np.float32],
@@ -121,24 +132,11 @@ def absorb(
         scratch: What `make_scratch` gives; a thread has its own, in which the weights are left.
     """
     largest, totals, moments = state
-    q, groups = len(units), query_panels.shape[1]
-    a_panel, b_panel = query_panels.reshape(-1), keys.reshape(-1)
+    q = len(units)
     scores, weights, codes, panels, which, counts, inverses, _, fades = scratch
     lanes = codes.view(np.int32)
     # All products first: the largest of a query decides on what scale its weights are rounded.
-    for j in range(-(-n // TILE_COLUMNS)):
-        for i in range(query_panels.shape[0]):
-            at = i * TILE_ROWS * ROWS + j * TILE_COLUMNS
-            int16_tile(
-                b_panel,
-                j * groups * TILE_COLUMNS,
-                a_panel,
-                i * groups * TILE_ROWS,
-                groups,
-                scores.reshape(-1),
-                at,
-                ROWS,
-            )
+    _score(query_panels, keys, n, scores)
     # Online softmax: sums are relative to the largest logit so far. A larger one fades what was summed before; the sums
     # of values are faded by `add_values`, for they are as many as there are matrices of values.
     fades[:] = 1.0

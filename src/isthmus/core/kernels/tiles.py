@@ -73,44 +73,9 @@ def int8_tile(
         query_panels = address(context, builder, kinds[2], args[2], args[3])
         floor = address(context, builder, kinds[5], args[5], args[6])
         into = address(context, builder, kinds[7], args[7], ir.Constant(I64, 0))
-        # Unsigned by signed bytes, neighbours added into 16 bits; then, times one, neighbours of these into 32.
-        multiply_add_int8 = call_instruction(builder, "pmadd.ub.sw", INT16X16, [INT8X32, INT8X32])
-        multiply_add_int16 = call_instruction(builder, "pmadd.wd", INT32X8, [INT16X16, INT16X16])
-        ones = ir.Constant(INT16X16, [1] * 16)
-
-        def body(group: Any, sums: list[list[Any]]) -> list[list[Any]]:
-            b_panel = builder.gep(rows, [builder.mul(group, ir.Constant(I64, TILE_COLUMNS))])
-            a_panel = builder.gep(query_panels, [builder.mul(group, ir.Constant(I64, TILE_ROWS))])
-            vectors = [
-                [
-                    builder.bitcast(load_vector(builder, b_panel, TILE_COLUMNS * g + 8 * j), INT8X32)
-                    for j in range(VECTORS)
-                ]
-                for g in range(2)
-            ]
-            new = []
-            for i, row in enumerate(sums):
-                both = [builder.bitcast(load_broadcast(builder, a_panel, TILE_ROWS * g + i), INT8X32) for g in range(2)]
-                newer = []
-                for j, total in enumerate(row):
-                    # Two groups still fit into 16 bits together (see `a_panel`), which saves every second widening.
-                    first, second = (builder.call(multiply_add_int8, [vectors[g][j], both[g]]) for g in range(2))
-                    pairs_of_sums = builder.add(first, second)
-                    newer.append(builder.add(total, builder.call(multiply_add_int16, [pairs_of_sums, ones])))
-                new.append(newer)
-            return new
-
-        tile = inner_loop(builder, args[4], 2, body)
+        tile = _int8_products(builder, rows, query_panels, args[4])
         store_tile(builder, tile, into, ir.Constant(I64, TILE_COLUMNS))
-        hit_bits = ir.Constant(I64, 0)
-        for i, row in enumerate(tile):
-            least = splat(builder, builder.load(builder.gep(floor, [ir.Constant(I64, i)])))
-            for j, value in enumerate(row):
-                # A comparison of eight lanes is a mask of eight bits: one byte of the answer.
-                over = builder.bitcast(builder.icmp_signed(">", value, least), I8)
-                shift = ir.Constant(I64, TILE_COLUMNS * i + 8 * j)
-                hit_bits = builder.or_(hit_bits, builder.shl(builder.zext(over, I64), shift))
-        return hit_bits
+        return _bits_above(builder, tile, floor)
 
     return signature, generate
 
@@ -218,6 +183,49 @@ def add_gathered_int16_tile(
         return context.get_dummy_value()
 
     return signature, generate
+
+
+def _int8_products(builder: Any, rows: Any, query_panels: Any, groups: Any) -> list[list[Any]]:
+    """A tile of products of bytes, in sums of 32 bits."""
+    # Unsigned by signed bytes, neighbours added into 16 bits; then, times one, neighbours of these into 32.
+    multiply_add_int8 = call_instruction(builder, "pmadd.ub.sw", INT16X16, [INT8X32, INT8X32])
+    multiply_add_int16 = call_instruction(builder, "pmadd.wd", INT32X8, [INT16X16, INT16X16])
+    ones = ir.Constant(INT16X16, [1] * 16)
+
+    def body(group: Any, sums: list[list[Any]]) -> list[list[Any]]:
+        b_panel = builder.gep(rows, [builder.mul(group, ir.Constant(I64, TILE_COLUMNS))])
+        a_panel = builder.gep(query_panels, [builder.mul(group, ir.Constant(I64, TILE_ROWS))])
+        vectors = [
+            [builder.bitcast(load_vector(builder, b_panel, TILE_COLUMNS * g + 8 * j), INT8X32) for j in range(VECTORS)]
+            for g in range(2)
+        ]
+        new = []
+        for i, row in enumerate(sums):
+            both = [builder.bitcast(load_broadcast(builder, a_panel, TILE_ROWS * g + i), INT8X32) for g in range(2)]
+            newer = []
+            for j, total in enumerate(row):
+                # Two groups still fit into 16 bits together (see `a_panel`), which saves every second widening.
+                first, second = (builder.call(multiply_add_int8, [vectors[g][j], both[g]]) for g in range(2))
+                pairs_of_sums = builder.add(first, second)
+                newer.append(builder.add(total, builder.call(multiply_add_int16, [pairs_of_sums, ones])))
+            new.append(newer)
+        return new
+
+    tile: list[list[Any]] = inner_loop(builder, groups, 2, body)
+    return tile
+
+
+def _bits_above(builder: Any, tile: list[list[Any]], floor: Any) -> Any:
+    """A bit for each sum of a tile that exceeds the floor of its row."""
+    hit_bits = ir.Constant(I64, 0)
+    for i, row in enumerate(tile):
+        least = splat(builder, builder.load(builder.gep(floor, [ir.Constant(I64, i)])))
+        for j, value in enumerate(row):
+            # A comparison of eight lanes is a mask of eight bits: one byte of the answer.
+            over = builder.bitcast(builder.icmp_signed(">", value, least), I8)
+            shift = ir.Constant(I64, TILE_COLUMNS * i + 8 * j)
+            hit_bits = builder.or_(hit_bits, builder.shl(builder.zext(over, I64), shift))
+    return hit_bits
 
 
 def _int16_products(
