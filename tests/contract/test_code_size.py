@@ -13,14 +13,14 @@ LIMITS = {
     "longest_module": 357,
     "long_modules": 4,
     "longest_function": 124,
-    "long_functions": 18,
+    "long_functions": 16,
     "many_parameters": 13,
 }
 """Most of each; lower a limit when the package allows it, and split what would raise one.
 
 Functions that are long for a reason: the verbs of `cli` and `serve.run.serve`, whose lines are their options, one each;
-`int8_tile`, `absorb` and `scan_tile` of `core.kernels`, one compiled loop each, which a call inside would slow; and the
-recipes `connect`, `extend` and `train`, which are read aloud from top to bottom.
+`scan_tile` of `core.kernels`, one compiled loop, which a call inside would slow; and the recipes `connect`, `extend` and
+`train`, which are read aloud from top to bottom.
 """
 
 
