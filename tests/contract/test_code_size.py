@@ -19,7 +19,7 @@ LIMITS = {
 """Most of each; lower a limit when the package allows it, and split what would raise one.
 
 Functions that are long for a reason: the verbs of `cli` and `serve.run.serve`, whose lines are their options, one each;
-`scan_tile` of `core.kernels`, one compiled loop, which a call inside would slow; and the recipes `connect`, `extend` and
+`scan_tile` of `core.kernels`, one compiled loop, which a call would slow; and the recipes `connect`, `extend` and
 `train`, which are read aloud from top to bottom.
 """
 
