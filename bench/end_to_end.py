@@ -5,7 +5,7 @@
 The sound space joins the picture space through their texts: 40,905 pseudo pairs. Both are whole processes, from reading
 the embeddings to trained projectors, and alternate. "equal" has the recipe's epochs (36) and batch (1024) and one
 projector; "default" is what `isthmus extend` does by itself. The shorter runs say how early the recipe's own quality
-(mean average precision on true pairs that nothing was trained on, over all seeds) is reached.
+(mean average precision on true pairs that no join has seen, over all seeds) is reached.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How good is every way of joining two spaces, on pairs that nothing was trained on, and does `auto` choose well?
+"""How good is every way of joining two spaces, on pairs that no join has seen, and does `auto` choose well?
 
 Rows are methods, `auto`, the papers' recipe written down literally (a script given by its path) and the ceiling: what
 the two spaces' own posteriors over the tested names allow. Columns are the ordered pairs of modalities, what is kept of
@@ -78,9 +78,10 @@ def row_of(benchmark: real.Benchmark, method: str, seed: int, work: Path) -> dic
     for task in benchmark.own:
         now, before = (real.mean_map(scores) for scores in (real.scores_of(bridge, task), real.own_scores(task)))
         kept[f"{task.query.space}: {task.name}"] = {"before": before, "after": now, "kept": now / before}
-    record = bridge.record
+    record, fresh = bridge.record, real.unseen(benchmark.cross)
     return {
         "scores": real.scores_of(bridge, benchmark.cross),
+        "unseen": real.mean_map(real.scores_of(bridge, fresh)) if fresh else None,
         "kept": kept,
         "seconds": seconds,
         "estimate": record.get("estimate"),

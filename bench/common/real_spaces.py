@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,20 @@ class Task:
     def name(self) -> str:
         """Name of the ordered pair, query first."""
         return f"{self.query.modality} > {self.gallery.modality}"
+
+
+SEEN = "phil"
+"""Ids of instrument clips begin so: the sound space's own training has seen them, never with an image."""
+
+
+def unseen(task: Task) -> Task | None:
+    """The task without query items that a space was trained on, or None where there are none."""
+    fresh = np.array([not label.startswith(SEEN) for label in task.query.labels])
+    if fresh.all():
+        return None
+    labels = [label for label, yes in zip(task.query.labels, fresh, strict=True) if yes]
+    query = replace(task.query, rows=task.query.rows[fresh], labels=labels)
+    return Task(query, task.gallery, task.relevant[fresh])
 
 
 @dataclass
