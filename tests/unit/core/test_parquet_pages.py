@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from isthmus.core.limits import SETTING
-from isthmus.core.parquet_pages import Thrift, page_sizes
+from isthmus.core.parquet_pages import Thrift, _listed, page_sizes
 from isthmus.core.table_files import read_parquet, text_rows
 from isthmus.errors import FormatError
 
@@ -82,6 +82,7 @@ def test_rows_at_once_follow_the_longest_text(tmp_path: Path, monkeypatch: pytes
         (b"", "leads out of the file"),
         (b"\x15" + b"\xff" * 11, "a number without an end"),
         (b"\x19\xf5\xff\xff\xff\xff\x0f", "longer than its file"),
+        (b"\x19\x53\x01\x01\x01\x01", "longer than its file"),
         (b"\x1c" * 40, "nested too deep"),
         (b"\x1e\x00", "a value of type 14"),
     ],
@@ -89,3 +90,14 @@ def test_rows_at_once_follow_the_longest_text(tmp_path: Path, monkeypatch: pytes
 def test_damaged_metadata(raw: bytes, fault: str):
     with pytest.raises(ValueError, match=fault):
         Thrift(raw, 0).struct()
+
+
+@pytest.mark.parametrize("value", [None, 3, {}, [{}, 3], [3], ["x", {}]])
+def test_what_is_no_list_of_records(value: object):
+    with pytest.raises(ValueError, match="no list where one should be"):
+        _listed(value)
+    assert _listed([{1: 2}, {}]) == [{1: 2}, {}]
+
+
+def test_a_list_may_end_with_its_file():
+    assert Thrift(b"\x19\x23\x01\x02\x00", 0).struct() == {1: [1, 2]}
