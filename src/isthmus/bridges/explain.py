@@ -149,20 +149,6 @@ def merge_key(name: str) -> str:
     return TEMPLATE.sub("", name.strip()).strip(" .").casefold() or name
 
 
-def posterior_of_rows(bridge: Bridge, space: str, modality: str, rows: Array) -> tuple[Array, list[str]]:
-    """Posteriors of (n, dim) rows of a space over the named shared items of their route, (n, items), and the names.
-
-    Raises:
-        BridgeError: The route has no posterior over named items.
-    """
-    walk = _walk(bridge.route(space, modality), bridge.arrays, rows)
-    if walk is None:
-        raise BridgeError(
-            f"the route of '{space}/{modality}' recognises no named items. Connect with --method posterior."
-        )
-    return walk
-
-
 def explains(bridge: Bridge) -> bool:
     """Whether any route of a bridge recognises named items, so that matches can be explained."""
 

@@ -11,7 +11,7 @@ import typer
 from isthmus.cli import options as o
 from isthmus.cli.making import Making, share_listed_texts, share_texts_with_base
 from isthmus.cli.output import output
-from isthmus.cli.settings_help import print_settings
+from isthmus.cli.settings_help import settings_option
 from isthmus.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,15 +53,7 @@ def connect(
     checkpoint_dir: o.CheckpointDir = None,
     curves: o.Curves = None,
     tensorboard: o.TensorBoard = None,
-    help_settings: Annotated[
-        bool,
-        typer.Option(
-            "--help-settings",
-            help="List the keys of --set, and leave.",
-            callback=print_settings("connect"),
-            is_eager=True,
-        ),
-    ] = False,
+    help_settings: Annotated[bool, settings_option("connect")] = False,
     overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
@@ -127,15 +119,7 @@ def extend(
     curves: o.Curves = None,
     tensorboard: o.TensorBoard = None,
     space: o.SpacePaths = None,
-    help_settings: Annotated[
-        bool,
-        typer.Option(
-            "--help-settings",
-            help="List the keys of --set, and leave.",
-            callback=print_settings("extend"),
-            is_eager=True,
-        ),
-    ] = False,
+    help_settings: Annotated[bool, settings_option("extend")] = False,
     overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
@@ -215,13 +199,8 @@ def project(
             metavar="I/N", help="Only part I of N, such as 0/8; a folder is joined by the last.", show_default=False
         ),
     ] = None,
-    engine: Annotated[
-        str, typer.Option(metavar="local|ray", help="Where the work runs: this process, or a Ray cluster.")
-    ] = "local",
-    tasks: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Parts that Ray deals out (default: one a core).", show_default=False),
-    ] = None,
+    engine: o.ShardEngine = "local",
+    tasks: o.Tasks = None,
     address: o.Address = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Into a store: delete rows that the space does not hold any more.")

@@ -83,6 +83,13 @@ Engine = Annotated[
         show_default=False,
     ),
 ]
+ShardEngine = Annotated[
+    str, typer.Option(metavar="local|ray", help="Where the work runs: this process, or a Ray cluster.")
+]
+Tasks = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Parts that Ray deals out (default: one a core).", show_default=False),
+]
 Address = Annotated[
     str | None,
     typer.Option(metavar="HOST:PORT", help="Address of the Ray cluster. Default: a local one.", show_default=False),

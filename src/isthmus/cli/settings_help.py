@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 INDENTED: Final[dict[str, Any]] = {"subsequent_indent": " " * 4, "break_on_hyphens": False}
 
 
-def print_settings(verb: str) -> Callable[[bool], None]:
-    """What --help-settings of a verb does: print the settings of its methods, and leave."""
+def settings_option(verb: str) -> Any:
+    """The option --help-settings of a verb, which prints the settings of its methods, and leaves."""
 
     def run(wanted: bool) -> None:
         if wanted:
             print("\n".join(settings_lines(verb)))
             raise typer.Exit()
 
-    return run
+    return typer.Option("--help-settings", help="List the keys of --set, and leave.", callback=run, is_eager=True)
 
 
 def settings_lines(verb: str) -> Iterator[str]:

@@ -66,13 +66,8 @@ def encode(
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="For the encoder; repeatable.", show_default=False),
     ] = None,
-    engine: Annotated[
-        str, typer.Option(metavar="local|ray", help="Where the work runs: this process, or a Ray cluster.")
-    ] = "local",
-    tasks: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Parts that Ray deals out (default: one a core).", show_default=False),
-    ] = None,
+    engine: o.ShardEngine = "local",
+    tasks: o.Tasks = None,
     address: o.Address = None,
     quiet: o.Quiet = False,
     as_json: o.Json = False,

@@ -11,7 +11,7 @@ from tests.worlds import three_spaces
 
 from isthmus.bridges.anchors import ItemRow
 from isthmus.bridges.bridge import Bridge, load_bridge
-from isthmus.bridges.explain import Explainer, explanation, merge_key, posterior_of_rows
+from isthmus.bridges.explain import Explainer, _walk, explanation, merge_key
 from isthmus.core.geometry import normalize
 from isthmus.errors import BridgeError
 from isthmus.recipes.extend import extend
@@ -53,8 +53,8 @@ def test_exact_shares_are_those_of_the_routes_own_posteriors(tmp_path: Path):
     bridge = join([clip, clap], via="text", method="posterior", settings=SETTINGS | {"size": "full", "concepts": False})
     image, sound = Selection(clip["image"], [3]), Selection(clap["audio"], [7])
     found = bridge.explain(image, sound, top=200)
-    p, names = posterior_of_rows(bridge, "clip", "image", np.asarray(image))
-    q, _ = posterior_of_rows(bridge, "clap", "audio", np.asarray(sound))
+    p, names = _walk(bridge.route("clip", "image"), bridge.arrays, np.asarray(image))
+    q, _ = _walk(bridge.route("clap", "audio"), bridge.arrays, np.asarray(sound))
     p, q = p[0], q[0]
     expected = {name: share / (p @ q) for name, share in zip(names, p * q, strict=True)}
     assert found.same == pytest.approx(float(p @ q), rel=1e-5)
